@@ -1,0 +1,190 @@
+"""The frozen configuration of a run: every option once, with its unit, default and meaning; no torch.
+
+The CLI flags, the launch form, `--help` and config.json are all made from `RunConfig`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from grpo_core.errors import ConfigError
+from grpo_core.methods import METHODS, unknown_method
+
+SECTIONS = {
+    "run": "Run",
+    "model": "Model",
+    "task": "Task and rewards",
+    "rollout": "Rollouts",
+    "method": "Method",
+    "optimizer": "Optimizer",
+    "record": "Recording, evaluation, checkpoints",
+}
+
+
+def option(default, section: str, means: str, *, unit: str = "", **limits):
+    """A field of RunConfig: its section in the form, its unit (empty for names and switches) and one sentence."""
+    return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
+
+
+class RunConfig(BaseModel):
+    """All settings of one run. Immutable; made and checked in one go; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    name: str = option("", "run", "A name for people; empty makes one from method and task.", max_length=120)
+    seed: int = option(0, "run", "Seed of every random choice: warm-up, prompts, sampling.", ge=0, le=2**31 - 1)
+    steps: int = option(150, "run", "Training steps; one step is a rollout batch and all updates made on it.", unit="steps", ge=1, le=10_000_000)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "run", "Where to compute; auto takes a GPU if there is one.")
+    threads: int = option(1, "run", "CPU threads for tensor maths; 0 leaves torch's own choice.", unit="threads", ge=0, le=256)
+
+    model: str = option("tiny", "model", "tiny (built here, no download), a Hugging Face id, or a local path.", min_length=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "model", "Number format of the weights; auto is bfloat16 on a GPU and float32 on a CPU.")
+    warmup_steps: int = option(250, "model", "Supervised steps that teach the tiny model its task before training; cached.", unit="steps", ge=0, le=100_000)
+    lora_rank: int = option(0, "model", "Rank of LoRA adapters through peft; 0 trains all weights.", unit="rank", ge=0, le=1024)
+    lora_alpha: float = option(16.0, "model", "LoRA scale numerator (alpha / rank multiplies the adapter).", gt=0)
+
+    task: Literal["arithmetic", "dataset"] = option("arithmetic", "task", "arithmetic (built in: a+b with a worked column sum) or dataset (your own prompts and answers).")
+    data: str = option("", "task", "For the dataset task: a .jsonl or .parquet file, or a datasets path.")
+    split: str = option("train", "task", "For the dataset task with a datasets path: the split to train on.")
+    prompt_column: str = option("prompt", "task", "For the dataset task: column with the prompt (text, or a list of chat messages).")
+    answer_column: str = option("answer", "task", "For the dataset task: column with the expected answer.")
+    system_prompt: str = option("", "task", "For the dataset task: system message put before every prompt; needs a chat template.")
+    chat_template: Literal["auto", "always", "never"] = option("auto", "task", "For the dataset task: wrap prompts in the tokenizer's chat template; auto does so if it has one.")
+    rewards: tuple[str, ...] = option((), "task", "For the dataset task: rewards to add up, each NAME or NAME=WEIGHT with NAME one of exact, numeric, regex, math or module:function; empty is exact.")
+    reward_pattern: str = option("", "task", "Regular expression of the regex reward and the answer extractor: its first group is the answer.")
+    correct_at: float = option(0.5, "task", "A rollout counts as correct when its first reward part, unweighted, is at least this.", unit="reward")
+    overlong_buffer: int = option(0, "task", "Length penalty: rewards fall linearly by 1 over the last this many tokens before the limit; 0 is off.", unit="tokens", ge=0)
+
+    prompts_per_step: int = option(16, "rollout", "Groups per step.", unit="prompts", ge=1, le=65_536)
+    group_size: int = option(8, "rollout", "Rollouts per prompt; at least 2, a group of one has no baseline.", unit="rollouts", le=1024)
+    max_new_tokens: int = option(24, "rollout", "Longest completion.", unit="tokens", ge=1, le=131_072)
+    temperature: float = option(1.0, "rollout", "Sampling temperature; log-probs and entropies are taken at it.", gt=0.0, le=10.0)
+    top_p: float = option(1.0, "rollout", "Nucleus sampling: keep the smallest set of tokens with this much probability; 1 keeps all.", unit="probability", gt=0.0, le=1.0)
+    stop: tuple[str, ...] = option((), "rollout", "Strings that end a completion, kept in its text.")
+    generation_batch: int = option(256, "rollout", "Rollouts sampled side by side.", unit="rollouts", ge=1)
+
+    method: str = option("grpo", "method", "A row of the methods table; `python -m grpo_core methods` lists them.")
+    epochs: int = option(2, "method", "Passes over each rollout batch.", unit="passes", ge=1, le=64)
+    minibatches: int = option(1, "method", "Updates per pass; every minibatch holds whole groups.", unit="minibatches", ge=1)
+    clip_low: float | None = option(None, "method", "Lower clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=1.0)
+    clip_high: float | None = option(None, "method", "Upper clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=100.0)
+    kl_coef: float | None = option(None, "method", "Weight of KL(policy ‖ reference), k3 estimate; above 0 a frozen copy of the start model is kept. Empty takes the method's own.", ge=0.0)
+    llds_coef: float | None = option(None, "method", "Weight λ of the likelihood-displacement penalty of LLDS methods; empty takes the method's own.", ge=0.0)
+    max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
+
+    lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
+    lr_warmup: int = option(0, "optimizer", "Updates over which the learning rate rises linearly from 0.", unit="updates", ge=0)
+    weight_decay: float = option(0.0, "optimizer", "AdamW decoupled weight decay.", ge=0.0, le=1.0)
+    grad_clip: float = option(1.0, "optimizer", "Largest gradient norm; 0 does not clip.", unit="L2 norm", ge=0.0)
+    micro_batch: int = option(0, "optimizer", "Rollouts per forward and backward pass; gradients add up to the same loss. 0 takes a whole minibatch at once.", unit="rollouts", ge=0)
+
+    record: Literal["full", "off"] = option("full", "record", "full keeps every rollout and token; off trains without recording.")
+    rescore: float = option(1.0, "record", "Share of groups scored again after the last update, which is what likelihood displacement is measured from.", unit="share", ge=0.0, le=1.0)
+    precision: Literal["rounded", "exact", "half"] = option("rounded", "record", "Stored precision of token traces: rounded keeps 10 mantissa bits, half 7, exact all 23.")
+    queue_steps: int = option(64, "record", "Steps the recorder may hold before it drops (and counts) one rather than slow training.", unit="steps", ge=1)
+    eval_every: int = option(10, "record", "Evaluate on held-out prompts every this many steps; 0 never.", unit="steps", ge=0)
+    eval_prompts: int = option(128, "record", "Held-out prompts per evaluation.", unit="prompts", ge=1)
+    checkpoint_every: int = option(50, "record", "Write a checkpoint every this many steps; 0 only when the run ends or is stopped.", unit="steps", ge=0)
+    checkpoints_kept: int = option(2, "record", "Newest checkpoints to keep.", unit="checkpoints", ge=1)
+
+    @field_validator("method")
+    @classmethod
+    def _method_exists(cls, name: str) -> str:
+        if name not in METHODS:
+            raise ValueError(unknown_method(name))
+        return name
+
+    @field_validator("group_size")
+    @classmethod
+    def _group_has_peers(cls, size: int) -> int:
+        if size < 2:
+            raise ValueError(f"group_size={size} leaves no other rollout to compare with, so every advantage would be 0 or undefined; try 8")
+        return size
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        method = METHODS[self.method]
+        if self.prompts_per_step % self.minibatches:
+            raise ValueError(
+                f"minibatches={self.minibatches} does not divide the {self.prompts_per_step} prompts of a step, and a group may not be split; "
+                f"try {_largest_divisor(self.prompts_per_step, self.minibatches)}"
+            )
+        for knob in ("clip_low", "clip_high", "kl_coef", "llds_coef"):
+            if getattr(self, knob) is not None and knob not in method.knobs:
+                users = ", ".join(sorted(m.name for m in METHODS.values() if knob in m.knobs))
+                raise ValueError(f"{knob} is set but method {self.method} does not read it; leave it empty or take one of {users}")
+        if self.task == "dataset" and not self.data:
+            raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
+        if self.task == "arithmetic" and self.data:
+            raise ValueError("data is set but the arithmetic task makes its own prompts; leave it empty or set task=dataset")
+        if self.task == "arithmetic" and self.rewards:
+            raise ValueError("rewards is set but the arithmetic task brings its own; leave it empty or set task=dataset")
+        if self.overlong_buffer >= self.max_new_tokens:
+            raise ValueError(
+                f"overlong_buffer={self.overlong_buffer} covers the whole {self.max_new_tokens} tokens of a completion; "
+                f"try {self.max_new_tokens // 4}"
+            )
+        return self
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer updates made on each rollout batch."""
+        return self.epochs * self.minibatches
+
+    @property
+    def title(self) -> str:
+        return self.name or f"{self.method} on {self.task if self.task == 'arithmetic' else Path(self.data).stem}"
+
+    def with_changes(self, **changes) -> RunConfig:
+        """A checked copy with some fields changed (raises ConfigError like make_config)."""
+        return make_config({**self.model_dump(), **changes})
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def make_config(settings: dict) -> RunConfig:
+    """A checked RunConfig, or ConfigError with one sentence per wrong field."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{field}: {why}" if field else why for field, why in field_errors(error))) from None
+
+
+def field_errors(error: ValidationError) -> list[tuple[str, str]]:
+    """(field, sentence) pairs of a pydantic error; field is empty for a rule over several fields."""
+    return [(str(item["loc"][0]) if item["loc"] else "", _sentence(item)) for item in error.errors()]
+
+
+def load_config(path: Path) -> dict:
+    """The settings of a JSON or YAML file as a dict, unchecked.
+
+    Raises ConfigError when the file is missing, is neither, or is not a mapping.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is a subset of YAML
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"config {path} must be a mapping of options to values, e.g. {{\"method\": \"grpo\"}}")
+    return settings
+
+
+def _sentence(item: dict) -> str:
+    if item["type"] == "extra_forbidden":
+        return f"no such option; options are {', '.join(RunConfig.model_fields)}"
+    message = item["msg"].removeprefix("Value error, ")
+    return message if item["type"] == "value_error" else f"{message[0].lower()}{message[1:]}, got {item['input']!r}"
+
+
+def _largest_divisor(total: int, at_most: int) -> int:
+    return next(d for d in range(min(at_most, total), 0, -1) if total % d == 0)
+
+

@@ -1,0 +1,1 @@
+"""A run's life: its folder, process identity, start, stop, resume, status."""

@@ -1,0 +1,191 @@
+"""The nouns of a training step, one frozen type per station; numpy only, no torch.
+
+prompt → Prompt · group → Group of Completions · reward → ScoredGroup · trace → StepTrace.
+Per-token arrays are 1-D, one entry per completion token (length T of that rollout), float32 unless said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A question as given to the model.
+
+    `row` carries the dataset's other columns for reward functions; `gold` is a worked completion where the task has one.
+    """
+
+    prompt_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    answer: str
+    gold: str | None = None
+    row: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of SHA-256 over the token ids: the same prompt has the same hash in any step or run."""
+        return hashlib.sha256(np.asarray(self.token_ids, "<i4").tobytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the policy wrote after a prompt.
+
+    `logp_sampling` (T,) is under the distribution sampled from (temperature and top-p), `logp` (T,) under the policy at
+    the sampling temperature without truncation, `entropy` (T,) of that same distribution, all in nats.
+    `finish` is `stop`, `stop_string` or `length`.
+    """
+
+    token_ids: Array
+    text: str
+    logp_sampling: Array
+    logp: Array
+    entropy: Array
+    finish: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The completions of one prompt in one step."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """The judgement of one completion: every part before weighting, their weighted sum, and whether it is correct.
+
+    A part that raised is NaN and makes `total` NaN and `correct` None; `failure` holds the message.
+    """
+
+    parts: Mapping[str, float]
+    total: float
+    correct: bool | None
+    failure: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return math.isnan(self.total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    """A group and one reward per completion, in order."""
+
+    group: Group
+    rewards: tuple[Reward, ...]
+    sampling_round: int = 0
+
+    @property
+    def totals(self) -> Array:
+        """Total rewards (G,), float64, NaN where scoring failed."""
+        return np.array([r.total for r in self.rewards], "f8")
+
+    @property
+    def outcome(self) -> str:
+        """mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct), or failed (fewer than two scored)."""
+        scored = [r for r in self.rewards if not r.failed]
+        if len(scored) < 2:
+            return "failed"
+        if len({r.total for r in scored}) > 1:
+            return "mixed"
+        if all(r.correct for r in scored):
+            return "all_pass"
+        if not any(r.correct for r in scored):
+            return "all_fail"
+        return "tied"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutTrace:
+    """What happened to every token of one rollout in one step; see storage/schema.py for the meaning of each trace.
+
+    `logp_delta` is None if the rollout was not rescored, `logp_ref` None without a reference model.
+    """
+
+    completion: Completion
+    reward: Reward
+    advantages: Array
+    weights: Array
+    clipped: Array
+    logp_delta: Array | None = None
+    logp_ref: Array | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTrace:
+    """One group of the step with its rollouts' traces; `reason` says why a group was dropped."""
+
+    prompt: Prompt
+    rollouts: tuple[RolloutTrace, ...]
+    outcome: str
+    baseline: float
+    kept: bool
+    reason: str = ""
+    sampling_round: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateTrace:
+    """One optimizer update. Shares and means are over the update's loss tokens; None where structurally void."""
+
+    update: int
+    epoch: int
+    minibatch: int
+    loss: float
+    terms: Mapping[str, float]
+    grad_norm: float
+    clip_low: float | None
+    clip_high: float | None
+    kl_before: float
+    kl_ref: float | None
+    ratio_max: float
+    entropy: float | None
+    tokens: int
+    lr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalTrace:
+    """Greedy decoding on held-out prompts."""
+
+    prompts: int
+    correct: float
+    reward: float
+    gold_logp: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds spent in each part of the step."""
+
+    generate_s: float
+    score_s: float
+    update_s: float
+    rescore_s: float
+    evaluate_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTrace:
+    """Everything one training step leaves behind; the one type that native runs and adapters hand to the store."""
+
+    step: int
+    attempt: int
+    finished_at: float
+    elapsed_s: float
+    timings: Timings
+    groups: tuple[GroupTrace, ...]
+    updates: tuple[UpdateTrace, ...]
+    evaluation: EvalTrace | None = None

@@ -1,0 +1,1 @@
+"""From StepTrace to the store: Arrow tables and the recorder thread."""

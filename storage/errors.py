@@ -1,0 +1,27 @@
+"""Errors of the store. Each message is one sentence: the fact, the reason, and what works."""
+
+from __future__ import annotations
+
+
+class StoreError(ValueError):
+    """Something about the store that a person can mend; the message says how."""
+
+
+class RunNotFound(StoreError):
+    """No run of that id is in the store."""
+
+
+class NewerStore(StoreError):
+    """The run was written by a newer Groupscope than this one."""
+
+
+class SegmentDamaged(StoreError):
+    """A segment is missing or unreadable; the other segments are untouched."""
+
+
+class DiskFull(StoreError):
+    """The disk has no room for another segment; everything committed is safe."""
+
+
+class RunLocked(StoreError):
+    """Another process is writing this run."""

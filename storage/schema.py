@@ -1,0 +1,234 @@
+"""Every table and column of a run as data: name, type, unit, meaning.
+
+The Parquet schemas, the DuckDB views and tables, and docs/schema.md are all made from `TABLES` and `VIEWS`.
+A column exists here with a sentence, or it does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+POSITION_BINS = 64
+
+F32, F64, I8, I16, I32, I64 = pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()
+TEXT, BOOL = pa.string(), pa.bool_()
+PARTS = pa.map_(TEXT, F64)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: `unit` is what the number counts (empty for text), `means` a sentence without a full stop.
+
+    `rounded` columns hold float32 traces whose mantissa the store may shorten (precision `rounded`, `half`).
+    """
+
+    name: str
+    type: pa.DataType
+    unit: str
+    means: str
+    rounded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    means: str
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type) for c in self.columns])
+
+    def column(self, name: str) -> Column:
+        return next(c for c in self.columns if c.name == name)
+
+
+def _trace(name: str, unit: str, means: str) -> Column:
+    return Column(name, pa.list_(F32), unit, means, rounded=True)
+
+
+UPDATE = pa.struct(
+    [
+        ("update", I32),
+        ("epoch", I32),
+        ("minibatch", I32),
+        ("loss", F64),
+        ("terms", PARTS),
+        ("grad_norm", F64),
+        ("clip_low", F64),
+        ("clip_high", F64),
+        ("kl_before", F64),
+        ("kl_ref", F64),
+        ("ratio_max", F64),
+        ("entropy", F64),
+        ("tokens", I64),
+        ("lr", F64),
+    ]
+)
+
+POSITION = pa.struct(
+    [
+        ("bin", I16),
+        ("first", I32),
+        ("last", I32),
+        ("tokens", I64),
+        ("entropy", F64),
+        ("logp", F64),
+        ("delta_correct", F64),
+        ("delta_wrong", F64),
+        ("clipped", F64),
+        ("tokens_rescored_correct", I64),
+        ("tokens_rescored_wrong", I64),
+    ]
+)
+
+STEPS = Table(
+    "steps",
+    "One row per training step: a rollout batch, its updates, and the figures every run-level chart reads",
+    (
+        Column("step", I32, "step", "training step, from 0: one rollout batch and all the updates made on it"),
+        Column("attempt", I32, "count", "how often the run had been started when the step was made, from 0; a resume adds one"),
+        Column("finished_at", F64, "s since 1970", "wall-clock time at which the step ended"),
+        Column("elapsed_s", F64, "s", "training time of the run up to the end of this step, resumes added up, pauses left out"),
+        Column("duration_s", F64, "s", "how long the step took, recording not included"),
+        Column("generate_s", F64, "s", "time spent sampling completions"),
+        Column("score_s", F64, "s", "time spent in reward functions"),
+        Column("update_s", F64, "s", "time spent in forward, backward and optimizer of all updates"),
+        Column("rescore_s", F64, "s", "time spent scoring the same rollouts again after the last update"),
+        Column("evaluate_s", F64, "s", "time spent on held-out prompts; 0 on steps without evaluation"),
+        Column("updates", I32, "count", "optimizer updates made on this step's rollouts"),
+        Column("missing_before", I32, "steps", "steps just before this one that were trained but not recorded because the recorder's queue was full"),
+        Column("groups", I32, "count", "groups sampled, dropped ones included"),
+        Column("groups_kept", I32, "count", "groups that entered the loss"),
+        Column("groups_all_fail", I32, "count", "groups in which every scored rollout is wrong"),
+        Column("groups_all_pass", I32, "count", "groups in which every scored rollout is correct"),
+        Column("groups_tied", I32, "count", "groups whose rewards are all equal, so that their advantages are exactly 0"),
+        Column("rollouts", I32, "count", "rollouts sampled"),
+        Column("rollouts_failed", I32, "count", "rollouts whose reward function raised or gave no number"),
+        Column("tokens", I64, "tokens", "completion tokens sampled"),
+        Column("prompt_tokens", I64, "tokens", "prompt tokens, each group's prompt counted once"),
+        Column("tokens_per_s", F64, "tokens/s", "completion tokens divided by duration_s"),
+        Column("reward_mean", F64, "reward", "mean total reward over the step's scored rollouts"),
+        Column("reward_group_std", F64, "reward", "mean over groups of the standard deviation (n) of total reward inside the group"),
+        Column("reward_parts", PARTS, "reward", "mean of every unweighted reward part over the step's scored rollouts"),
+        Column("correct_rate", F64, "share", "share of scored rollouts that are correct"),
+        Column("logp_correct", F64, "nats/token", "mean log-prob before the update of the tokens of correct rollouts"),
+        Column("logp_wrong", F64, "nats/token", "mean log-prob before the update of the tokens of wrong rollouts"),
+        Column("logp_sum_correct", F64, "nats/rollout", "mean over correct rollouts of the log-prob of the whole completion before the update"),
+        Column("logp_sum_wrong", F64, "nats/rollout", "mean over wrong rollouts of the log-prob of the whole completion before the update"),
+        Column("delta_correct", F64, "nats/token", "mean paired change of log-prob, after minus before the step's updates, over tokens of correct rollouts"),
+        Column("delta_wrong", F64, "nats/token", "the same over tokens of wrong rollouts"),
+        Column("delta_zero", F64, "nats/token", "the same over tokens of rollouts whose advantage is 0"),
+        Column("displaced_correct", F64, "share", "share of rescored correct rollouts whose whole completion became less likely (sum of changes below 0)"),
+        Column("entropy", F64, "nats/token", "mean entropy of the full next-token distribution at the sampling temperature, over completion tokens, before the update"),
+        Column("grad_norm", F64, "L2 norm", "mean over updates of the gradient norm before clipping"),
+        Column("grad_norm_max", F64, "L2 norm", "largest gradient norm before clipping of the step's updates"),
+        Column("loss", F64, "loss", "mean loss of the step's updates; for many methods its value says little, its gradient is what counts"),
+        Column("clip_low", F64, "share", "share of loss tokens held at the lower bound, mean over updates; empty where it is zero by construction"),
+        Column("clip_high", F64, "share", "share of loss tokens held at the upper bound, mean over updates; empty where it is zero by construction"),
+        Column("kl_step", F64, "nats/token", "k3 estimate of KL(policy before the step ‖ policy after it) on the step's tokens"),
+        Column("kl_ref", F64, "nats/token", "k3 estimate of KL(policy ‖ reference) on the step's tokens; empty without a reference model"),
+        Column("kl_sampler", F64, "nats/token", "k3 estimate of KL(sampler ‖ trainer) on the step's tokens: the mismatch between what sampled and what trains"),
+        Column("ratio_max", F64, "ratio", "largest token probability ratio, policy in an update over policy before the step"),
+        Column("length_mean", F64, "tokens", "mean completion length"),
+        Column("length_max", I32, "tokens", "longest completion"),
+        Column("truncated_rate", F64, "share", "share of completions cut at the token limit"),
+        Column("lr", F64, "1/update", "learning rate of the last update"),
+        Column("eval_correct", F64, "share", "share of held-out prompts answered correctly with greedy decoding; empty on steps without evaluation"),
+        Column("eval_reward", F64, "reward", "mean total reward on held-out prompts with greedy decoding; empty on steps without evaluation"),
+        Column("eval_gold_logp", F64, "nats/rollout", "mean log-prob of the task's own worked answers on held-out prompts; empty where the task has none"),
+        Column("eval_prompts", I32, "count", "held-out prompts evaluated; empty on steps without evaluation"),
+        Column("update_rows", pa.list_(UPDATE), "", "one entry per update; the view `updates` has them as rows"),
+        Column("position_rows", pa.list_(POSITION), "", f"up to {POSITION_BINS} bins of token position; the view `positions` has them as rows"),
+    ),
+)
+
+GROUPS = Table(
+    "groups",
+    "One row per group: the rollouts of one prompt in one step",
+    (
+        Column("step", I32, "step", "training step"),
+        Column("group_index", I32, "index", "position of the group in the step, from 0, dropped groups included"),
+        Column("group_id", TEXT, "", "stable id of the group: s<step>.g<index>"),
+        Column("prompt_id", TEXT, "", "the task's own id of the prompt"),
+        Column("prompt_hash", TEXT, "", "first 16 hex digits of the SHA-256 of the prompt's token ids: equal for the same prompt in any step or run"),
+        Column("prompt", TEXT, "", "the prompt as the model saw it"),
+        Column("prompt_ids", pa.list_(I32), "token id", "token ids of the prompt"),
+        Column("answer", TEXT, "", "the expected answer"),
+        Column("rewards", pa.list_(F64), "reward", "total reward of each rollout, in order; empty entries are failures"),
+        Column("reward_mean", F64, "reward", "mean total reward of the scored rollouts"),
+        Column("reward_std", F64, "reward", "standard deviation (n) of the total reward of the scored rollouts"),
+        Column("baseline", F64, "reward", "what the method subtracted from the first rollout's reward; leave-one-out baselines differ per rollout"),
+        Column("correct", I32, "count", "correct rollouts"),
+        Column("size", I32, "count", "rollouts in the group"),
+        Column("outcome", TEXT, "", "mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct) or failed (fewer than two scored rollouts)"),
+        Column("kept", BOOL, "", "whether the group entered the loss"),
+        Column("reason", TEXT, "", "why it was dropped, or empty"),
+        Column("sampling_round", I32, "index", "which round of dynamic sampling made it, from 0"),
+    ),
+)
+
+ROLLOUTS = Table(
+    "rollouts",
+    "One row per rollout: one completion of a prompt, its reward, and its token traces as lists of equal length",
+    (
+        Column("step", I32, "step", "training step"),
+        Column("group_index", I32, "index", "position of the group in the step"),
+        Column("rollout_index", I32, "index", "position of the rollout in its group, from 0"),
+        Column("text", TEXT, "", "the completion as text"),
+        Column("reward", F64, "reward", "total reward: weighted sum of the parts, after shaping; empty if scoring failed"),
+        Column("reward_parts", PARTS, "reward", "every reward part before weighting; a part that failed is empty"),
+        Column("correct", BOOL, "", "whether the rollout counts as correct; empty if scoring failed"),
+        Column("failure", TEXT, "", "what the reward function raised, or empty"),
+        Column("advantage", F64, "advantage", "mean over the rollout's tokens of the advantage used in the loss"),
+        Column("length", I32, "tokens", "completion length, end-of-sequence token included"),
+        Column("finish", TEXT, "", "stop (end-of-sequence token), stop_string, or length (cut at the token limit)"),
+        Column("rescored", BOOL, "", "whether the rollout was scored again after the last update"),
+        Column("token_ids", pa.list_(I32), "token id", "token ids of the completion"),
+        _trace("logp_sampling", "nats", "log-prob under the distribution the token was sampled from, temperature and top-p applied"),
+        _trace("logp_gap", "nats", "trainer's log-prob before the update minus logp_sampling: 0 unless top-p or another engine makes them differ"),
+        _trace("logp_delta", "nats", "trainer's log-prob after the step's last update minus before its first; empty if not rescored"),
+        _trace("logp_ref", "nats", "log-prob under the reference model; empty without one"),
+        _trace("entropy", "nats", "entropy of the full next-token distribution at the sampling temperature, before the update"),
+        _trace("advantages", "advantage", "advantage of the token used in the loss"),
+        _trace("weights", "× average token", "the token's weight in the loss relative to an average loss token of its update; 0 where the token is left out"),
+        Column("clipped", pa.list_(I8), "side", "-1 held at the lower bound, +1 at the upper, in any update of the step, 0 in none"),
+    ),
+)
+
+TABLES: dict[str, Table] = {t.name: t for t in (STEPS, GROUPS, ROLLOUTS)}
+"""The stored tables, in reading order; segments are published in the reverse order, `steps` last."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view that plain DuckDB sees beside the tables; `sql` selects from the tables by name."""
+
+    name: str
+    means: str
+    sql: str
+
+
+VIEWS: tuple[View, ...] = (
+    View("updates", "One row per optimizer update", "select step, unnest(update_rows, recursive := true) from steps"),
+    View("positions", "One row per step and bin of token position", "select step, unnest(position_rows, recursive := true) from steps"),
+    View(
+        "tokens",
+        "One row per completion token, with every trace as a scalar",
+        """select step, group_index, rollout_index, correct, reward,
+       generate_subscripts(token_ids, 1) - 1 as position,
+       unnest(token_ids) as token_id,
+       unnest(logp_sampling) as logp_sampling,
+       unnest(list_transform(list_zip(logp_sampling, logp_gap), lambda z: z[1] + z[2])) as logp_before,
+       unnest(logp_delta) as logp_delta,
+       unnest(logp_ref) as logp_ref,
+       unnest(entropy) as entropy,
+       unnest(advantages) as advantage,
+       unnest(weights) as weight,
+       unnest(clipped) as clipped
+from rollouts""",
+    ),
+)
