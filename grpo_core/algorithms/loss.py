@@ -1,0 +1,98 @@
+"""One equation for every method: loss = Σ N ⊙ (−φ) + Σ_k λ_k · Σ N_k ⊙ reg_k, each term kept per token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from grpo_core.algorithms.normalisers import NORMALISERS
+from grpo_core.algorithms.penalties import PENALTIES
+from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """A method's choices, resolved: registry names, clip bounds, and the penalties with λ > 0."""
+
+    surrogate: str
+    level: str
+    clip: tuple[float, float]
+    normaliser: str
+    penalties: Mapping[str, float]
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(PENALTIES[name].needs_reference for name in self.penalties)
+
+    @property
+    def needs_tied_groups(self) -> bool:
+        """Whether rows with advantage 0 can have a gradient; if not, they may be skipped exactly."""
+        return any(PENALTIES[name].needs_tied_groups for name in self.penalties)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossBatch:
+    """The fixed inputs of one update, all (B, T): `weights` and `penalty_weights` already sum over the whole update."""
+
+    before_BT: Tensor
+    advantages_BT: Tensor
+    mask_BT: Tensor
+    weights_BT: Tensor
+    penalty_weights: Mapping[str, Tensor]
+    ref_BT: Tensor | None = None
+
+    def rows(self, index: Tensor | slice) -> LossBatch:
+        """The same update restricted to some rows; losses of disjoint row sets add up to the whole."""
+        return LossBatch(
+            before_BT=self.before_BT[index],
+            advantages_BT=self.advantages_BT[index],
+            mask_BT=self.mask_BT[index],
+            weights_BT=self.weights_BT[index],
+            penalty_weights={name: w_BT[index] for name, w_BT in self.penalty_weights.items()},
+            ref_BT=None if self.ref_BT is None else self.ref_BT[index],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """`total` is the scalar to minimise; `terms` are (B, T) weighted per-token values that sum to it; `side` is (B, T) clip side."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+    side_BT: Tensor
+
+
+def loss_batch(
+    objective: Objective, *, before_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, max_length: int, ref_BT: Tensor | None = None
+) -> LossBatch:
+    """Token weights of a whole update, from all its rows."""
+    weights_BT = NORMALISERS[objective.normaliser](mask_BT, max_length)
+    preserve_BT = mask_BT * (advantages_BT >= 0)
+    over = {"loss": weights_BT, "preserve": preserve_BT / preserve_BT.sum().clamp(min=1)}
+    return LossBatch(
+        before_BT=before_BT,
+        advantages_BT=advantages_BT,
+        mask_BT=mask_BT,
+        weights_BT=weights_BT,
+        penalty_weights={name: coef * over[PENALTIES[name].over] for name, coef in objective.penalties.items()},
+        ref_BT=ref_BT,
+    )
+
+
+def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss:
+    """The loss of some rows of an update, differentiable in logp_BT (B, T)."""
+    log_ratio_BT = LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT)
+    objective_BT, side_BT = SURROGATES[objective.surrogate](log_ratio_BT, batch.advantages_BT, objective.clip)
+    terms: dict[str, Tensor] = {"policy": -objective_BT * batch.weights_BT}
+    for name, weights_BT in batch.penalty_weights.items():
+        values_BT = PENALTIES[name].values(logp_BT, batch.before_BT, batch.ref_BT, batch.advantages_BT, batch.mask_BT)
+        terms[name] = values_BT * weights_BT
+    return Loss(total=sum((t.sum() for t in terms.values()), torch.zeros(())), terms=terms, side_BT=side_BT * (batch.mask_BT > 0))
+
+
+def resolve(names: Sequence[str], coefs: Sequence[float]) -> dict[str, float]:
+    """Penalties with λ > 0 by name; raises ValueError for a name that is not registered."""
+    return {name: coef for name, coef in zip(names, coefs, strict=True) if PENALTIES[name] and coef > 0}

@@ -1,0 +1,111 @@
+"""Facts that hold for every batch: padding, row order, micro-batches, and what is equal at the first update."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grpo_core.algorithms.credit import BASES, NORMS
+from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
+from grpo_core.algorithms.normalisers import NORMALISERS
+from grpo_core.algorithms.penalties import PENALTIES
+from grpo_core.algorithms.registry import Registry
+from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+from grpo_core.methods import METHODS
+
+NAMES = sorted(METHODS)
+
+
+def random_batch(seed: int, rows: int = 6, width: int = 5):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, width + 1, (rows,), generator=generator)
+    mask = (torch.arange(width)[None] < lengths[:, None]).double()
+    before = -torch.rand(rows, width, generator=generator, dtype=torch.float64) * 3 * mask
+    logp = before + torch.randn(rows, width, generator=generator, dtype=torch.float64) * 0.3 * mask
+    advantages = torch.randn(rows, 1, generator=generator, dtype=torch.float64).expand(rows, width)
+    return dict(before=before, logp=logp, advantages=advantages, mask=mask, ref=before - 0.1 * mask)
+
+
+def objective_of(name: str) -> Objective:
+    method = METHODS[name]
+    return Objective(
+        surrogate=method.surrogate, level=method.level, clip=method.clip, normaliser=method.normaliser,
+        penalties={penalty.name: max(penalty.coef, 0.1) for penalty in method.penalties},
+    )
+
+
+def loss_and_gradient(objective, batch, *, max_length=5, parts=None):
+    logp = batch["logp"].clone().requires_grad_()
+    whole = loss_batch(
+        objective, before_BT=batch["before"], advantages_BT=batch["advantages"], mask_BT=batch["mask"], max_length=max_length, ref_BT=batch["ref"]
+    )
+    rows = parts or [slice(None)]
+    total = sum(policy_loss(objective, logp[part], whole.rows(part)).total for part in rows)
+    total.backward()
+    return total.detach(), logp.grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_every_row_is_registered(name):
+    method = METHODS[name]
+    assert SURROGATES[method.surrogate] and LEVELS[method.level] and NORMALISERS[method.normaliser]
+    for component in method.credit:
+        assert BASES[component.base] and NORMS[component.norm]
+    for penalty in method.penalties:
+        assert PENALTIES[penalty.name]
+
+
+def test_a_registry_refuses_duplicates_and_names_what_it_knows():
+    registry = Registry("thing")
+    registry.register("one")(1)
+    with pytest.raises(ValueError, match="registered already"):
+        registry.register("one")
+    with pytest.raises(ValueError, match="unknown thing 'two'; known: one"):
+        registry["two"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_micro_batches_give_the_same_loss_and_gradient(name, seed):
+    batch, objective = random_batch(seed), objective_of(name)
+    whole, whole_gradient = loss_and_gradient(objective, batch)
+    split, split_gradient = loss_and_gradient(objective, batch, parts=[slice(0, 1), slice(1, 4), slice(4, 6)])
+    torch.testing.assert_close(split, whole)
+    torch.testing.assert_close(split_gradient, whole_gradient)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_padding_and_row_order_change_nothing(name, seed):
+    batch, objective = random_batch(seed), objective_of(name)
+    loss, gradient = loss_and_gradient(objective, batch)
+    padded = {k: torch.cat([v, torch.zeros(6, 3, dtype=v.dtype)], dim=1) if k != "advantages" else v[:, :1].expand(6, 8) for k, v in batch.items()}
+    padded_loss, padded_gradient = loss_and_gradient(objective, padded)
+    torch.testing.assert_close(padded_loss, loss)
+    torch.testing.assert_close(padded_gradient[:, :5], gradient)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    shuffled_loss, shuffled_gradient = loss_and_gradient(objective, {k: v[order] for k, v in batch.items()})
+    torch.testing.assert_close(shuffled_loss, loss)
+    torch.testing.assert_close(shuffled_gradient, gradient[order])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_at_the_first_update_token_and_sequence_ratios_have_the_gradient_of_reinforce(seed):
+    batch = random_batch(seed)
+    batch["logp"] = batch["before"]
+    for level in ("token", "sequence"):
+        objective = Objective(surrogate="clip", level=level, clip=(0.2, 0.2), normaliser="sequence", penalties={})
+        _, gradient = loss_and_gradient(objective, batch)
+        torch.testing.assert_close(gradient, -batch["advantages"] * NORMALISERS["sequence"](batch["mask"], 5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_with_no_advantage_have_no_gradient_unless_a_penalty_needs_them(name):
+    batch, objective = random_batch(3), objective_of(name)
+    batch["advantages"] = torch.zeros(6, 5, dtype=torch.float64)
+    plain = Objective(surrogate=objective.surrogate, level=objective.level, clip=objective.clip, normaliser=objective.normaliser, penalties={})
+    assert not plain.needs_tied_groups and loss_and_gradient(plain, batch)[1].abs().max() == 0
+    assert objective.needs_tied_groups and loss_and_gradient(objective, batch)[1].abs().max() > 0
