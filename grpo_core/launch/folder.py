@@ -1,0 +1,113 @@
+"""The run folder: where everything about one run lies, and the truth about its life.
+
+    <store>/runs/<run_id>/  config.json  status.json  process.json  log.txt  STOP  checkpoints/  + what the recorder writes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo_core.config import RunConfig, load_config, make_config
+from storage.errors import RunNotFound
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of one run. Raises RunNotFound for an id that could not be a run's, so that no path leaves the store."""
+
+    store_root: Path
+    run_id: str
+
+    def __post_init__(self) -> None:
+        if not RUN_ID.fullmatch(self.run_id):
+            raise RunNotFound(f"{self.run_id!r} cannot be a run id; `python -m grpo_core runs` lists the runs")
+        object.__setattr__(self, "store_root", Path(self.store_root).absolute())
+
+    @classmethod
+    def create(cls, store_root: Path, config: RunConfig, *, suffix: str | None = None) -> RunFolder:
+        """A new run: its folder and config.json. `suffix` ends the run id (default: random), which begins with the UTC time."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        folder = cls(store_root, f"{stamp}-{config.method}-{config.task}-{suffix or secrets.token_hex(4)}")
+        folder.path.mkdir(parents=True)
+        folder.write_config(config)
+        return folder
+
+    @classmethod
+    def open(cls, store_root: Path, run_id: str) -> RunFolder:
+        """The folder of an existing run; raises RunNotFound."""
+        folder = cls(store_root, run_id)
+        if not folder.config.is_file():
+            raise RunNotFound(f"no run {run_id!r} in {folder.store_root}; `python -m grpo_core runs` lists the runs")
+        return folder
+
+    @property
+    def path(self) -> Path:
+        return self.store_root / "runs" / self.run_id
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def status(self) -> Path:
+        """What the run last said about itself; launch/status.py judges whether it is still true."""
+        return self.path / "status.json"
+
+    @property
+    def process(self) -> Path:
+        """What the launcher knows about the process it started."""
+        return self.path / "process.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.path / "STOP"
+
+    @property
+    def launch_lock(self) -> Path:
+        return self.path / "launch.lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def has_checkpoint(self) -> bool:
+        return self.checkpoints.is_dir() and any(not p.name.startswith(".") and not p.name.endswith(".tmp") for p in self.checkpoints.iterdir())
+
+    def read_config(self) -> RunConfig:
+        """Raises ConfigError when config.json is unreadable or has settings this version does not know."""
+        return make_config(load_config(self.config))
+
+    def write_config(self, config: RunConfig) -> None:
+        replace_file(self.config, config.to_json(), durable=True)
+
+
+def replace_file(path: Path, text: str, *, durable: bool = False) -> None:
+    """Readers see the old text or the new, never half of one; `durable` survives a power cut, at the price of a disk flush."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def read_json(path: Path) -> dict | None:
+    """The mapping in a JSON file, or None if it is missing, damaged, or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

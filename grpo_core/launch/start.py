@@ -1,0 +1,161 @@
+"""Starting runs: each as a process group of its own, without a shell, and independent of whoever started it."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from grpo_core.config import RunConfig
+from grpo_core.errors import LaunchError
+from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.process import ProcessId, identify, this_machine
+from grpo_core.launch.status import Started, Word, read_started, read_word, run_status, write_started, write_word
+from storage.catalog import Catalog
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+NONCE_PATIENCE_S = 10.0
+
+PASSED_ON = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "XDG_*", "VIRTUAL_ENV", "CONDA_*", "PYTHON*", "GROUPSCOPE_*",
+    "LD_LIBRARY_PATH", "OMP_*", "MKL_*", "CUDA_*", "NVIDIA_*", "TORCH*", "PYTORCH*", "HF_*", "TRANSFORMERS_*",
+    "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "*_proxy", "*_PROXY",
+)  # fmt: skip
+"""Environment variables a run sees: what Python, torch and the model hub read, and none of the launcher's other secrets."""
+
+
+def launch(store_root: Path, config: RunConfig, *, nonce: str | None = None) -> str:
+    """Start a run in the background and return its id at once.
+
+    `nonce` names one press of a button: a second call with it starts nothing and returns the same run.
+    Raises LaunchError when the process cannot be started.
+    """
+    suffix = hashlib.sha256(nonce.encode()).hexdigest()[:12] if nonce else None
+    catalog = Catalog(store_root)
+    if suffix and not catalog.claim(nonce):
+        return _run_of_nonce(store_root, suffix)
+    folder = create_run(store_root, config, catalog=catalog, suffix=suffix)
+    _spawn(folder, cwd=Path.cwd())
+    return folder.run_id
+
+
+def create_run(store_root: Path, config: RunConfig, *, catalog: Catalog | None = None, suffix: str | None = None) -> RunFolder:
+    """The folder of a new run, with its first word, in the catalogue; no process yet."""
+    folder = RunFolder.create(store_root, config, suffix=suffix)
+    now = time.time()
+    write_word(folder, Word(steps=config.steps, started_at=now, updated_at=now))
+    catalog = catalog or Catalog(store_root)
+    catalog.register(folder.run_id, config.title)
+    catalog.record_launch(folder.run_id, shlex.join(command_line(config)), now)
+    return folder
+
+
+def command_line(config: RunConfig) -> list[str]:
+    """The command a person could type for this run: one flag for every setting that differs from its default."""
+    command = ["python", "-m", "grpo_core", "train"]
+    for name, field in RunConfig.model_fields.items():
+        value = getattr(config, name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            command += [part for one in values for part in _spell(flag(name), str(one))]
+    return command
+
+
+def flag(option: str) -> str:
+    """The command-line flag of a RunConfig option."""
+    return "--" + option.replace("_", "-")
+
+
+def _spell(name: str, value: str) -> list[str]:
+    return [f"{name}={value}"] if value.startswith("-") else [name, value]
+
+
+def resume_run(store_root: Path, run_id: str, *, steps: int | None = None) -> None:
+    """Go on with a run in the background from its newest checkpoint; `steps` raises its number of steps.
+
+    Raises LaunchError where that cannot be, with the reason.
+    """
+    folder = RunFolder.open(store_root, run_id)
+    started = read_started(folder)
+    prepare_resume(folder, steps=steps)
+    _spawn(folder, cwd=Path(started.cwd) if started and Path(started.cwd).is_dir() else Path.cwd())
+
+
+def prepare_resume(folder: RunFolder, *, steps: int | None = None) -> None:
+    """Check that a run may go on, and give it the next attempt; the caller starts the process. Raises LaunchError."""
+    with FileLock(folder.launch_lock):  # of two that resume at once, the second finds the run starting
+        status = run_status(folder.store_root, folder.run_id)
+        config = folder.read_config()
+        target = config.steps if steps is None else steps
+        _check_resumable(folder, status.state, status.step, target)
+        if target != config.steps:
+            folder.write_config(config.with_changes(steps=target))
+        folder.stop_file.unlink(missing_ok=True)
+        folder.process.unlink(missing_ok=True)
+        now = time.time()
+        write_word(folder, Word(steps=target, step=status.step, started_at=now, updated_at=now, attempt=status.attempt + 1), durable=True)
+
+
+def _check_resumable(folder: RunFolder, state: str, done: int, target: int) -> None:
+    run_id = folder.run_id
+    if state not in ("stopped", "lost", "failed", "finished"):
+        raise LaunchError(f"run {run_id} is {state}; only a run that has ended can be resumed")
+    if target < done or (state == "finished" and target == done):
+        more = done + 100
+        raise LaunchError(f"run {run_id} has made {done} steps already, so steps={target} leaves nothing to do; try --steps {more}")
+    if not folder.has_checkpoint():
+        again = shlex.join(command_line(folder.read_config()))
+        raise LaunchError(f"run {run_id} ended before its first checkpoint, so there is nothing to resume from; start it anew: {again}")
+
+
+def _spawn(folder: RunFolder, *, cwd: Path) -> None:
+    """Start `train --run` on a prepared folder; its output goes to log.txt. Raises LaunchError."""
+    command = [sys.executable, "-m", "grpo_core", "train", "--store", str(folder.store_root), "--run", folder.run_id]
+    try:
+        with folder.log.open("ab") as log:
+            child = subprocess.Popen(
+                command, cwd=cwd, env=child_environment(os.environ, cwd), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    except OSError as error:
+        message = f"cannot start {command[0]}: {error.strerror}"
+        write_word(folder, replace(read_word(folder) or Word(), state="failed", ended_at=time.time(), message=message))
+        raise LaunchError(message) from None
+    process = identify(child.pid) or ProcessId(child.pid, 0)  # 0 matches no process: it has died already
+    started = Started(process=process, machine=this_machine(), cwd=str(cwd))
+    write_started(folder, started)
+    threading.Thread(target=_reap, args=(folder, child, started), daemon=True, name=f"reap-{folder.run_id}").start()
+
+
+def _reap(folder: RunFolder, child: subprocess.Popen, started: Started) -> None:
+    """Wait for the child, so that it leaves no zombie and its exit code is known for as long as the launcher lives."""
+    exit_code = child.wait()
+    if read_started(folder) == started:  # not deleted, and not resumed since
+        write_started(folder, replace(started, exit_code=exit_code))
+
+
+def child_environment(environment: Mapping[str, str], cwd: Path) -> dict[str, str]:
+    """The allow-listed variables; the project is put on PYTHONPATH when the run starts in another folder."""
+    passed = {name: value for name, value in environment.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)}
+    if cwd.resolve() != PROJECT_ROOT:
+        passed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), passed.get("PYTHONPATH")]))
+    return passed
+
+
+def _run_of_nonce(store_root: Path, suffix: str) -> str:
+    """The run that the nonce's first claimant made; it may be a moment away."""
+    deadline = time.monotonic() + NONCE_PATIENCE_S
+    while time.monotonic() < deadline:
+        for config in (Path(store_root) / "runs").glob(f"*-{suffix}/config.json"):
+            return config.parent.name
+        time.sleep(0.05)
+    raise LaunchError("this form was sent before, but its run did not come up; open the launch page anew and send it again")
