@@ -1,0 +1,108 @@
+"""A step's rollouts laid side by side: one array per trace instead of one per rollout and trace; numpy only.
+
+Shape letters: R rollouts of the step, N their tokens. Tokens stand in the order of groups, rollouts, positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from grpo_core.records import Array, RolloutTrace, StepTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """One trace of all rollouts: `values` concatenated over the rollouts that have it, `present_R` which ones do."""
+
+    values: Array
+    present_R: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatStep:
+    """Per-rollout arrays (R,) and per-token traces of one step, all of it float32 unless said.
+
+    `correct_R` is 1, 0, or -1 for unknown (int8); `reward_R` is float64 and NaN where scoring failed;
+    `rollout_N` and `position_N` (int64) tell each token's rollout and place.
+    """
+
+    rollouts: tuple[RolloutTrace, ...]
+    group_R: Array
+    length_R: Array
+    correct_R: Array
+    reward_R: Array
+    rollout_N: Array
+    position_N: Array
+    token_ids: Lists
+    logp: Lists
+    logp_sampling: Lists
+    entropy: Lists
+    advantages: Lists
+    weights: Lists
+    clipped: Lists
+    logp_delta: Lists
+    logp_ref: Lists
+
+    @property
+    def logp_gap_N(self) -> Array:
+        """Trainer's log-prob minus the sampler's, subtracted in float32 before the store rounds either."""
+        return self.logp.values - self.logp_sampling.values
+
+    def sums_R(self, trace: Lists) -> Array:
+        """Sum of a trace over each rollout (R,), float64; 0 for a rollout without it or without tokens."""
+        rollout_of_value = self.per_token(np.arange(len(self.length_R)), trace)
+        return np.bincount(rollout_of_value, weights=trace.values, minlength=len(self.length_R))
+
+    def per_token(self, values_R: Array, trace: Lists) -> Array:
+        """A per-rollout value repeated for every token of `trace.values`."""
+        return np.repeat(values_R[trace.present_R], self.length_R[trace.present_R])
+
+
+def flatten(trace: StepTrace) -> FlatStep:
+    """All traces of a step as flat arrays.
+
+    Raises ValueError if a trace of a rollout is not as long as its completion.
+    """
+    rollouts = tuple(r for group in trace.groups for r in group.rollouts)
+    completions = [r.completion for r in rollouts]
+    length_R = np.array([len(c.token_ids) for c in completions], "i8")
+    rollout_N = np.repeat(np.arange(len(rollouts)), length_R)
+
+    def lists(name: str, of: Callable[[RolloutTrace], Array | None], dtype: str = "f4") -> Lists:
+        return _lists(name, [of(r) for r in rollouts], length_R, dtype)
+
+    return FlatStep(
+        rollouts=rollouts,
+        group_R=np.repeat(np.arange(len(trace.groups)), np.array([len(g.rollouts) for g in trace.groups], "i8")),
+        length_R=length_R,
+        correct_R=np.array([-1 if r.reward.correct is None else r.reward.correct for r in rollouts], "i1"),
+        reward_R=np.array([r.reward.total for r in rollouts], "f8"),
+        rollout_N=rollout_N,
+        position_N=np.arange(len(rollout_N)) - (np.cumsum(length_R) - length_R)[rollout_N],
+        token_ids=lists("token_ids", lambda r: r.completion.token_ids, "i4"),
+        logp=lists("logp", lambda r: r.completion.logp),
+        logp_sampling=lists("logp_sampling", lambda r: r.completion.logp_sampling),
+        entropy=lists("entropy", lambda r: r.completion.entropy),
+        advantages=lists("advantages", lambda r: r.advantages),
+        weights=lists("weights", lambda r: r.weights),
+        clipped=lists("clipped", lambda r: r.clipped, "i1"),
+        logp_delta=lists("logp_delta", lambda r: r.logp_delta),
+        logp_ref=lists("logp_ref", lambda r: r.logp_ref),
+    )
+
+
+def _lists(name: str, arrays_R: list[Array | None], length_R: Array, dtype: str) -> Lists:
+    present_R = np.array([a is not None for a in arrays_R], "?")
+    arrays = [a for a in arrays_R if a is not None]
+    found = np.array([len(a) for a in arrays], "i8")
+    wrong = np.flatnonzero(found != length_R[present_R])
+    if len(wrong):
+        rollout = int(np.flatnonzero(present_R)[wrong[0]])
+        raise ValueError(
+            f"{name} of rollout {rollout} of the step has {found[wrong[0]]} entries for {length_R[rollout]} tokens; a trace needs one entry per token"
+        )
+    values = np.concatenate(arrays) if arrays else np.empty(0)
+    return Lists(values.astype(dtype, copy=False), present_R)

@@ -1,0 +1,239 @@
+"""The figures of one step that every run-level chart reads: one row of the `steps` table; numpy only.
+
+Every key is a column of storage/schema.py and means what its sentence there says. None is "not available": a mean over
+nothing, a divergence without a reference, an evaluation that was not made. Means over tokens weigh every token the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from grpo_core.records import Array, EvalTrace, GroupTrace, StepTrace, UpdateTrace
+from grpo_core.trace.flat import FlatStep, Lists, flatten
+from storage.schema import POSITION_BINS, UPDATE
+
+UPDATE_FIELDS = tuple(field.name for field in UPDATE)
+
+
+def steps_row(trace: StepTrace, flat: FlatStep | None = None, *, missing_before: int = 0) -> dict[str, object]:
+    """The row of `steps` for this trace: column name → number, None, or rows (lists of dicts)."""
+    flat = flat if flat is not None else flatten(trace)
+    return {
+        "step": trace.step,
+        "attempt": trace.attempt,
+        "missing_before": missing_before,
+        **_clock(trace),
+        **_counts(trace, flat),
+        **_rewards(flat),
+        **_likelihoods(flat),
+        **_displacement(flat),
+        **_divergences(flat),
+        **_updates(trace.updates),
+        **_lengths(flat),
+        **_evaluation(trace.evaluation),
+        "update_rows": update_rows(trace.updates),
+        "position_rows": position_rows(flat, clipping=any(u.clip_low is not None or u.clip_high is not None for u in trace.updates)),
+    }
+
+
+def update_rows(updates: tuple[UpdateTrace, ...]) -> list[dict[str, object]]:
+    """One entry per optimizer update; `terms` as (name, value) pairs, the form Arrow takes for a map."""
+    return [{name: getattr(u, name) for name in UPDATE_FIELDS} | {"terms": list(u.terms.items())} for u in updates]
+
+
+def position_rows(flat: FlatStep, *, clipping: bool = True) -> list[dict[str, object]]:
+    """Means per bin of token position: at most POSITION_BINS bins of equal width, empty ones left out.
+
+    `first` and `last` are the bin's positions from 0, both included. `clipped` is the share of the bin's tokens that were
+    held at a bound in any update, None if `clipping` says that no update could clip.
+    """
+    longest = int(flat.length_R.max(initial=0))
+    width = max(1, -(-longest // POSITION_BINS))
+    bins = -(-longest // width)
+    bin_N = flat.position_N // width
+    tokens = np.bincount(bin_N, minlength=bins)
+    bin_D, correct_D = bin_N[flat.per_token(flat.logp_delta.present_R, flat.logp)], flat.per_token(flat.correct_R, flat.logp_delta)
+    correct = [np.bincount(bin_D[correct_D == is_correct], minlength=bins) for is_correct in (1, 0)]
+
+    def means(bins_of: Array, values: Array, counts: Array) -> list[float | None]:
+        sums = np.bincount(bins_of, weights=values, minlength=bins)
+        return [total / n if n else None for total, n in zip(sums.tolist(), counts.tolist())]
+
+    columns = {
+        "bin": list(range(bins)),
+        "first": [b * width for b in range(bins)],
+        "last": [min((b + 1) * width, longest) - 1 for b in range(bins)],
+        "tokens": tokens.tolist(),
+        "entropy": means(bin_N, flat.entropy.values, tokens),
+        "logp": means(bin_N, flat.logp.values, tokens),
+        "delta_correct": means(bin_D[correct_D == 1], flat.logp_delta.values[correct_D == 1], correct[0]),
+        "delta_wrong": means(bin_D[correct_D == 0], flat.logp_delta.values[correct_D == 0], correct[1]),
+        "clipped": means(bin_N, flat.clipped.values != 0, tokens) if clipping else [None] * bins,
+        "tokens_rescored_correct": correct[0].tolist(),
+        "tokens_rescored_wrong": correct[1].tolist(),
+    }
+    return [row for row in (dict(zip(columns, values)) for values in zip(*columns.values())) if row["tokens"]]
+
+
+def k3(logp_other: Array, logp_own: Array) -> float | None:
+    """mean(exp(d) − 1 − d) with d = logp_other − logp_own, over tokens drawn from `own`: an estimate of KL(own ‖ other).
+
+    Never negative and without bias (http://joschu.net/blog/kl-approx.html, k3). With top-p below 1 the tokens come from the
+    truncated distribution, which the estimate does not correct. None without tokens.
+    """
+    return _k3_of(np.subtract(logp_other, logp_own, dtype="f8"))
+
+
+def group_std(reward_R: Array, group_R: Array, groups: int) -> Array:
+    """Standard deviation (n) of the scored rewards inside each group (groups,); NaN with fewer than two of them."""
+    scored_R = ~np.isnan(reward_R)
+    group_S, reward_S = group_R[scored_R], reward_R[scored_R]
+    count = np.bincount(group_S, minlength=groups)
+    mean = np.bincount(group_S, weights=reward_S, minlength=groups) / np.maximum(count, 1)
+    variance = np.bincount(group_S, weights=(reward_S - mean[group_S]) ** 2, minlength=groups) / np.maximum(count, 1)
+    return np.where(count >= 2, np.sqrt(variance), np.nan)
+
+
+def _k3_of(d: Array) -> float | None:
+    with np.errstate(over="ignore"):  # a log-prob that rose by over 709 nats makes an honest inf
+        return mean(np.expm1(d) - d)
+
+
+def mean(values: Array | Iterable[float]) -> float | None:
+    """Mean in float64; None of nothing."""
+    values = np.asarray(values, "f8")
+    return float(values.mean()) if values.size else None
+
+
+def _clock(trace: StepTrace) -> dict[str, float]:
+    timings = trace.timings
+    return {
+        "finished_at": trace.finished_at,
+        "elapsed_s": trace.elapsed_s,
+        "duration_s": timings.total_s,
+        "generate_s": timings.generate_s,
+        "score_s": timings.score_s,
+        "update_s": timings.update_s,
+        "rescore_s": timings.rescore_s,
+        "evaluate_s": timings.evaluate_s,
+    }
+
+
+def _counts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
+    tokens, judged = int(flat.length_R.sum()), bool((flat.correct_R >= 0).any())
+    return {
+        "groups": len(trace.groups),
+        "groups_kept": sum(g.kept for g in trace.groups),
+        "groups_all_fail": sum(_all(g, correct=False) for g in trace.groups) if judged else None,
+        "groups_all_pass": sum(_all(g, correct=True) for g in trace.groups) if judged else None,
+        "groups_tied": sum(_tied(g) for g in trace.groups),
+        "rollouts": len(flat.rollouts),
+        "rollouts_failed": int(np.isnan(flat.reward_R).sum()),
+        "tokens": tokens,
+        "prompt_tokens": sum(len(g.prompt.token_ids) for g in trace.groups),
+        "tokens_per_s": tokens / trace.timings.total_s if trace.timings.total_s > 0 else None,
+    }
+
+
+def _all(group: GroupTrace, *, correct: bool) -> bool:
+    """Whether at least one rollout was scored and every scored one is correct (or wrong)."""
+    verdicts = [r.reward.correct for r in group.rollouts if not r.reward.failed]
+    return bool(verdicts) and all(v is not None and v == correct for v in verdicts)
+
+
+def _tied(group: GroupTrace) -> bool:
+    totals = [r.reward.total for r in group.rollouts if not r.reward.failed]
+    return len(totals) >= 2 and len(set(totals)) == 1
+
+
+def _rewards(flat: FlatStep) -> dict[str, object]:
+    std = group_std(flat.reward_R, flat.group_R, int(flat.group_R.max(initial=-1)) + 1)
+    correct_S = flat.correct_R[~np.isnan(flat.reward_R)]
+    return {
+        "reward_mean": mean(flat.reward_R[~np.isnan(flat.reward_R)]),
+        "reward_group_std": mean(std[~np.isnan(std)]),
+        "reward_parts": _part_means(flat),
+        "correct_rate": mean(correct_S[correct_S >= 0]),
+    }
+
+
+def _part_means(flat: FlatStep) -> list[tuple[str, float]]:
+    parts: dict[str, list[float]] = {}
+    for rollout in flat.rollouts:
+        if not rollout.reward.failed:
+            for name, value in rollout.reward.parts.items():
+                parts.setdefault(name, []).append(value)
+    return [(name, mean(values)) for name, values in parts.items()]
+
+
+def _likelihoods(flat: FlatStep) -> dict[str, float | None]:
+    correct_N, sum_R = flat.correct_R[flat.rollout_N], flat.sums_R(flat.logp)
+    return {
+        "logp_correct": mean(flat.logp.values[correct_N == 1]),
+        "logp_wrong": mean(flat.logp.values[correct_N == 0]),
+        "logp_sum_correct": mean(sum_R[flat.correct_R == 1]),
+        "logp_sum_wrong": mean(sum_R[flat.correct_R == 0]),
+        "entropy": mean(flat.entropy.values),
+    }
+
+
+def _displacement(flat: FlatStep) -> dict[str, float | None]:
+    """Paired changes of log-prob, after minus before: negative means less likely (LLD, arXiv:2512.04220 Definition 4.1)."""
+    delta = flat.logp_delta
+    correct_D = flat.per_token(flat.correct_R, delta)
+    pushed_R = np.bincount(flat.rollout_N[flat.advantages.values != 0], minlength=len(flat.rollouts)) > 0
+    rescored_correct_R = delta.present_R & (flat.correct_R == 1)
+    return {
+        "delta_correct": mean(delta.values[correct_D == 1]),
+        "delta_wrong": mean(delta.values[correct_D == 0]),
+        "delta_zero": mean(delta.values[flat.per_token(~pushed_R, delta)]),
+        "displaced_correct": mean(flat.sums_R(delta)[rescored_correct_R] < 0),
+    }
+
+
+def _divergences(flat: FlatStep) -> dict[str, float | None]:
+    """k3 estimates; each is KL(what the tokens were drawn from ‖ the other): before ‖ after, policy ‖ reference, sampler ‖ trainer."""
+    return {
+        "kl_step": _k3_of(flat.logp_delta.values.astype("f8")),
+        "kl_ref": k3(flat.logp_ref.values, _where(flat, flat.logp, flat.logp_ref)),
+        "kl_sampler": k3(flat.logp.values, flat.logp_sampling.values),
+    }
+
+
+def _where(flat: FlatStep, trace: Lists, other: Lists) -> Array:
+    """The values of `trace`, which every rollout has, on the rollouts that have `other`."""
+    return trace.values[flat.per_token(other.present_R, trace)]
+
+
+def _updates(updates: tuple[UpdateTrace, ...]) -> dict[str, object]:
+    norms = [u.grad_norm for u in updates]
+    return {
+        "updates": len(updates),
+        "grad_norm": mean(norms),
+        "grad_norm_max": float(np.max(norms)) if norms else None,
+        "loss": mean([u.loss for u in updates]),
+        "clip_low": mean([u.clip_low for u in updates if u.clip_low is not None]),
+        "clip_high": mean([u.clip_high for u in updates if u.clip_high is not None]),
+        "ratio_max": float(np.max([u.ratio_max for u in updates])) if updates else None,
+        "lr": updates[-1].lr if updates else None,
+    }
+
+
+def _lengths(flat: FlatStep) -> dict[str, object]:
+    return {
+        "length_mean": mean(flat.length_R),
+        "length_max": int(flat.length_R.max()) if len(flat.length_R) else None,
+        "truncated_rate": mean([r.completion.finish == "length" for r in flat.rollouts]),
+    }
+
+
+def _evaluation(evaluation: EvalTrace | None) -> dict[str, object]:
+    known = evaluation is not None
+    return {
+        "eval_correct": evaluation.correct if known else None,
+        "eval_reward": evaluation.reward if known else None,
+        "eval_gold_logp": evaluation.gold_logp if known else None,
+        "eval_prompts": evaluation.prompts if known else None,
+    }
