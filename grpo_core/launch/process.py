@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -89,10 +90,8 @@ def send(process: ProcessId, number: signal.Signals) -> bool:
 def kill_leftovers(leader: ProcessId) -> None:
     """Kill what is left in the group of a leader that has just died; its pid cannot be reused while the group exists."""
     if identify(leader.pid) is None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def wait_until_gone(process: ProcessId, patience_s: float) -> bool:
