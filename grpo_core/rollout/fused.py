@@ -1,0 +1,192 @@
+"""One functional forward of Llama, Qwen2 and Qwen3 decoders over a transformers model's own weights.
+
+The same function samples (with a KV cache) and trains (with gradients), so that sampler and trainer agree to rounding, and
+each prompt is computed once for all the completions of its group. Anything it does not cover (`supports` says no, or
+`agrees` finds a difference) is left to the model's own forward: see modules.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
+
+ARCHITECTURES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights of one decoder layer, projections joined; rotary pairs of q and k adjacent, so that RoPE is one complex product."""
+
+    norm_attention: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    norm_q: Tensor | None
+    norm_k: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    norm_mlp: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+
+
+KV = tuple[Tensor, Tensor]
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Whether the architecture and options are ones this forward computes: plain linear layers, full attention, default RoPE."""
+    config = model.config
+    if type(model) not in ARCHITECTURES or config.attention_dropout or config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
+        return False
+    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+        return False
+    return config.rope_parameters.get("rope_type") == "default" and not any(_is_adapter(m) for m in model.modules())
+
+
+def _is_adapter(module: nn.Module) -> bool:
+    """Whether a linear layer was replaced by another kind (LoRA, quantised)."""
+    return hasattr(module, "base_layer") or (isinstance(module, nn.Linear) and type(module) is not nn.Linear)
+
+
+class FusedDecoder:
+    """Holds the geometry; weights are gathered per call of `weights()` so that gradients reach the model's parameters."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config
+        self.model = model
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.eps = config.rms_norm_eps
+        rotary = model.model.rotary_emb
+        self._angles = torch.outer(torch.arange(config.max_position_embeddings, device=rotary.inv_freq.device).float(), rotary.inv_freq.float())
+
+    def weights(self) -> Weights:
+        """The model's weights, joined and permuted; differentiable. Take once per update forward, once per generation."""
+        return Weights(self.model.model.embed_tokens.weight, tuple(self._layer(layer) for layer in self.model.model.layers), self.model.model.norm.weight)
+
+    def rotations(self, positions: Tensor) -> Tensor:
+        """exp(i·angle) for integer positions of any shape (…,) → (…, 1, head_dim / 2), complex64."""
+        angles = self._angles[positions]
+        return torch.polar(torch.ones_like(angles), angles).unsqueeze(-2)
+
+    def project(self, layer: Layer, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed, rotated q (…, S, H, D), k and v (…, S, Hkv, D) from hidden states (…, S, hidden)."""
+        joint = F.linear(rms_norm(x, layer.norm_attention, self.eps), layer.qkv, layer.qkv_bias)
+        joint = joint.unflatten(-1, (-1, self.head_dim))
+        q, k, v = joint.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
+        if layer.norm_q is not None and layer.norm_k is not None:
+            q, k = rms_norm(q, layer.norm_q, self.eps), rms_norm(k, layer.norm_k, self.eps)
+        return rotate(q, rotations), rotate(k, rotations), v
+
+    def finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
+        """Output projection, residual and MLP."""
+        x = x + F.linear(attended, layer.out, layer.out_bias)
+        gate, up = F.linear(rms_norm(x, layer.norm_mlp, self.eps), layer.gate_up).chunk(2, dim=-1)
+        return x + F.linear(F.silu(gate) * up, layer.down)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False) -> Tensor:
+        """Attention of q (B, S, H, D) over k, v (B, K, Hkv, D) → (B, S, H·D)."""
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal, enable_gqa=self.kv_heads != self.heads
+        )
+        return out.transpose(1, 2).flatten(-2)
+
+    def prefix(self, weights: Weights, prompt_ids: Tensor) -> tuple[Tensor, list[KV]]:
+        """Hidden states (P, L, hidden) and per-layer (k, v) of right-padded prompts (P, L). Padding follows the text, so causality hides it."""
+        x = F.embedding(prompt_ids, weights.embedding, padding_idx=self.model.model.embed_tokens.padding_idx)
+        rotations = self.rotations(torch.arange(prompt_ids.shape[1], device=prompt_ids.device))
+        cache: list[KV] = []
+        for layer in weights.layers:
+            q, k, v = self.project(layer, x, rotations)
+            cache.append((k, v))
+            x = self.finish(layer, x, self.attend(q, k, v, None, causal=True))
+        return rms_norm(x, weights.norm, self.eps), cache
+
+    def suffix(self, weights: Weights, cache: list[KV], prompt_of_row: Tensor, prompt_lengths: Tensor, completion_ids: Tensor) -> Tensor:
+        """Hidden states (B, T, hidden) of right-padded completions (B, T), each continuing the prompt of its row."""
+        lengths_B = prompt_lengths[prompt_of_row]
+        x = F.embedding(completion_ids, weights.embedding, padding_idx=self.model.model.embed_tokens.padding_idx)
+        T, L = completion_ids.shape[1], cache[0][0].shape[1]
+        rotations = self.rotations(lengths_B[:, None] + torch.arange(T, device=completion_ids.device))
+        mask = suffix_mask(lengths_B, L, T)
+        for layer, (prefix_k, prefix_v) in zip(weights.layers, cache, strict=True):
+            q, k, v = self.project(layer, x, rotations)
+            k = torch.cat((prefix_k[prompt_of_row], k), dim=1)
+            v = torch.cat((prefix_v[prompt_of_row], v), dim=1)
+            x = self.finish(layer, x, self.attend(q, k, v, mask))
+        return rms_norm(x, weights.norm, self.eps)
+
+    def _layer(self, layer: nn.Module) -> Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        biases = [p.bias for p in parts]
+        norm_q, norm_k = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        return Layer(
+            norm_attention=layer.input_layernorm.weight,
+            qkv=torch.cat([self._pair(parts[0].weight), self._pair(parts[1].weight), parts[2].weight]),
+            qkv_bias=None if biases[0] is None else torch.cat([self._pair(biases[0]), self._pair(biases[1]), biases[2]]),
+            norm_q=None if norm_q is None else self._pair(norm_q.weight),
+            norm_k=None if norm_k is None else self._pair(norm_k.weight),
+            out=attention.o_proj.weight,
+            out_bias=attention.o_proj.bias,
+            norm_mlp=layer.post_attention_layernorm.weight,
+            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            down=mlp.down_proj.weight,
+        )
+
+    def _pair(self, weight: Tensor) -> Tensor:
+        """Rows reordered from transformers' halves (i, i + D/2) to neighbours (2i, 2i + 1); scores are unchanged as q and k move alike."""
+        half = weight.unflatten(0, (-1, 2, self.head_dim // 2))
+        return half.transpose(1, 2).flatten(0, 2)
+
+
+def suffix_mask(lengths_B: Tensor, prefix: int, T: int) -> Tensor:
+    """Which of prefix + T keys each of T suffix tokens sees: its own prompt (padding hidden) and the completion up to itself.
+
+    (B, 1, T, prefix + T), or (1, 1, T, prefix + T) when all prompts fill the prefix.
+    """
+    causal = torch.ones(T, T, dtype=torch.bool, device=lengths_B.device).tril()
+    if bool((lengths_B == prefix).all()):
+        return torch.cat((torch.ones(T, prefix, dtype=torch.bool, device=lengths_B.device), causal), dim=1)[None, None]
+    seen = torch.arange(prefix, device=lengths_B.device) < lengths_B[:, None]
+    B = len(lengths_B)
+    return torch.cat((seen[:, None, :].expand(B, T, prefix), causal.expand(B, T, T)), dim=2)[:, None]
+
+
+def rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """RoPE on neighbouring pairs, (…, H, D) by (…, 1, D/2)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotations).flatten(-2).type_as(x)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) · weight with a closed-form backward: three passes over x and two matrix-vector products, half of autograd's."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_().div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight, inverse = ctx.saved_tensors
+        product = grad * x
+        pull = (product @ weight).unsqueeze(-1).mul_(inverse.pow(3)).div_(x.shape[-1])
+        grad_weight = inverse.flatten() @ product.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        return torch.mul(grad, weight, out=product).mul_(inverse).addcmul_(x, pull, value=-1), grad_weight, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return _RMSNorm.apply(x, weight, eps)
