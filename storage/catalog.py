@@ -1,0 +1,184 @@
+"""What people add to runs, small and mutable: names, tags, notes, launches; SQLAlchemy over SQLite, or PostgreSQL by URL.
+
+A run's state is never only here: without this file every run is still readable, only its names, tags and notes are gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine, ForeignKey, create_engine, delete, event, select, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateTable
+
+from storage.errors import StoreError
+
+FILE = "catalog.sqlite"
+BUSY_S = 10.0
+
+
+class Base(DeclarativeBase):
+    """The catalogue's tables."""
+
+
+class Run(Base):
+    """One run as people know it; `created_at` (s since 1970) is None for a run that was annotated but never registered."""
+
+    __tablename__ = "runs"
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    note: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[float | None]
+    tags: Mapped[list[Tag]] = relationship(order_by="Tag.tag", lazy="selectin")
+
+
+class Tag(Base):
+    """One tag of one run."""
+
+    __tablename__ = "tags"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), primary_key=True)
+    tag: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Launch(Base):
+    """One start of a run's process: the command a person could type, and when (s since 1970)."""
+
+    __tablename__ = "launches"
+    launch_id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str]
+    command: Mapped[str]
+    at: Mapped[float]
+
+
+class Nonce(Base):
+    """A form that was sent, so that sending it twice does things once."""
+
+    __tablename__ = "nonces"
+    nonce: Mapped[str] = mapped_column(primary_key=True)
+    claimed_at: Mapped[float]
+
+
+class Catalog:
+    """The catalogue of a store folder, or of a team by SQLAlchemy URL; makes its own tables. Safe across threads and processes.
+
+    Every method raises StoreError, with what to do, when the catalogue is damaged, locked for over 10 s, or out of reach.
+    """
+
+    def __init__(self, root_or_url: Path | str) -> None:
+        self._file = None if "://" in str(root_or_url) else Path(root_or_url) / FILE
+        try:
+            self._engine = _sqlite(self._file) if self._file else create_engine(str(root_or_url))
+        except (ArgumentError, ImportError) as error:
+            raise StoreError(f"cannot open the catalogue at {root_or_url}: {error}; give a store folder or a URL like postgresql://user@host/base") from None
+        self._create_tables()
+
+    def register(self, run_id: str, name: str) -> None:
+        """Enter a run under a name, now; a run that is known keeps its tags and note."""
+        self._write_run(run_id, name=name, created_at=time.time())
+
+    def rename(self, run_id: str, name: str) -> None:
+        """Give a run another name."""
+        self._write_run(run_id, name=name)
+
+    def set_note(self, run_id: str, note: str) -> None:
+        """Replace a run's note."""
+        self._write_run(run_id, note=note)
+
+    def set_tags(self, run_id: str, tags: Iterable[str]) -> None:
+        """Replace a run's tags; surrounding blanks, empty and repeated tags are dropped."""
+        wanted = sorted({tag.strip() for tag in tags} - {""})
+        self._write_run(run_id)
+        with self._session() as session:
+            session.execute(delete(Tag).where(Tag.run_id == run_id))
+            session.add_all(Tag(run_id=run_id, tag=tag) for tag in wanted)
+
+    def annotations(self) -> pd.DataFrame:
+        """One row per run: run_id, name, tags (list, sorted), note, created_at (s since 1970, NaN if never registered)."""
+        with self._session() as session:
+            rows = [(r.run_id, r.name, [t.tag for t in r.tags], r.note, r.created_at) for r in session.scalars(select(Run).order_by(Run.run_id))]
+        return pd.DataFrame(rows, columns=["run_id", "name", "tags", "note", "created_at"]).astype({"created_at": "f8"})
+
+    def claim(self, nonce: str) -> bool:
+        """True for the first caller with this nonce, in any thread or process; False for every later one."""
+        try:
+            with self._session() as session:
+                session.add(Nonce(nonce=nonce, claimed_at=time.time()))
+        except IntegrityError:
+            return False
+        return True
+
+    def record_launch(self, run_id: str, command: str, at: float) -> None:
+        """Remember that a run's process was started with this command at this time (s since 1970)."""
+        with self._session() as session:
+            session.add(Launch(run_id=run_id, command=command, at=at))
+
+    def launches(self, run_id: str) -> pd.DataFrame:
+        """Starts of a run's process, oldest first: at (s since 1970), command."""
+        with self._session() as session:
+            query = select(Launch.at, Launch.command).where(Launch.run_id == run_id).order_by(Launch.at, Launch.launch_id)
+            return pd.DataFrame(session.execute(query).all(), columns=["at", "command"])
+
+    def _write_run(self, run_id: str, **values: object) -> None:
+        """Update the run's row, or make it. The update comes first, so that SQLite takes its write lock before anything is read."""
+        with self._session() as session:
+            if session.execute(update(Run).where(Run.run_id == run_id).values(run_id=run_id, **values)).rowcount == 0:
+                session.add(Run(run_id=run_id, **values))
+
+    def _create_tables(self) -> None:
+        with self._translated():
+            if self._file:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                # SQLite's busy timeout does not cover two processes switching a new file to WAL: up to 1 in 7 such starts failed "locked"
+                with FileLock(f"{self._file}.lock", timeout=BUSY_S, poll_interval=0.005):
+                    _create_tables(self._engine)
+            else:
+                _create_tables(self._engine)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        if self._file and not self._file.exists():  # someone deleted a damaged file, as its message said
+            self._create_tables()
+        with self._translated(), Session(self._engine) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (DBAPIError, OSError) as error:
+            raise StoreError(self._sentence(error)) from error
+
+    def _sentence(self, error: DBAPIError | OSError) -> str:
+        where, why = self._file or self._engine.url.render_as_string(), getattr(error, "orig", None) or error
+        if any(sign in str(why) for sign in ("not a database", "malformed", "no such table", "no such column")):
+            return f"the catalogue {where} is damaged ({why}); runs are untouched: delete {where}* and it is made anew, without names, tags and notes"
+        if isinstance(error, Timeout) or "locked" in str(why):
+            return f"the catalogue {where} was locked by another process for over {BUSY_S:.0f} s; try again"
+        return f"the catalogue {where} cannot be used ({why}); runs are untouched: check that its place exists, is writable and has room"
+
+
+def _sqlite(file: Path) -> Engine:
+    """An engine that opens the file for each use, so that a deleted and remade file is noticed."""
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool, connect_args={"timeout": BUSY_S})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection, _record) -> None:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma foreign_keys = on")
+
+    return engine
+
+
+def _create_tables(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))

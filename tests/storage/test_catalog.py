@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from storage.catalog import Catalog
+from storage.errors import StoreError
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path)
+
+
+def row(catalog: Catalog, run_id: str) -> dict:
+    return catalog.annotations().set_index("run_id").loc[run_id].to_dict()
+
+
+def test_what_people_add_comes_back(catalog: Catalog) -> None:
+    catalog.register("r1", "first")
+    catalog.set_tags("r1", ["slow", " good ", "slow", ""])
+    catalog.set_note("r1", "look at step 40 <b>")
+    catalog.rename("r1", "renamed 'run'")
+    found = row(catalog, "r1")
+    assert found.pop("created_at") > 1.7e9
+    assert found == {"name": "renamed 'run'", "tags": ["good", "slow"], "note": "look at step 40 <b>"}
+    catalog.set_tags("r1", ["good"])
+    assert row(catalog, "r1")["tags"] == ["good"]
+
+
+def test_empty_catalogue_has_the_promised_columns(catalog: Catalog) -> None:
+    assert list(catalog.annotations().columns) == ["run_id", "name", "tags", "note", "created_at"]
+    assert list(catalog.launches("r1").columns) == ["at", "command"]
+
+
+def test_annotating_an_unregistered_run_makes_its_row(catalog: Catalog) -> None:
+    catalog.set_tags("old", ["kept"])
+    found = row(catalog, "old")
+    assert (found["name"], found["tags"], math.isnan(found["created_at"])) == ("", ["kept"], True)
+    catalog.register("old", "now named")
+    assert row(catalog, "old")["tags"] == ["kept"]
+
+
+def test_launches_in_order(catalog: Catalog) -> None:
+    catalog.record_launch("r1", "train --seed 1", 20.0)
+    catalog.record_launch("r1", "train --seed 0", 10.0)
+    catalog.record_launch("r2", "train", 15.0)
+    assert catalog.launches("r1").values.tolist() == [[10.0, "train --seed 0"], [20.0, "train --seed 1"]]
+
+
+def test_a_second_catalogue_sees_the_first(tmp_path: Path) -> None:
+    Catalog(tmp_path).register("r1", "first")
+    assert Catalog(str(tmp_path)).annotations().name.tolist() == ["first"]
+    assert Catalog(f"sqlite:///{tmp_path}/catalog.sqlite").annotations().name.tolist() == ["first"]
+
+
+def test_of_sixteen_threads_one_claims(catalog: Catalog) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(lambda _: catalog.claim("form-1"), range(64))) == 1
+    assert catalog.claim("form-2")
+
+
+def create_and_claim(roots: list[Path], me: int, together: Barrier, wins: Queue) -> None:
+    for root in roots:
+        together.wait(timeout=60)
+        catalog = Catalog(root)
+        wins.put(catalog.claim("form"))
+        catalog.set_tags("shared", [str(me)])
+        catalog.register(f"run-{me}", "mine")
+
+
+def test_processes_that_create_a_catalogue_at_once_all_work(tmp_path: Path) -> None:
+    roots, context = [tmp_path / f"store-{i}" for i in range(10)], multiprocessing.get_context("spawn")
+    together, wins = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=create_and_claim, args=(roots, me, together, wins)) for me in range(4)]
+    for process in processes:
+        process.start()
+    outcomes = [wins.get(timeout=60) for _ in range(4 * len(roots))]
+    for process in processes:
+        process.join(timeout=60)
+    assert [p.exitcode for p in processes] == [0] * 4
+    assert sum(outcomes) == len(roots)
+    for root in roots:
+        found = Catalog(root).annotations().set_index("run_id")
+        assert sorted(found.index) == ["run-0", "run-1", "run-2", "run-3", "shared"]
+        assert len(found.tags["shared"]) == 1
+
+
+def test_threads_writing_one_run_do_not_lock_each_other_out(catalog: Catalog) -> None:
+    def annotate(i: int) -> None:
+        catalog.set_note("r1", str(i))
+        catalog.set_tags("r1", [str(i)])
+        catalog.annotations()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(annotate, range(40)))
+    assert len(row(catalog, "r1")["tags"]) == 1
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all" * 500, b"SQLite format 3\x00" + b"\xff" * 8000])
+def test_a_damaged_file_says_what_to_do_and_is_remade(tmp_path: Path, damage: bytes) -> None:
+    catalog = Catalog(tmp_path)
+    catalog.register("r1", "first")
+    for file in tmp_path.glob("catalog.sqlite-*"):
+        file.unlink()
+    (tmp_path / "catalog.sqlite").write_bytes(damage)
+    for use in (catalog.annotations, lambda: catalog.claim("n"), lambda: catalog.rename("r1", "x"), lambda: Catalog(tmp_path)):
+        with pytest.raises(StoreError, match=r"damaged \(.*\); runs are untouched: delete .*catalog.sqlite\*"):
+            use()
+    for file in tmp_path.glob("catalog.sqlite*"):
+        file.unlink()
+    assert catalog.annotations().empty
+    assert catalog.claim("n")
+
+
+def test_damage_found_only_when_writing(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    for i in range(60):
+        catalog.record_launch("r1", "x" * 2000, float(i))
+    file = tmp_path / "catalog.sqlite"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 : 2 * len(content) // 3] = b"\xaa" * (2 * len(content) // 3 - len(content) // 3)
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        catalog.launches("r1")
+
+
+def test_a_place_that_cannot_hold_a_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="runs are untouched"):
+        Catalog(tmp_path / "file")
+    with pytest.raises(StoreError, match="give a store folder or a URL"):
+        Catalog("nonsense://")
