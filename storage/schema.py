@@ -202,6 +202,15 @@ ROLLOUTS = Table(
 TABLES: dict[str, Table] = {t.name: t for t in (STEPS, GROUPS, ROLLOUTS)}
 """The stored tables, in reading order; segments are published in the reverse order, `steps` last."""
 
+VOCABULARY = Table(
+    "vocabulary",
+    "One row per token id: the text the tokenizer prints for it; written once per run",
+    (
+        Column("token_id", I32, "token id", "id of the token, from 0"),
+        Column("piece", TEXT, "", "the token as text, as it appears inside a completion"),
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class View:

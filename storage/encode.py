@@ -1,0 +1,98 @@
+"""Arrow tables to Parquet segments: rounded mantissas, encodings per column, row groups small enough to read one group fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.layout import PRECISION_KEY, VERSION_KEY
+from storage.schema import SCHEMA_VERSION, Table
+
+MANTISSA_BITS = {"rounded": 10, "half": 7, "exact": 23}
+"""Bits of float32's 23 that each precision keeps: 10 is float16's resolution, 7 is bfloat16's; both keep float32's range."""
+
+ROW_GROUP_BYTES = 2 << 20
+"""Uncompressed. One group of 8 × 512 tokens needs one or two such row groups, not the whole file."""
+
+PRUNED_BY = ("step", "group_index", "prompt_hash")
+"""Columns with min and max per row group, by which readers skip row groups."""
+
+
+def round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:
+    """float32 rounded to `bits` of mantissa, half to even; NaN, infinities and zeros stay, and nothing finite becomes infinite."""
+    drop = 23 - bits
+    if not drop:
+        return values
+    pattern = np.ascontiguousarray(values, "f4").view("u4")
+    odd = (pattern >> drop) & 1
+    keep = np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
+    rounded = ((pattern + np.uint32((1 << (drop - 1)) - 1) + odd) & keep).view("f4")
+    cut = (pattern & keep).view("f4")
+    safe = np.where(np.isinf(rounded), cut, rounded)
+    return np.where(np.isfinite(values), safe, values).astype("f4", copy=False)
+
+
+def rounded(table: pa.Table, schema: Table, precision: str) -> pa.Table:
+    """The table with its `rounded` columns (lists of float32) shortened to `precision`."""
+    bits = MANTISSA_BITS[precision]
+    for column in schema.columns:
+        if column.rounded and bits < 23:
+            chunks = [_round_lists(chunk, bits) for chunk in table[column.name].chunks]
+            table = table.set_column(table.schema.get_field_index(column.name), column.name, pa.chunked_array(chunks, column.type))
+    return table
+
+
+def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precision: str) -> None:
+    """Writes tables of one schema one after another into one file."""
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), PRECISION_KEY: precision.encode()}
+    arrow = schema.arrow
+    split = [f"{c.name}.list.element" for c in schema.columns if c.rounded]
+    with pq.ParquetWriter(
+        path,
+        arrow.with_metadata(metadata),
+        compression="zstd",
+        use_dictionary=_repetitive(arrow) or False,
+        use_byte_stream_split=split or False,
+        write_statistics=[c.name for c in schema.columns if c.name in PRUNED_BY],
+        store_schema=False,
+    ) as writer:
+        for table in _packed(tables):
+            table = table if table.schema.equals(arrow) else table.select(arrow.names).cast(arrow)
+            writer.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
+
+
+def _round_lists(lists: pa.ListArray, bits: int) -> pa.ListArray:
+    values = lists.values
+    validity, data = values.buffers()
+    if data is None:
+        return lists
+    numbers = np.frombuffer(data, "f4", values.offset + len(values))
+    shorter = pa.Array.from_buffers(pa.float32(), len(values), [validity, pa.py_buffer(round_mantissa(numbers, bits))], -1, values.offset)
+    return pa.Array.from_buffers(lists.type, len(lists), lists.buffers()[:2], lists.null_count, lists.offset, [shorter])
+
+
+def _packed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Neighbours joined until they fill a row group."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(t.nbytes for t in waiting) >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+@cache
+def _repetitive(schema: pa.Schema) -> list[str]:
+    """Parquet's names of the leaf columns worth a dictionary: text, and lists of integers such as token ids."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), buffer)
+    parquet = pq.ParquetFile(pa.BufferReader(buffer.getvalue())).schema
+    leaves = [parquet.column(i) for i in range(len(parquet))]
+    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" or (leaf.physical_type == "INT32" and "." in leaf.path)]

@@ -1,0 +1,238 @@
+"""How a run's recorded data lies on disk: file names, what a listing means, and the marker store.json.
+
+    runs/<run_id>/
+      store.json                  schema version, precision, and whether run.duckdb or the segments hold the truth
+      run.duckdb                  views on the segments while the run is live, the tables themselves once it is sealed
+      run.lock                    held by the one process that writes
+      vocabulary.parquet
+      steps/ groups/ rollouts/    s<step>-<crc>.parquet                     one step
+                                  c<first>-<last>-<since>-<crc>.parquet     several steps merged; hides what it covers
+      superseded/<n>/             what a resume from an older checkpoint took out of the run; nothing is deleted
+
+The checksum in a name is CRC-32 of the whole file: DuckDB reads flipped bits in a Parquet page without a murmur.
+`since` (ms since 1970) is when a merged file starts to count for the views of run.duckdb: it is published a little
+earlier and the files it covers are removed a little later, so that a view that lists a folder twice counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import NewerStore, RunLocked, SegmentDamaged
+from storage.schema import SCHEMA_VERSION, TABLES
+
+MARKER = "store.json"
+DATABASE = "run.duckdb"
+LOCK = "run.lock"
+VOCABULARY_FILE = "vocabulary.parquet"
+EMPTY_FILE = "empty.parquet"
+SUPERSEDED = "superseded"
+TEMPORARY = ".tmp-"
+VERSION_KEY = b"groupscope.schema_version"
+PRECISION_KEY = b"groupscope.precision"
+
+_NAME = re.compile(r"(?:s(?P<step>\d+)|c(?P<first>\d+)-(?P<last>\d+)-(?P<since>\d+))-(?P<crc>[0-9a-f]{8})\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One Parquet file of one table, holding whole steps from `first` to `last`, both included."""
+
+    path: Path
+    first: int
+    last: int
+    merged: bool
+    since_ms: int
+    crc: str
+
+    def contains(self, other: Segment) -> bool:
+        return self.first <= other.first and other.last <= self.last
+
+    def overlaps(self, first: int | None, last: int | None) -> bool:
+        return (first is None or self.last >= first) and (last is None or self.first <= last)
+
+
+def step_name(step: int) -> Callable[[str], str]:
+    """The file name of a one-step segment, given its checksum."""
+    return lambda crc: f"s{step:08d}-{crc}.parquet"
+
+
+def merged_name(first: int, last: int, since_ms: int = 0) -> Callable[[str], str]:
+    """The file name of a merged segment, given its checksum; `since_ms` 0 counts at once."""
+    return lambda crc: f"c{first:08d}-{last:08d}-{since_ms}-{crc}.parquet"
+
+
+def list_segments(folder: Path) -> list[Segment]:
+    """Every segment in a table's folder, widest first among those that start together; empty if there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = [_segment(folder, match) for match in map(_NAME.fullmatch, names) if match]
+    return sorted(found, key=lambda s: (s.first, -s.last, not s.merged))
+
+
+def visible(segments: Iterable[Segment]) -> list[Segment]:
+    """The segments that count: those not covered by a wider merged one. Takes the order of `list_segments`."""
+    kept: list[Segment] = []
+    for segment in segments:
+        if not (kept and kept[-1].merged and kept[-1].contains(segment)):
+            kept.append(segment)
+    return kept
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file's bytes as 8 hex digits."""
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
+
+
+def check_segment(segment: Segment) -> None:
+    """Raises SegmentDamaged unless the file is byte for byte what was written; FileNotFoundError if it is gone."""
+    try:
+        intact = checksum(segment.path) == segment.crc
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise damaged(segment.path, error.strerror or str(error)) from None
+    if not intact:
+        raise damaged(segment.path, "its bytes do not match the checksum in its name")
+
+
+def damaged(path: Path, why: str) -> SegmentDamaged:
+    return SegmentDamaged(
+        f"{path} cannot be read ({why}); put a good copy back under this name, or move it out of the run to do without its steps; all other steps are untouched"
+    )
+
+
+def missing(run_dir: Path, table: str, steps: Segment) -> SegmentDamaged:
+    which = f"step {steps.first}" if steps.first == steps.last else f"steps {steps.first} to {steps.last}"
+    return SegmentDamaged(
+        f"{run_dir / table} has no segment with {which}, although steps/{steps.path.name} says it was recorded; put the file back; all other steps are untouched"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """The marker of a run: which schema wrote it, how traces were rounded, and where the truth lies."""
+
+    schema_version: int
+    precision: str
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One consistent look at a run: its marker (None before the first writer) and the segments that count, per table."""
+
+    info: StoreInfo | None
+    segments: Mapping[str, tuple[Segment, ...]]
+
+    @property
+    def sealed(self) -> bool:
+        return self.info is not None and self.info.sealed
+
+    @property
+    def last_step(self) -> int | None:
+        """The newest whole step in segments: `steps` is published last, so it decides."""
+        return max((s.last for s in self.segments["steps"]), default=None)
+
+    def gaps(self, table: str) -> list[Segment]:
+        """Segments of `steps` whose step range no segment of `table` holds."""
+        return [s for s in self.segments["steps"] if not any(other.contains(s) for other in self.segments[table])]
+
+
+def read_layout(run_dir: Path, *, tries: int = 20) -> Layout:
+    """Lists until two looks agree, so that no file moved between two folders or two halves of one listing."""
+    look = _look(run_dir)
+    for _ in range(tries):
+        before, look = look, _look(run_dir)
+        if look == before:
+            break
+    return look
+
+
+def read_info(run_dir: Path) -> StoreInfo | None:
+    """The marker; where it is lost or torn, what the data themselves say; None if nothing was ever recorded.
+
+    Raises NewerStore if a newer Groupscope wrote the run.
+    """
+    info = _info_from_marker(run_dir / MARKER) or _info_from_database(run_dir / DATABASE) or _info_from_segments(run_dir)
+    if info and info.schema_version > SCHEMA_VERSION:
+        raise NewerStore(
+            f"run {run_dir.name} was recorded with store version {info.schema_version}, but this Groupscope reads up to {SCHEMA_VERSION}; "
+            "update Groupscope to open it (it was left as it is, and other runs stay readable)"
+        )
+    return info
+
+
+def marker_text(info: StoreInfo) -> bytes:
+    return (json.dumps(asdict(info)) + "\n").encode()
+
+
+def open_error(path: Path, error: duckdb.Error) -> SegmentDamaged | RunLocked:
+    """What is wrong when DuckDB cannot open or read a run.duckdb."""
+    if "lock" in str(error):
+        return RunLocked(f"{path} is open for writing in another program; close it there or open it with read_only=True")
+    return damaged(path, " ".join(str(error).split())[:200])
+
+
+def quoted(path: Path | str) -> str:
+    """A path as an SQL string literal."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _segment(folder: Path, match: re.Match[str]) -> Segment:
+    merged = match["step"] is None
+    first, last = (int(match["first"]), int(match["last"])) if merged else (int(match["step"]), int(match["step"]))
+    return Segment(folder / match[0], first, last, merged, int(match["since"] or 0), match["crc"])
+
+
+def _look(run_dir: Path) -> Layout:
+    info = read_info(run_dir)
+    return Layout(info, {table: tuple(visible(list_segments(run_dir / table))) for table in TABLES})
+
+
+def _info_from_marker(path: Path) -> StoreInfo | None:
+    try:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+        return StoreInfo(int(marker["schema_version"]), str(marker.get("precision")), bool(marker.get("sealed")))
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _info_from_database(path: Path) -> StoreInfo | None:
+    """A run.duckdb with tables in it always holds everything: it is made from all segments and unmade before more come."""
+    if not path.exists():
+        return None
+    try:
+        with duckdb.connect(str(path), read_only=True) as database:
+            if not database.execute("select 1 from duckdb_tables() where table_name = 'steps'").fetchone():
+                return None
+            version, precision = database.execute("select schema_version, precision from store_info").fetchone()
+    except duckdb.Error as error:
+        raise open_error(path, error) from error
+    return StoreInfo(version, precision, True)
+
+
+def _info_from_segments(run_dir: Path) -> StoreInfo | None:
+    for segment in reversed(list_segments(run_dir / "steps")):
+        try:
+            metadata = pq.read_metadata(segment.path).metadata or {}
+            return StoreInfo(int(metadata[VERSION_KEY]), metadata[PRECISION_KEY].decode(), False)
+        except (OSError, pa.ArrowException, KeyError):
+            continue  # a damaged segment cannot tell; an older one may
+    return None

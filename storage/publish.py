@@ -1,0 +1,81 @@
+"""Files appear whole or not at all: written beside, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from storage.errors import DiskFull, RunLocked
+from storage.layout import LOCK, SUPERSEDED, TEMPORARY, checksum
+from storage.schema import TABLES
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def publish(folder: Path, name: str | Callable[[str], str], write: Callable[[Path], None]) -> Path:
+    """Makes a file in `folder` through `write(temporary path)`; a callable `name` is given the file's checksum.
+
+    Returns the path once the file is safe on disk. On any failure nothing of it is left. Raises DiskFull.
+    """
+    temporary = folder / f"{TEMPORARY}{os.getpid()}-{name if isinstance(name, str) else 'segment'}"
+    final = temporary
+    try:
+        with no_room_as_disk_full(folder):
+            write(temporary)
+            sync(temporary)
+            final = folder / (name if isinstance(name, str) else name(checksum(temporary)))
+            os.rename(temporary, final)
+            sync(folder)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        if not isinstance(name, str):  # a fixed name may have replaced an older file, which must not vanish
+            final.unlink(missing_ok=True)
+        raise
+    return final
+
+
+def sync(path: Path) -> None:
+    """Flushes a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def no_room_as_disk_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise disk_full(folder, error.strerror or str(error)) from error
+
+
+def disk_full(folder: Path, why: str) -> DiskFull:
+    free = shutil.disk_usage(folder).free / 2**20
+    return DiskFull(f"no room to write in {folder} ({why.strip()}, {free:.1f} MiB free); everything recorded before is safe; free some space and resume the run")
+
+
+def lock_run(run_dir: Path) -> filelock.FileLock:
+    """The run's one write lock, held until released or until the process ends. Raises RunLocked."""
+    lock = filelock.FileLock(run_dir / LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunLocked(f"run {run_dir.name} is being written by another process; stop that one first, or wait until it has ended") from None
+    return lock
+
+
+def sweep_temporary(run_dir: Path) -> None:
+    """Removes what a killed writer left half-written; only for the holder of the lock."""
+    for folder in (run_dir, run_dir / SUPERSEDED, *(run_dir / table for table in TABLES)):
+        for leftover in folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)

@@ -1,0 +1,231 @@
+"""The reading side: DuckDB over an exact list of segments, or over a sealed run.duckdb; never blocks a writer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from storage.errors import RunNotFound, SegmentDamaged
+from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, missing, open_error, quoted, read_layout
+from storage.schema import TABLES, VIEWS, VOCABULARY
+from storage.views import empty_tables, files_source
+
+Bounds = tuple[int | None, int | None]
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_NAMES = {*TABLES, VOCABULARY.name, *(view.name for view in VIEWS)}
+_RELISTS = 50
+_RELIST_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """A file that cannot be read, or is missing, and the steps that go without it."""
+
+    path: Path
+    table: str
+    first_step: int
+    last_step: int
+    why: str
+
+
+class Store:
+    """All runs under one folder, for reading; one object serves many threads.
+
+    Reads whatever is whole at the moment of the call, from live and from sealed runs alike.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).resolve()
+        self._duckdb = duckdb.connect(config={"temp_directory": f"{tempfile.gettempdir()}/groupscope-{os.getpid()}"})
+        for name, empty in empty_tables().items():
+            self._duckdb.execute(f"create table empty_{name} as from empty")
+        self._cursors = threading.Lock()
+        self._aliases = itertools.count()
+        self._intact: dict[Path, tuple[int, ...]] = {}
+        self._named: dict[str, frozenset[str]] = {}
+
+    def run_ids(self) -> list[str]:
+        """Ids of all runs, sorted: the folders that hold a config.json."""
+        return sorted(path.parent.name for path in (self.root / "runs").glob("*/config.json") if _RUN_ID.fullmatch(path.parent.name))
+
+    def run_dir(self, run_id: str) -> Path:
+        """The folder of a run. Raises RunNotFound, also for ids that are no plain folder name."""
+        folder = self.root / "runs" / run_id if _RUN_ID.fullmatch(run_id) else None
+        if folder is None or not folder.is_dir():
+            raise RunNotFound(f"no run {run_id!r} in {self.root}; `python -m grpo_core runs` lists the runs of a store")
+        return folder
+
+    def frame(self, run_id: str, sql: str, params: Sequence[object] = (), *, steps: Bounds = (None, None), skip_damaged: bool = False) -> pd.DataFrame:
+        """Rows of a SELECT over steps, groups, rollouts, updates, positions, tokens and vocabulary.
+
+        `steps` (first, last, both included, None open) restricts every table; only files that hold such steps are opened.
+        Lists come as numpy arrays with NaN for empty entries, missing text, lists and flags as None, missing numbers as NaN.
+        Raises SegmentDamaged if a needed file is missing or damaged, unless `skip_damaged` leaves out what it holds;
+        RunNotFound, NewerStore, RunLocked.
+        """
+        run_dir = self.run_dir(run_id)
+        needed = self._tables_in(sql)
+        for attempt in itertools.count():
+            layout = read_layout(run_dir)
+            try:
+                with self._cursor() as cursor:
+                    if layout.sealed:
+                        return self._from_sealed(cursor, run_dir / DATABASE, sql, params, needed, steps)
+                    return self._from_segments(cursor, run_dir, layout, sql, params, needed, steps, skip_damaged)
+            except (FileNotFoundError, duckdb.Error) as error:
+                # compaction, sealing or unsealing took a file away between listing and opening
+                if attempt >= _RELISTS or read_layout(run_dir) == layout:
+                    raise error if isinstance(error, duckdb.Error) else SegmentDamaged(f"{error.filename} vanished while it was being read; try again") from error
+                time.sleep(_RELIST_PAUSE_S)
+
+    def last_step(self, run_id: str) -> int | None:
+        """The newest whole step, from file names alone while the run is live; None before the first."""
+        run_dir = self.run_dir(run_id)
+        layout = read_layout(run_dir)
+        if not layout.sealed:
+            return layout.last_step
+        last = self.frame(run_id, "select max(step) as last from steps")["last"].iloc[0]
+        return None if pd.isna(last) else int(last)
+
+    def damaged(self, run_id: str) -> list[DamagedFile]:
+        """Every file of a run that is missing or not as it was written; reads the whole run once."""
+        run_dir = self.run_dir(run_id)
+        layout = read_layout(run_dir)
+        if layout.sealed:
+            return self._damaged_database(run_id, run_dir / DATABASE)
+        found = [
+            DamagedFile(run_dir / table, table, gap.first, gap.last, str(missing(run_dir, table, gap)))
+            for table in TABLES
+            for gap in layout.gaps(table)
+        ]
+        for table, segments in layout.segments.items():
+            for segment in segments:
+                try:
+                    check_segment(segment)
+                except FileNotFoundError:
+                    continue  # merged away just now
+                except SegmentDamaged as error:
+                    found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
+        return found
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._cursors:
+            cursor = self._duckdb.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def _tables_in(self, sql: str) -> frozenset[str]:
+        """The tables and views a SELECT names, and the tables those views are made of."""
+        if sql not in self._named:
+            with self._cursor() as cursor:
+                tree = cursor.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()[0]
+                if message := json.loads(tree).get("error_message"):
+                    raise ValueError(f"cannot read the query ({message}): {sql}")
+                found = cursor.execute("select json_extract_string(?::json, '$..table_name')", [tree]).fetchone()[0]
+            views = frozenset().union(*(self._tables_in(view.sql) for view in VIEWS if view.name in found))
+            self._named[sql] = views | {name for name in found if name in _NAMES}
+        return self._named[sql]
+
+    def _from_segments(self, cursor, run_dir: Path, layout: Layout, sql: str, params: Sequence[object], needed: frozenset[str], steps: Bounds, skip_damaged: bool) -> pd.DataFrame:
+        first, last = steps
+        if layout.last_step is not None:  # a step is whole once `steps` has it
+            last = layout.last_step if last is None else min(last, layout.last_step)
+        for name in needed & set(TABLES):
+            gaps = [] if skip_damaged else [gap for gap in layout.gaps(name) if gap.overlaps(first, last)]
+            if gaps:
+                raise missing(run_dir, name, gaps[0])
+            segments = [s for s in layout.segments[name] if s.overlaps(first, last)]
+            _add_view(cursor, name, files_source(intact) if (intact := self._checked(segments, skip_damaged)) else f"empty_{name}", (first, last))
+        if VOCABULARY.name in needed:
+            path = run_dir / VOCABULARY_FILE
+            _add_view(cursor, VOCABULARY.name, f"read_parquet({quoted(path)})" if path.exists() else f"empty_{VOCABULARY.name}")
+        return _run(cursor, sql, params, needed)
+
+    def _from_sealed(self, cursor, path: Path, sql: str, params: Sequence[object], needed: frozenset[str], steps: Bounds) -> pd.DataFrame:
+        alias = f"sealed_{next(self._aliases)}"
+        try:
+            cursor.execute(f"attach {quoted(path)} as {alias} (read_only)")
+        except duckdb.Error as error:
+            raise open_error(path, error) from error
+        try:
+            for name in needed - {view.name for view in VIEWS}:
+                _add_view(cursor, name, f"{alias}.main.{name}", steps if name in TABLES else (None, None))
+            return _run(cursor, sql, params, needed)
+        finally:
+            cursor.execute(f"detach {alias}")
+
+    def _checked(self, segments: Iterable[Segment], skip_damaged: bool) -> list[Segment]:
+        """The segments whose bytes are as written; each file is checked once per process and again if it changed."""
+        intact = []
+        for segment in segments:
+            status = os.stat(segment.path)
+            identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+            try:
+                if self._intact.get(segment.path) != identity:
+                    check_segment(segment)
+                    self._intact[segment.path] = identity
+                intact.append(segment)
+            except SegmentDamaged:
+                if not skip_damaged:
+                    raise
+        return intact
+
+    def _damaged_database(self, run_id: str, path: Path) -> list[DamagedFile]:
+        try:
+            for name in TABLES:
+                self.frame(run_id, f"select sum(hash(t)) from {name} as t")
+        except SegmentDamaged as error:
+            return [DamagedFile(path, DATABASE, 0, 2**31 - 1, str(error))]
+        return []
+
+
+def _run(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[object], needed: frozenset[str]) -> pd.DataFrame:
+    for view in VIEWS:
+        if view.name in needed:
+            cursor.execute(f"create temp view {view.name} as {view.sql}")
+    return _plain(cursor.execute(sql, list(params)).df())
+
+
+def _add_view(cursor: duckdb.DuckDBPyConnection, name: str, source: str, steps: Bounds = (None, None)) -> None:
+    first, last = steps
+    bounds = [f"step >= {int(first)}"] if first is not None else []
+    bounds += [f"step <= {int(last)}"] if last is not None else []
+    where = f" where {' and '.join(bounds)}" if bounds else ""
+    cursor.execute(f"create temp view {name} as select * from {source}{where}")
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with numpy arrays, None and NaN in place of pandas' and numpy's own marks for missing values."""
+    for name, column in frame.items():
+        if column.dtype == object or column.dtype == "boolean" or isinstance(column.dtype, pd.StringDtype):
+            frame[name] = pd.Series([_plain_cell(cell) for cell in column], dtype=object, index=frame.index)
+        elif pd.api.types.is_extension_array_dtype(column.dtype):
+            frame[name] = column.astype("float64")
+    return frame
+
+
+def _plain_cell(cell: object) -> object:
+    if isinstance(cell, np.ma.MaskedArray):
+        return cell.astype("f8").filled(np.nan)
+    if isinstance(cell, np.ndarray | list | dict | str):
+        return cell
+    if cell is None or cell is pd.NA or cell != cell:
+        return None
+    return bool(cell) if isinstance(cell, np.bool_) else cell

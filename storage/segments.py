@@ -1,0 +1,115 @@
+"""The writing side: one writer per run leaves immutable segments; DuckDB sees each step the moment it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import filelock
+import pyarrow as pa
+
+from storage.encode import MANTISSA_BITS, rounded, write_parquet
+from storage.errors import StoreError
+from storage.layout import EMPTY_FILE, MARKER, VOCABULARY_FILE, StoreInfo, list_segments, marker_text, read_info, read_layout, step_name
+from storage.publish import lock_run, publish, sweep_temporary
+from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
+from storage.views import publish_live_views
+
+
+class RunWriter:
+    """The one writer of a run; use it from one thread at a time. `with RunWriter.open(folder) as writer: ...`"""
+
+    def __init__(self, run_dir: Path, lock: filelock.FileLock, precision: str) -> None:
+        self.run_dir = run_dir
+        self.precision = precision
+        self._lock = lock
+        self._last_step = read_layout(run_dir).last_step
+
+    @classmethod
+    def open(cls, run_dir: Path, *, precision: Literal["rounded", "exact", "half"] = "rounded") -> Self:
+        """Takes the run for writing, mends what a killed writer left, and makes run.duckdb readable before the first step.
+
+        Raises RunLocked if another process writes it, NewerStore if a newer Groupscope did, SegmentDamaged if a sealed
+        run.duckdb cannot be read, DiskFull.
+        """
+        if precision not in MANTISSA_BITS:
+            raise StoreError(f"unknown precision {precision!r}; known: {', '.join(MANTISSA_BITS)}")
+        run_dir = Path(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = lock_run(run_dir)
+        try:
+            read_info(run_dir)
+            sweep_temporary(run_dir)
+            _make_readable(run_dir, precision)
+            return cls(run_dir, lock, precision)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def last_step(self) -> int:
+        """The newest whole step, -1 if there is none."""
+        return -1 if self._last_step is None else self._last_step
+
+    def append_step(self, tables: Mapping[str, pa.Table]) -> None:
+        """Publishes one step: a table of schema.TABLES each, `steps` with one row. It is seen whole or not at all.
+
+        Raises DiskFull (nothing of the step is left), StoreError if the tables do not fit the schema or the step is not new.
+        """
+        step = _checked_step(tables)
+        if step <= self.last_step:
+            raise StoreError(f"step {step} is not after step {self.last_step}, the last one recorded in run {self.run_dir.name}; supersede({step - 1}) first to record it again")
+        published: list[Path] = []
+        try:
+            for name in reversed(TABLES):
+                table = rounded(tables[name], TABLES[name], self.precision)
+                published.append(publish(self.run_dir / name, step_name(step), lambda path: write_parquet(path, [table], TABLES[name], self.precision)))
+        except BaseException:
+            for path in reversed(published):
+                path.unlink(missing_ok=True)
+            raise
+        self._last_step = step
+
+    def write_vocabulary(self, pieces: Sequence[str]) -> None:
+        """Stores the text of every token id, in order; a second call replaces the first."""
+        table = pa.table([pa.array(range(len(pieces)), pa.int32()), pa.array(pieces, pa.string())], schema=VOCABULARY.arrow)
+        publish(self.run_dir, VOCABULARY_FILE, lambda path: write_parquet(path, [table], VOCABULARY, self.precision))
+
+    def close(self) -> None:
+        """Lets another writer have the run; everything appended stays readable."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _make_readable(run_dir: Path, precision: str) -> None:
+    """Marker, folders, empty segments (so that every glob matches) and the views, whose absolute paths may have moved."""
+    publish(run_dir, MARKER, lambda path: path.write_bytes(marker_text(StoreInfo(SCHEMA_VERSION, precision, False))))
+    for name, table in TABLES.items():
+        (run_dir / name).mkdir(exist_ok=True)
+        if not (run_dir / name / EMPTY_FILE).exists():
+            publish(run_dir / name, EMPTY_FILE, lambda path: write_parquet(path, [table.arrow.empty_table()], table, precision))
+    if not (run_dir / VOCABULARY_FILE).exists():
+        publish(run_dir, VOCABULARY_FILE, lambda path: write_parquet(path, [VOCABULARY.arrow.empty_table()], VOCABULARY, precision))
+    publish_live_views(run_dir, precision)
+
+
+def _checked_step(tables: Mapping[str, pa.Table]) -> int:
+    if set(tables) != set(TABLES):
+        raise StoreError(f"a step needs the tables {', '.join(TABLES)}; got {', '.join(tables) or 'none'}")
+    for name, table in TABLES.items():
+        if set(tables[name].schema.names) != set(table.arrow.names):
+            odd = sorted(set(tables[name].schema.names) ^ set(table.arrow.names))
+            raise StoreError(f"table {name} does not have the columns of storage/schema.py; missing or unknown: {', '.join(odd)}")
+        for column in table.columns:
+            if tables[name].schema.field(column.name).type != column.type:
+                raise StoreError(f"column {name}.{column.name} must be {column.type}, got {tables[name].schema.field(column.name).type}")
+    steps = {name: set(table["step"].to_pylist()) for name, table in tables.items()}
+    if tables["steps"].num_rows != 1 or any(found - steps["steps"] for found in steps.values()) or None in steps["steps"]:
+        raise StoreError(f"append_step takes the rows of exactly one step; got steps {steps}")
+    return steps["steps"].pop()

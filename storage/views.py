@@ -1,0 +1,108 @@
+"""The SQL that makes run.duckdb: views on segments for a live run, tables for a sealed one, and the derived views of both."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from storage.layout import DATABASE, TEMPORARY, VOCABULARY_FILE, Segment, StoreInfo, quoted
+from storage.publish import disk_full, publish
+from storage.schema import SCHEMA_VERSION, TABLES, VIEWS, VOCABULARY
+
+STORAGE_VERSION = "v1.5.0"
+"""DuckDB's file format: older than the newest, so that a DuckDB from before 2.0 opens run.duckdb too."""
+
+CLOCK_SLACK_MS = 60_000
+"""A merged file that starts to count later than this is the work of a clock that was wrong, and counts at once."""
+
+_FILES = r"""select file, n.first::bigint as first, coalesce(nullif(n.last, ''), n.first)::bigint as last,
+           n.last <> '' as merged, coalesce(try_cast(n.since as bigint), 0) as since
+      from (select file, regexp_extract(file, '/[sc](\d+)(?:-(\d+)-(\d+))?-[0-9a-f]{8}\.parquet$', ['first', 'last', 'since']) as n from glob(%s))
+     where n.first <> ''"""
+
+_LIVE_VIEW = r"""create view {table} as
+with files as (
+    {files}
+), hidden as (
+    select f.file
+      from files f join files c on c.merged and c.first <= f.first and f.last <= c.last and (c.last - c.first > f.last - f.first or not f.merged)
+     where c.since not between {early}
+)
+select {columns}
+  from read_parquet({glob}, filename = 'segment', hive_partitioning = false)
+ where segment not in (select file from hidden)
+   and coalesce(try_cast(regexp_extract(segment, '/c\d+-\d+-(\d+)-[0-9a-f]{{8}}\.parquet$', 1) as bigint), 0) not between {early}
+   and step <= (select max(last) from ({step_files}))"""
+
+
+def live_views(run_dir: Path) -> list[str]:
+    """Views that read a live run's segments by absolute path, each step exactly once and only once whole."""
+    root = glob.escape(str(run_dir.resolve()))
+    patterns = {name: quoted(f"{root}/{name}/*.parquet") for name in TABLES}
+    views = [
+        _LIVE_VIEW.format(
+            table=name,
+            files=_FILES % patterns[name],
+            early=f"epoch_ms(now()) + 1 and epoch_ms(now()) + {CLOCK_SLACK_MS}",
+            columns=", ".join(table.arrow.names),
+            glob=patterns[name],
+            step_files=_FILES % patterns["steps"],
+        )
+        for name, table in TABLES.items()
+    ]
+    return [*views, f"create view vocabulary as select token_id, piece from read_parquet({quoted(f'{root}/{VOCABULARY_FILE}')})"]
+
+
+def derived_views(prefix: str = "") -> list[str]:
+    """updates, positions and tokens, from the tables of the same place."""
+    return [f"create {prefix} view {view.name} as {view.sql}" for view in VIEWS]
+
+
+def files_source(segments: Iterable[Segment]) -> str:
+    """A table function over an exact list of segments."""
+    return f"read_parquet([{', '.join(quoted(glob.escape(str(s.path))) for s in segments)}], hive_partitioning = false)"
+
+
+def publish_database(run_dir: Path, info: StoreInfo, fill: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    """Builds run.duckdb beside the old one, lets `fill` put tables or views in it, and renames it into place. Raises DiskFull."""
+
+    def write(path: Path) -> None:
+        try:
+            with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
+                database.execute(f"attach {quoted(path)} as run (storage_version {quoted(STORAGE_VERSION)})")
+                database.execute("use run")
+                database.execute("create table store_info as select ?::integer as schema_version, ? as precision, ?::boolean as sealed", [info.schema_version, info.precision, info.sealed])
+                fill(database)
+                for view in derived_views():
+                    database.execute(view)
+                database.execute("use memory")
+                database.execute("detach run")
+        except duckdb.IOException as error:
+            if any(sign in str(error) for sign in ("No space left", "File too large", "quota")):
+                raise disk_full(run_dir, "no space left on device") from error
+            raise
+        finally:
+            for leftover in run_dir.glob(f"{path.name}.*"):  # a write-ahead log or spill folder of a build that failed
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    (run_dir / f"{DATABASE}.wal").unlink(missing_ok=True)  # only a person who opened run.duckdb to write can have left one
+    publish(run_dir, DATABASE, write)
+
+
+def publish_live_views(run_dir: Path, precision: str) -> None:
+    """run.duckdb as views on the segments; the folders must hold at least their empty segments."""
+
+    def fill(database: duckdb.DuckDBPyConnection) -> None:
+        for view in live_views(run_dir):
+            database.execute(view)
+
+    publish_database(run_dir, StoreInfo(SCHEMA_VERSION, precision, False), fill)
+
+
+def empty_tables() -> dict[str, pa.Table]:
+    return {name: table.arrow.empty_table() for name, table in {**TABLES, VOCABULARY.name: VOCABULARY}.items()}
