@@ -83,7 +83,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def has_checkpoint(self) -> bool:
-        return self.checkpoints.is_dir() and any(not p.name.startswith(".") and not p.name.endswith(".tmp") for p in self.checkpoints.iterdir())
+        """Whether a finished checkpoint is there; grpo_core/trainer/checkpoint.py names them step-<steps done>."""
+        return any(self.checkpoints.glob("step-*/trainer.pt"))
 
     def read_config(self) -> RunConfig:
         """Raises ConfigError when config.json is unreadable or has settings this version does not know."""

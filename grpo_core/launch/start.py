@@ -32,6 +32,8 @@ PASSED_ON = (
     "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "*_proxy", "*_PROXY",
 )  # fmt: skip
 """Environment variables a run sees: what Python, torch and the model hub read, and none of the launcher's other secrets."""
+APP_TOKEN = "GROUPSCOPE_TOKEN"
+"""Opens the app, which can start programs: not for a run and the reward functions in it."""
 
 
 def launch(store_root: Path, config: RunConfig, *, nonce: str | None = None) -> str:
@@ -51,10 +53,10 @@ def launch(store_root: Path, config: RunConfig, *, nonce: str | None = None) -> 
 
 def create_run(store_root: Path, config: RunConfig, *, catalog: Catalog | None = None, suffix: str | None = None) -> RunFolder:
     """The folder of a new run, with its first word, in the catalogue; no process yet."""
+    catalog = catalog or Catalog(store_root)
     folder = RunFolder.create(store_root, config, suffix=suffix)
     now = time.time()
     write_word(folder, Word(steps=config.steps, started_at=now, updated_at=now))
-    catalog = catalog or Catalog(store_root)
     catalog.register(folder.run_id, config.title)
     catalog.record_launch(folder.run_id, shlex.join(command_line(config)), now)
     return folder
@@ -103,7 +105,9 @@ def prepare_resume(folder: RunFolder, *, steps: int | None = None) -> None:
         folder.stop_file.unlink(missing_ok=True)
         folder.process.unlink(missing_ok=True)
         now = time.time()
-        write_word(folder, Word(steps=target, step=status.step, started_at=now, updated_at=now, attempt=status.attempt + 1), durable=True)
+        word = Word(steps=target, step=status.step, started_at=now, updated_at=now, missing_steps=status.missing_steps, attempt=status.attempt + 1)
+        write_word(folder, word, durable=True)
+        Catalog(folder.store_root).record_launch(folder.run_id, f"python -m grpo_core resume {folder.run_id}", now)
 
 
 def _check_resumable(folder: RunFolder, state: str, done: int, target: int) -> None:
@@ -145,7 +149,9 @@ def _reap(folder: RunFolder, child: subprocess.Popen, started: Started) -> None:
 
 def child_environment(environment: Mapping[str, str], cwd: Path) -> dict[str, str]:
     """The allow-listed variables; the project is put on PYTHONPATH when the run starts in another folder."""
-    passed = {name: value for name, value in environment.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)}
+    passed = {
+        name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)
+    }
     if cwd.resolve() != PROJECT_ROOT:
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), passed.get("PYTHONPATH")]))
     return passed

@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder, read_json, replace_file
 from grpo_core.launch.process import Machine, ProcessId, is_alive, myself, this_machine
 
@@ -231,14 +232,20 @@ def log_tail(store_root: Path, run_id: str, lines: int = 40) -> str:
 class Heartbeat:
     """The word of the trainer process, called by the step loop itself so that a hung loop falls silent.
 
-    Takes over the word its launcher wrote (attempt, steps) and puts its own process behind it.
+    Takes over the word its launcher wrote (attempt, steps, steps missing so far) and puts its own process behind it.
+    Raises LaunchError when another live process has the run.
     """
 
     BETWEEN_PHASES_S = 0.2
 
     def __init__(self, folder: RunFolder) -> None:
+        word = read_word(folder) or _silence(folder)
+        other, machine = behind(word, read_started(folder))
+        if word.state not in FINAL and other not in (None, myself()) and machine == this_machine() and is_alive(other):
+            raise LaunchError(f"run {folder.run_id} is {word.state} already, as process {other.pid}")
         self._folder = folder
-        self._word = replace(read_word(folder) or _silence(folder), process=myself(), machine=this_machine())
+        self._missing_before = word.missing_steps
+        self._word = replace(word, process=myself(), machine=this_machine())
         self._say()
 
     @property
@@ -257,7 +264,7 @@ class Heartbeat:
             self._say(phase=name, phase_done=done, phase_total=total)
 
     def step(self, done: int, seconds_per_step: float | None, *, missing_steps: int = 0, message: str = "") -> None:
-        """`done` steps are finished; `missing_steps` of them the recorder had to drop."""
+        """`done` steps are finished; `missing_steps` of this attempt's the recorder had to drop."""
         self._say(
             state="running",
             phase="training",
@@ -265,7 +272,7 @@ class Heartbeat:
             phase_total=self._word.steps,
             step=done,
             seconds_per_step=seconds_per_step,
-            missing_steps=missing_steps,
+            missing_steps=self._missing_before + missing_steps,
             message=message,
         )
 

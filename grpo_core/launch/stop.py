@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,3 +99,28 @@ def _how_it_ended(status: RunStatus) -> str:
         return status.message or f"Stopped after step {status.step}."
     detail = f" {status.message}" if status.message else ""
     return f"The run {'finished' if status.state == 'finished' else 'ended as ' + status.state} after step {status.step}.{detail}"
+
+
+class StopRequests:
+    """Whether the run was asked to stop, by the STOP file or a signal.
+
+    The first signal asks; a second one, or one after a STOP file that had no effect, interrupts the step (KeyboardInterrupt).
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._stop_file = folder.stop_file
+        self.signalled = False
+        self.ending = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def asked(self) -> bool:
+        return self.signalled or self._stop_file.exists()
+
+    def _on_signal(self, *_: object) -> None:
+        if self.ending:
+            return
+        if self.asked():
+            raise KeyboardInterrupt
+        self.signalled = True
+        print("stopping after this step; Ctrl-C again stops at once", file=sys.stderr)

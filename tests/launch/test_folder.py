@@ -55,7 +55,9 @@ def test_damaged_json_is_none(tmp_path: Path, content: str) -> None:
 def test_checkpoints_count_only_when_whole(store_root: Path) -> None:
     folder = RunFolder.create(store_root, make_config({}))
     assert not folder.has_checkpoint()
-    (folder.checkpoints / "step-00000009.tmp").mkdir(parents=True)
+    draft, whole = folder.checkpoints / ".step-00000009.77", folder.checkpoints / "step-00000009"
+    draft.mkdir(parents=True)
+    (draft / "trainer.pt").touch()
     assert not folder.has_checkpoint()
-    (folder.checkpoints / "step-00000009").mkdir()
+    draft.rename(whole)
     assert folder.has_checkpoint()
