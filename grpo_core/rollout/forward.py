@@ -76,8 +76,7 @@ class FusedForward:
 
     def score(self, rows: Rows, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         weights = self.decoder.weights()
-        prefix_PLh, cache = self.decoder.prefix(weights, rows.prompt_ids_PL)
-        last_Ph = prefix_PLh[torch.arange(len(prefix_PLh), device=prefix_PLh.device), rows.prompt_lengths_P - 1]
+        last_Ph, cache = self._prefix(weights, rows)
         hidden_BTh = last_Ph[rows.prompt_of_row_B].unsqueeze(1)
         if rows.completion_ids_BT.shape[1] > 1:
             inputs = rows.completion_ids_BT[:, :-1]  # nothing is predicted from the last token
@@ -85,23 +84,26 @@ class FusedForward:
             hidden_BTh = torch.cat((hidden_BTh, suffix_BTh), dim=1)
         trained = rows.mask_BT > 0
         logp_N, entropy_N = token_scores(
-            hidden_BTh[trained], self.model.lm_head.weight, rows.completion_ids_BT[trained], temperature=temperature, banned=banned
+            hidden_BTh[trained], weights.head, rows.completion_ids_BT[trained], temperature=temperature, banned=banned
         )
         return _scatter(logp_N, rows.mask_BT), _scatter(entropy_N, rows.mask_BT)
 
     def start(self, rows: Rows, room: int) -> tuple[Tensor, Decoding]:
-        weights = self.decoder.weights()
+        weights = self.decoder.decoding_weights()
+        last_Ph, cache = self._prefix(weights, rows)
+        return F.linear(last_Ph, weights.head)[rows.prompt_of_row_B], _FusedDecoding(self.decoder, weights, cache, rows, room)
+
+    def _prefix(self, weights: Weights, rows: Rows) -> tuple[Tensor, list[KV]]:
+        """Hidden state of every prompt's last token (P, hidden), and the prompts' keys and values."""
         prefix_PLh, cache = self.decoder.prefix(weights, rows.prompt_ids_PL)
-        last_Ph = prefix_PLh[torch.arange(len(prefix_PLh), device=prefix_PLh.device), rows.prompt_lengths_P - 1]
-        logits_PV = F.linear(last_Ph, self.model.lm_head.weight)
-        return logits_PV[rows.prompt_of_row_B], _FusedDecoding(self, weights, cache, rows, room)
+        return prefix_PLh[torch.arange(len(prefix_PLh), device=prefix_PLh.device), rows.prompt_lengths_P - 1], cache
 
 
 class _FusedDecoding:
     """Key and value buffers of all rows, (B, Hkv, L + room, D); zeros, not empty, because a hidden slot is multiplied by 0."""
 
-    def __init__(self, forward: FusedForward, weights: Weights, cache: list[KV], rows: Rows, room: int) -> None:
-        self.decoder, self.weights, self.head = forward.decoder, weights, forward.model.lm_head.weight
+    def __init__(self, decoder: FusedDecoder, weights: Weights, cache: list[KV], rows: Rows, room: int) -> None:
+        self.decoder, self.weights = decoder, weights
         self.lengths_B = rows.prompt_lengths_P[rows.prompt_of_row_B]
         self.prefix = self.used = cache[0][0].shape[1]
         self.ragged = bool((self.lengths_B != self.prefix).any())
@@ -116,17 +118,18 @@ class _FusedDecoding:
         for layer, (keys, values) in zip(self.weights.layers, self.buffers, strict=True):
             q, k, v = decoder.project(layer, x, rotations)
             keys[:, :, at], values[:, :, at] = k.squeeze(1), v.squeeze(1)
-            attended = decoder.attend(q, keys[:, :, : self.used].transpose(1, 2), values[:, :, : self.used].transpose(1, 2), mask)
-            x = decoder.finish(layer, x, attended)
-        return F.linear(rms_norm(x.squeeze(1), self.weights.norm, decoder.eps), self.head)
+            x = decoder.finish(layer, x, decoder.attend_one(q, keys[:, :, : self.used], values[:, :, : self.used], mask))
+        return F.linear(rms_norm(x.squeeze(1), self.weights.norm, decoder.eps), self.weights.head)
 
     def keep(self, rows: Tensor) -> None:
         self.lengths_B = self.lengths_B[rows]
         self.buffers = [(keys[rows], values[rows]) for keys, values in self.buffers]
 
     def _mask(self) -> Tensor:
+        """0 on slots a row sees, −∞ on the padding of its prompt, (B, 1, 1, used)."""
         slots = torch.arange(self.used, device=self.lengths_B.device)
-        return ((slots < self.lengths_B[:, None]) | (slots >= self.prefix))[:, None, None]
+        hidden = (slots >= self.lengths_B[:, None]) & (slots < self.prefix)
+        return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)[:, None, None]
 
     @staticmethod
     def _buffer(x_PLHD: Tensor, prompt_of_row_B: Tensor, room: int) -> Tensor:

@@ -7,7 +7,7 @@ each prompt is computed once for all the completions of its group. Anything it d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,19 @@ ARCHITECTURES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights of one decoder layer, projections joined; rotary pairs of q and k adjacent, so that RoPE is one complex product."""
+    """Weights of one decoder layer, projections joined; rotary pairs of q and k adjacent, so that RoPE is one complex product.
 
-    norm_attention: Tensor
+    A norm that is None has been multiplied into the projection after it.
+    """
+
+    norm_attention: Tensor | None
     qkv: Tensor
     qkv_bias: Tensor | None
     norm_q: Tensor | None
     norm_k: Tensor | None
     out: Tensor
     out_bias: Tensor | None
-    norm_mlp: Tensor
+    norm_mlp: Tensor | None
     gate_up: Tensor
     down: Tensor
 
@@ -37,7 +40,8 @@ class Layer:
 class Weights:
     embedding: Tensor
     layers: tuple[Layer, ...]
-    norm: Tensor
+    norm: Tensor | None
+    head: Tensor
 
 
 KV = tuple[Tensor, Tensor]
@@ -72,8 +76,24 @@ class FusedDecoder:
         self._angles = torch.outer(torch.arange(config.max_position_embeddings, device=rotary.inv_freq.device).float(), rotary.inv_freq.float())
 
     def weights(self) -> Weights:
-        """The model's weights, joined and permuted; differentiable. Take once per update forward, once per generation."""
-        return Weights(self.model.model.embed_tokens.weight, tuple(self._layer(layer) for layer in self.model.model.layers), self.model.model.norm.weight)
+        """The model's weights, joined and permuted; differentiable. Take once per update forward."""
+        decoder = self.model.model
+        return Weights(decoder.embed_tokens.weight, tuple(self._layer(layer) for layer in decoder.layers), decoder.norm.weight, self.model.lm_head.weight)
+
+    def decoding_weights(self) -> Weights:
+        """The same for decoding, without gradient: in float32 every norm's weight is multiplied into the projection after it, once
+        instead of at every token. Half precision keeps them apart, where the product would be rounded."""
+        plain = self.weights()
+        if plain.embedding.dtype != torch.float32:
+            return plain
+        root = plain.embedding.shape[1] ** 0.5  # folded_norm divides by the length of x, not by its root mean square
+        layers = tuple(
+            replace(
+                layer, norm_attention=None, norm_mlp=None, qkv=layer.qkv * (layer.norm_attention * root), gate_up=layer.gate_up * (layer.norm_mlp * root)
+            )
+            for layer in plain.layers
+        )
+        return Weights(plain.embedding, layers, None, plain.head * (plain.norm * root))
 
     def rotations(self, positions: Tensor) -> Tensor:
         """exp(i·angle) for integer positions of any shape (…,) → (…, 1, head_dim / 2), complex64."""
@@ -85,7 +105,7 @@ class FusedDecoder:
         joint = F.linear(rms_norm(x, layer.norm_attention, self.eps), layer.qkv, layer.qkv_bias)
         joint = joint.unflatten(-1, (-1, self.head_dim))
         q, k, v = joint.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
-        if layer.norm_q is not None and layer.norm_k is not None:
+        if layer.norm_q is not None:
             q, k = rms_norm(q, layer.norm_q, self.eps), rms_norm(k, layer.norm_k, self.eps)
         return rotate(q, rotations), rotate(k, rotations), v
 
@@ -101,6 +121,14 @@ class FusedDecoder:
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal, enable_gqa=self.kv_heads != self.heads
         )
         return out.transpose(1, 2).flatten(-2)
+
+    def attend_one(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of one new token per row, q (B, 1, H, D), over k, v (B, Hkv, K, D) → (B, 1, H·D); on a CPU twice as fast as the general kernel."""
+        B, _, H, D = q.shape
+        scores = (q * D**-0.5).view(B, self.kv_heads, H // self.kv_heads, D) @ k.transpose(2, 3)
+        if mask is not None:
+            scores = scores + mask
+        return (scores.float().softmax(-1).type_as(v) @ v).view(B, 1, H * D)
 
     def prefix(self, weights: Weights, prompt_ids: Tensor) -> tuple[Tensor, list[KV]]:
         """Hidden states (P, L, hidden) and per-layer (k, v) of right-padded prompts (P, L). Padding follows the text, so causality hides it."""
@@ -188,5 +216,8 @@ class _RMSNorm(torch.autograd.Function):
         return torch.mul(grad, weight, out=product).mul_(inverse).addcmul_(x, pull, value=-1), grad_weight, None
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """x / rms(x) · weight; with weight None, x / (rms(x) · √width), the rest being in the projection that follows."""
+    if weight is None:
+        return x * torch.linalg.vecdot(x, x).add_(eps * x.shape[-1]).rsqrt_().unsqueeze(-1)
     return _RMSNorm.apply(x, weight, eps)

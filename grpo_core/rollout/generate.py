@@ -38,7 +38,7 @@ class Writer:
     decode: Callable[[Sequence[int]], str]
     eos_ids: tuple[int, ...]
     pad_id: int
-    context_limit: int
+    context_limit: int | None
     device: torch.device
 
     @property
@@ -69,7 +69,7 @@ def sample_groups(writer: Writer, prompts: Sequence[Prompt], *, group_size: int,
 
 def _check_context(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling) -> None:
     longest = max(len(p.token_ids) for p in prompts)
-    if longest + sampling.max_new_tokens > writer.context_limit:
+    if writer.context_limit is not None and longest + sampling.max_new_tokens > writer.context_limit:
         raise ConfigError(
             f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} exceed the model's context of {writer.context_limit} tokens; "
             f"try max_new_tokens={max(1, writer.context_limit - longest)} or shorter prompts"
