@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.layout import PRECISION_KEY, VERSION_KEY
+from storage.publish import publish
 from storage.schema import SCHEMA_VERSION, Table
 
 MANTISSA_BITS = {"rounded": 10, "half": 7, "exact": 23}
@@ -64,6 +65,11 @@ def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precisi
         for table in _packed(tables):
             table = table if table.schema.equals(arrow) else table.select(arrow.names).cast(arrow)
             writer.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
+
+
+def publish_tables(folder: Path, name: str | Callable[[str], str], tables: Iterable[pa.Table], schema: Table, precision: str) -> Path:
+    """A whole Parquet file or none; see `publish`. Raises DiskFull."""
+    return publish(folder, name, lambda path: write_parquet(path, tables, schema, precision))
 
 
 def _round_lists(lists: pa.ListArray, bits: int) -> pa.ListArray:

@@ -121,7 +121,8 @@ def damaged(path: Path, why: str) -> SegmentDamaged:
 def missing(run_dir: Path, table: str, steps: Segment) -> SegmentDamaged:
     which = f"step {steps.first}" if steps.first == steps.last else f"steps {steps.first} to {steps.last}"
     return SegmentDamaged(
-        f"{run_dir / table} has no segment with {which}, although steps/{steps.path.name} says it was recorded; put the file back; all other steps are untouched"
+        f"{run_dir / table} has no segment with {which}, although steps/{steps.path.name} says it was recorded; put the file back; "
+        "all other steps are untouched"
     )
 
 

@@ -61,7 +61,7 @@ def no_room_as_disk_full(folder: Path) -> Iterator[None]:
 
 def disk_full(folder: Path, why: str) -> DiskFull:
     free = shutil.disk_usage(folder).free / 2**20
-    return DiskFull(f"no room to write in {folder} ({why.strip()}, {free:.1f} MiB free); everything recorded before is safe; free some space and resume the run")
+    return DiskFull(f"no room to write in {folder} ({why}, {free:.1f} MiB free); everything recorded before is safe; free some space and resume the run")
 
 
 def lock_run(run_dir: Path) -> filelock.FileLock:

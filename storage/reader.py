@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import RunNotFound, SegmentDamaged
-from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, missing, open_error, quoted, read_layout
+from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, damaged, missing, open_error, quoted, read_layout
 from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source
 
@@ -42,6 +42,15 @@ class DamagedFile:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Query:
+    sql: str
+    params: tuple[object, ...]
+    tables: frozenset[str]
+    steps: Bounds
+    skip_damaged: bool
+
+
 class Store:
     """All runs under one folder, for reading; one object serves many threads.
 
@@ -51,8 +60,8 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
         self._duckdb = duckdb.connect(config={"temp_directory": f"{tempfile.gettempdir()}/groupscope-{os.getpid()}"})
-        for name, empty in empty_tables().items():
-            self._duckdb.execute(f"create table empty_{name} as from empty")
+        for name, table in empty_tables().items():
+            self._duckdb.from_arrow(table).create(f"empty_{name}")
         self._cursors = threading.Lock()
         self._aliases = itertools.count()
         self._intact: dict[Path, tuple[int, ...]] = {}
@@ -78,18 +87,16 @@ class Store:
         RunNotFound, NewerStore, RunLocked.
         """
         run_dir = self.run_dir(run_id)
-        needed = self._tables_in(sql)
+        query = _Query(sql, tuple(params), self._tables_in(sql), steps, skip_damaged)
         for attempt in itertools.count():
             layout = read_layout(run_dir)
             try:
                 with self._cursor() as cursor:
-                    if layout.sealed:
-                        return self._from_sealed(cursor, run_dir / DATABASE, sql, params, needed, steps)
-                    return self._from_segments(cursor, run_dir, layout, sql, params, needed, steps, skip_damaged)
+                    return self._from_sealed(cursor, run_dir, query) if layout.sealed else self._from_segments(cursor, run_dir, layout, query)
             except (FileNotFoundError, duckdb.Error) as error:
-                # compaction, sealing or unsealing took a file away between listing and opening
+                # compaction, sealing or unsealing took a file away between listing and opening: list again
                 if attempt >= _RELISTS or read_layout(run_dir) == layout:
-                    raise error if isinstance(error, duckdb.Error) else SegmentDamaged(f"{error.filename} vanished while it was being read; try again") from error
+                    raise damaged(Path(error.filename), "it vanished while being read") from error if isinstance(error, FileNotFoundError) else error
                 time.sleep(_RELIST_PAUSE_S)
 
     def last_step(self, run_id: str) -> int | None:
@@ -143,31 +150,31 @@ class Store:
             self._named[sql] = views | {name for name in found if name in _NAMES}
         return self._named[sql]
 
-    def _from_segments(self, cursor, run_dir: Path, layout: Layout, sql: str, params: Sequence[object], needed: frozenset[str], steps: Bounds, skip_damaged: bool) -> pd.DataFrame:
-        first, last = steps
+    def _from_segments(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, layout: Layout, query: _Query) -> pd.DataFrame:
+        first, last = query.steps
         if layout.last_step is not None:  # a step is whole once `steps` has it
             last = layout.last_step if last is None else min(last, layout.last_step)
-        for name in needed & set(TABLES):
-            gaps = [] if skip_damaged else [gap for gap in layout.gaps(name) if gap.overlaps(first, last)]
+        for name in query.tables & set(TABLES):
+            gaps = [] if query.skip_damaged else [gap for gap in layout.gaps(name) if gap.overlaps(first, last)]
             if gaps:
                 raise missing(run_dir, name, gaps[0])
-            segments = [s for s in layout.segments[name] if s.overlaps(first, last)]
-            _add_view(cursor, name, files_source(intact) if (intact := self._checked(segments, skip_damaged)) else f"empty_{name}", (first, last))
-        if VOCABULARY.name in needed:
+            intact = self._checked([s for s in layout.segments[name] if s.overlaps(first, last)], query.skip_damaged)
+            _add_view(cursor, name, files_source(intact) if intact else f"empty_{name}", (first, last))
+        if VOCABULARY.name in query.tables:
             path = run_dir / VOCABULARY_FILE
             _add_view(cursor, VOCABULARY.name, f"read_parquet({quoted(path)})" if path.exists() else f"empty_{VOCABULARY.name}")
-        return _run(cursor, sql, params, needed)
+        return _run(cursor, query)
 
-    def _from_sealed(self, cursor, path: Path, sql: str, params: Sequence[object], needed: frozenset[str], steps: Bounds) -> pd.DataFrame:
-        alias = f"sealed_{next(self._aliases)}"
+    def _from_sealed(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, query: _Query) -> pd.DataFrame:
+        path, alias = run_dir / DATABASE, f"sealed_{next(self._aliases)}"
         try:
             cursor.execute(f"attach {quoted(path)} as {alias} (read_only)")
         except duckdb.Error as error:
             raise open_error(path, error) from error
         try:
-            for name in needed - {view.name for view in VIEWS}:
-                _add_view(cursor, name, f"{alias}.main.{name}", steps if name in TABLES else (None, None))
-            return _run(cursor, sql, params, needed)
+            for name in query.tables & {*TABLES, VOCABULARY.name}:
+                _add_view(cursor, name, f"{alias}.main.{name}", query.steps if name in TABLES else (None, None))
+            return _run(cursor, query)
         finally:
             cursor.execute(f"detach {alias}")
 
@@ -196,11 +203,11 @@ class Store:
         return []
 
 
-def _run(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[object], needed: frozenset[str]) -> pd.DataFrame:
+def _run(cursor: duckdb.DuckDBPyConnection, query: _Query) -> pd.DataFrame:
     for view in VIEWS:
-        if view.name in needed:
+        if view.name in query.tables:
             cursor.execute(f"create temp view {view.name} as {view.sql}")
-    return _plain(cursor.execute(sql, list(params)).df())
+    return _plain(cursor.execute(query.sql, list(query.params)).df())
 
 
 def _add_view(cursor: duckdb.DuckDBPyConnection, name: str, source: str, steps: Bounds = (None, None)) -> None:

@@ -9,12 +9,17 @@ from typing import Literal, Self
 import filelock
 import pyarrow as pa
 
-from storage.encode import MANTISSA_BITS, rounded, write_parquet
+from storage.compaction import compact, remove_covered
+from storage.encode import MANTISSA_BITS, publish_tables, rounded
 from storage.errors import StoreError
-from storage.layout import EMPTY_FILE, MARKER, VOCABULARY_FILE, StoreInfo, list_segments, marker_text, read_info, read_layout, step_name
-from storage.publish import lock_run, publish, sweep_temporary
+from storage.layout import EMPTY_FILE, VOCABULARY_FILE, StoreInfo, read_info, read_layout, step_name
+from storage.publish import lock_run, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
+from storage.sealing import is_sealed, publish_info, seal, unseal
+from storage.supersede import mend, supersede
 from storage.views import publish_live_views
+
+__all__ = ["RunWriter", "is_sealed", "seal"]
 
 
 class RunWriter:
@@ -30,6 +35,8 @@ class RunWriter:
     def open(cls, run_dir: Path, *, precision: Literal["rounded", "exact", "half"] = "rounded") -> Self:
         """Takes the run for writing, mends what a killed writer left, and makes run.duckdb readable before the first step.
 
+        A sealed run is taken apart into segments again.
+
         Raises RunLocked if another process writes it, NewerStore if a newer Groupscope did, SegmentDamaged if a sealed
         run.duckdb cannot be read, DiskFull.
         """
@@ -39,9 +46,13 @@ class RunWriter:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = lock_run(run_dir)
         try:
-            read_info(run_dir)
+            info = read_info(run_dir)
             sweep_temporary(run_dir)
+            if info and info.sealed:
+                unseal(run_dir, info)
             _make_readable(run_dir, precision)
+            mend(run_dir, precision)
+            remove_covered(run_dir)
             return cls(run_dir, lock, precision)
         except BaseException:
             lock.release()
@@ -59,12 +70,12 @@ class RunWriter:
         """
         step = _checked_step(tables)
         if step <= self.last_step:
-            raise StoreError(f"step {step} is not after step {self.last_step}, the last one recorded in run {self.run_dir.name}; supersede({step - 1}) first to record it again")
+            raise StoreError(f"step {step} is not after step {self.last_step}, the last recorded in run {self.run_dir.name}; supersede({step - 1}) first")
         published: list[Path] = []
         try:
             for name in reversed(TABLES):
                 table = rounded(tables[name], TABLES[name], self.precision)
-                published.append(publish(self.run_dir / name, step_name(step), lambda path: write_parquet(path, [table], TABLES[name], self.precision)))
+                published.append(publish_tables(self.run_dir / name, step_name(step), [table], TABLES[name], self.precision))
         except BaseException:
             for path in reversed(published):
                 path.unlink(missing_ok=True)
@@ -74,7 +85,24 @@ class RunWriter:
     def write_vocabulary(self, pieces: Sequence[str]) -> None:
         """Stores the text of every token id, in order; a second call replaces the first."""
         table = pa.table([pa.array(range(len(pieces)), pa.int32()), pa.array(pieces, pa.string())], schema=VOCABULARY.arrow)
-        publish(self.run_dir, VOCABULARY_FILE, lambda path: write_parquet(path, [table], VOCABULARY, self.precision))
+        publish_tables(self.run_dir, VOCABULARY_FILE, [table], VOCABULARY, self.precision)
+
+    def compact(self) -> int:
+        """Merges every 64 one-step segments into one, later every 16 merged ones; returns how many were merged, often 0.
+
+        Damaged segments are left as they are. Raises DiskFull (nothing is lost; it may be called again).
+        """
+        remove_covered(self.run_dir)
+        return compact(self.run_dir, self.precision)
+
+    def supersede(self, after_step: int) -> int:
+        """Moves all steps later than `after_step` to superseded/<n>/, so that they can be trained again; returns how many.
+
+        Raises DiskFull, SegmentDamaged; the run is then as it was.
+        """
+        count = supersede(self.run_dir, after_step, self.precision)
+        self._last_step = read_layout(self.run_dir).last_step
+        return count
 
     def close(self) -> None:
         """Lets another writer have the run; everything appended stays readable."""
@@ -89,13 +117,13 @@ class RunWriter:
 
 def _make_readable(run_dir: Path, precision: str) -> None:
     """Marker, folders, empty segments (so that every glob matches) and the views, whose absolute paths may have moved."""
-    publish(run_dir, MARKER, lambda path: path.write_bytes(marker_text(StoreInfo(SCHEMA_VERSION, precision, False))))
+    publish_info(run_dir, StoreInfo(SCHEMA_VERSION, precision, False))
     for name, table in TABLES.items():
         (run_dir / name).mkdir(exist_ok=True)
         if not (run_dir / name / EMPTY_FILE).exists():
-            publish(run_dir / name, EMPTY_FILE, lambda path: write_parquet(path, [table.arrow.empty_table()], table, precision))
+            publish_tables(run_dir / name, EMPTY_FILE, [table.arrow.empty_table()], table, precision)
     if not (run_dir / VOCABULARY_FILE).exists():
-        publish(run_dir, VOCABULARY_FILE, lambda path: write_parquet(path, [VOCABULARY.arrow.empty_table()], VOCABULARY, precision))
+        publish_tables(run_dir, VOCABULARY_FILE, [VOCABULARY.arrow.empty_table()], VOCABULARY, precision)
     publish_live_views(run_dir, precision)
 
 

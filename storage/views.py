@@ -10,9 +10,11 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from storage.layout import DATABASE, TEMPORARY, VOCABULARY_FILE, Segment, StoreInfo, quoted
+from storage.layout import DATABASE, VOCABULARY_FILE, Segment, StoreInfo, quoted
 from storage.publish import disk_full, publish
 from storage.schema import SCHEMA_VERSION, TABLES, VIEWS, VOCABULARY
+
+Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 STORAGE_VERSION = "v1.5.0"
 """DuckDB's file format: older than the newest, so that a DuckDB from before 2.0 opens run.duckdb too."""
@@ -58,30 +60,30 @@ def live_views(run_dir: Path) -> list[str]:
     return [*views, f"create view vocabulary as select token_id, piece from read_parquet({quoted(f'{root}/{VOCABULARY_FILE}')})"]
 
 
-def derived_views(prefix: str = "") -> list[str]:
-    """updates, positions and tokens, from the tables of the same place."""
-    return [f"create {prefix} view {view.name} as {view.sql}" for view in VIEWS]
-
-
 def files_source(segments: Iterable[Segment]) -> str:
     """A table function over an exact list of segments."""
     return f"read_parquet([{', '.join(quoted(glob.escape(str(s.path))) for s in segments)}], hive_partitioning = false)"
 
 
-def publish_database(run_dir: Path, info: StoreInfo, fill: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
-    """Builds run.duckdb beside the old one, lets `fill` put tables or views in it, and renames it into place. Raises DiskFull."""
+def publish_database(run_dir: Path, info: StoreInfo, fill: Step, check: Step = lambda database: None) -> None:
+    """Builds run.duckdb beside the old one and renames it into place.
+
+    `fill` puts tables or views in it; `check` reads it back from disk and raises if something is wrong. Raises DiskFull.
+    """
 
     def write(path: Path) -> None:
         try:
             with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
                 database.execute(f"attach {quoted(path)} as run (storage_version {quoted(STORAGE_VERSION)})")
                 database.execute("use run")
-                database.execute("create table store_info as select ?::integer as schema_version, ? as precision, ?::boolean as sealed", [info.schema_version, info.precision, info.sealed])
+                _describe(database, info)
                 fill(database)
-                for view in derived_views():
-                    database.execute(view)
-                database.execute("use memory")
-                database.execute("detach run")
+                for view in VIEWS:
+                    database.execute(f"create view {view.name} as {view.sql}")
+            with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
+                database.execute(f"attach {quoted(path)} as run (read_only)")
+                database.execute("use run")
+                check(database)
         except duckdb.IOException as error:
             if any(sign in str(error) for sign in ("No space left", "File too large", "quota")):
                 raise disk_full(run_dir, "no space left on device") from error
@@ -92,6 +94,11 @@ def publish_database(run_dir: Path, info: StoreInfo, fill: Callable[[duckdb.Duck
 
     (run_dir / f"{DATABASE}.wal").unlink(missing_ok=True)  # only a person who opened run.duckdb to write can have left one
     publish(run_dir, DATABASE, write)
+
+
+def _describe(database: duckdb.DuckDBPyConnection, info: StoreInfo) -> None:
+    database.execute("create table store_info (schema_version integer, precision varchar, sealed boolean)")
+    database.execute("insert into store_info values (?, ?, ?)", [info.schema_version, info.precision, info.sealed])
 
 
 def publish_live_views(run_dir: Path, precision: str) -> None:

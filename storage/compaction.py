@@ -1,0 +1,121 @@
+"""Many small segments become few large ones, while readers read and without a moment in which a step is missing or double.
+
+A merged file is published `SINCE_DELAY_S` before it starts to count for the views of run.duckdb, and what it covers is
+removed only `GRACE_S` after that. `Store` lists each folder once and lets the widest file win, so it needs no such care.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.encode import publish_tables
+from storage.errors import SegmentDamaged
+from storage.layout import Segment, check_segment, list_segments, merged_name, read_layout, visible
+from storage.schema import TABLES
+from storage.views import CLOCK_SLACK_MS
+
+BLOCK = 64
+"""One-step segments in a first merge."""
+FAN_IN = 16
+"""Merged segments in each later merge."""
+LARGEST_BYTES = 256 << 20
+"""No later merge makes files that add up to more: rewriting them would cost more than opening them."""
+SINCE_DELAY_S = 2.0
+GRACE_S = 10.0
+
+
+def compact(run_dir: Path, precision: str) -> int:
+    """Merges whatever is due; returns how many segments of `steps` went into merged ones.
+
+    Damaged segments and those next to a missing one stay as they are. Only for the holder of the run's lock. Raises DiskFull.
+    """
+    merged, left_alone = 0, set[Path]()
+    while block := _next_block(run_dir, left_alone):
+        if broken := _broken(run_dir, block):
+            left_alone |= broken
+        else:
+            _merge(run_dir, block[0].first, block[-1].last, precision)
+            merged += len(block)
+    return merged
+
+
+def remove_covered(run_dir: Path) -> None:
+    """Deletes segments whose merged replacement has counted for long enough that no query still needs them."""
+    now_ms = int(time.time() * 1000)
+    for table in TABLES:
+        segments = list_segments(run_dir / table)
+        kept = visible(segments)
+        for cover in kept:
+            if not now_ms - GRACE_S * 1000 < cover.since_ms < now_ms + CLOCK_SLACK_MS:
+                for segment in segments:
+                    if segment is not cover and cover.merged and cover.contains(segment):
+                        segment.path.unlink()
+
+
+def read_tables(segments: Iterable[Segment]) -> Iterator[pa.Table]:
+    """The rows of some segments, a row group at a time."""
+    for segment in segments:
+        with pq.ParquetFile(segment.path) as file:
+            for index in range(file.num_row_groups):
+                yield file.read_row_group(index)
+
+
+def _next_block(run_dir: Path, left_alone: set[Path]) -> list[Segment] | None:
+    """The oldest neighbours of one size that are enough for a merge."""
+    segments = read_layout(run_dir).segments
+    for (level, usable), stretch in groupby(segments["steps"], key=lambda s: (_level(s), s.path not in left_alone)):
+        block = list(stretch)[: FAN_IN if level else BLOCK]
+        if not usable or len(block) < (FAN_IN if level else BLOCK):
+            continue
+        if level == 0 or sum(_sizes(segments.values(), block)) <= LARGEST_BYTES:
+            return block
+        left_alone.update(s.path for s in block)
+        return _next_block(run_dir, left_alone)
+    return None
+
+
+def _level(segment: Segment) -> int:
+    """0 for one step, 1 for a first merge, then one more for every FAN_IN times as many steps."""
+    level, reach = int(segment.merged), BLOCK * FAN_IN
+    while segment.merged and segment.last - segment.first + 1 >= reach:
+        level, reach = level + 1, reach * FAN_IN
+    return level
+
+
+def _sizes(tables: Iterable[Sequence[Segment]], block: Sequence[Segment]) -> Iterator[int]:
+    for segments in tables:
+        for segment in segments:
+            if block[0].first <= segment.first and segment.last <= block[-1].last:
+                yield segment.path.stat().st_size
+
+
+def _broken(run_dir: Path, block: Sequence[Segment]) -> set[Path]:
+    """Those segments of `steps` in the block whose own bytes or whose rows in another table are damaged or missing."""
+    layout = read_layout(run_dir)
+    broken = {gap.path for table in TABLES for gap in layout.gaps(table)}
+    for segments in layout.segments.values():
+        for segment in segments:
+            if segment.overlaps(block[0].first, block[-1].last):
+                try:
+                    check_segment(segment)
+                except SegmentDamaged:
+                    broken |= {s.path for s in block if s.overlaps(segment.first, segment.last)}
+    return broken & {s.path for s in block}
+
+
+def _merge(run_dir: Path, first: int, last: int, precision: str) -> None:
+    for name in reversed(TABLES):  # `steps` last, as for a single step
+        segments = visible(list_segments(run_dir / name))
+        parts = [s for s in segments if first <= s.first and s.last <= last]
+        if len(parts) > 1 or not parts[0].merged:  # a kill may have come after some tables were merged
+            publish_tables(run_dir / name, lambda crc: merged_name(first, last, _since_ms())(crc), read_tables(parts), TABLES[name], precision)
+
+
+def _since_ms() -> int:
+    return int((time.time() + SINCE_DELAY_S) * 1000)
