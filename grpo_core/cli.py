@@ -528,12 +528,13 @@ def bench(name: str, options: tuple[str, ...]) -> None:
     """Measure on this machine: train (beside TRL) or recorder (its cost). OPTIONS are those of the benchmark, e.g. --steps 40."""
     import importlib
 
+    settings = _benchmark_options(options)
     try:
         benchmark = importlib.import_module(f"tests.benchmarks.{name}")
     except ModuleNotFoundError as error:
         missing = "this installation has no tests/ folder" if error.name.startswith("tests") else f"{error.name} is missing"
         raise click.UsageError(f"cannot run the benchmark: {missing}; run it in a checkout after `make test`, which installs what it needs") from None
-    benchmark.main(**_benchmark_options(options))
+    benchmark.main(**settings)
 
 
 def _benchmark_options(options: tuple[str, ...]) -> dict[str, object]:

@@ -10,8 +10,8 @@ import duckdb
 from storage.errors import StoreError
 from storage.layout import DATABASE, VOCABULARY_FILE, Layout, check_segment, missing, open_error, quoted, read_layout
 from storage.reader import Store
-from storage.schema import TABLES, VOCABULARY
-from storage.views import derived_views, empty_tables, files_source
+from storage.schema import TABLES, VIEWS, VOCABULARY
+from storage.views import empty_tables, files_source
 
 EXPORTED = (*TABLES, VOCABULARY.name, "updates", "positions")
 """Everything but the view `tokens`, whose rows are the lists of `rollouts` one by one."""
@@ -63,8 +63,8 @@ def _open(database: duckdb.DuckDBPyConnection, run_dir: Path, layout: Layout) ->
             database.execute(f"create view {name} as from run.main.{name}")
     else:
         _open_segments(database, run_dir, layout)
-    for view in derived_views():
-        database.execute(view)
+    for view in VIEWS:
+        database.execute(f"create view {view.name} as {view.sql}")
 
 
 def _open_segments(database: duckdb.DuckDBPyConnection, run_dir: Path, layout: Layout) -> None:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grpo_core.cli import _settle, cli, main
+from grpo_core.config import RunConfig, make_config
+from grpo_core.launch.start import command_line, create_run
+from grpo_core.methods import METHODS
+from grpo_core.presets import PRESETS, preset
+
+def parsed(arguments: list[str]) -> RunConfig:
+    """The config that `train` would run with these arguments."""
+    given = cli.commands["train"].make_context("train", list(arguments)).params
+    return _settle(given["preset_name"], given["config_file"], {name: given[name] for name in RunConfig.model_fields})
+
+
+def test_help_explains_every_option_with_unit_and_default(capsys) -> None:
+    assert main(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in RunConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in text
+        assert field.description.split(";")[0] in text
+        if unit := field.json_schema_extra["unit"]:
+            assert f"[{unit}; " in text
+    assert "--lr NUMBER" in text and "default: 0.0002]" in text
+    assert "--run" not in text.replace("--run-", "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lr": 6e-4, "epochs": 4, "seed": 7, "name": "two words; rm -rf $HOME `x` \"'"},
+        {"method": "dapo", "clip_low": 0.0, "clip_high": 0.3, "kl_coef": 1e-8},
+        {"task": "dataset", "data": "a b.jsonl", "rewards": ["exact=0.5", "my.module:score"], "stop": ["-x", "--stop", "\n", "="], "max_new_tokens": 99},
+        {"name": "-starts-with-a-dash", "record": "off", "top_p": 0.1 + 0.2, "steps": 10_000_000},
+        *({**p.settings} for p in PRESETS.values()),
+    ],
+)
+def test_the_command_line_of_a_config_gives_that_config_again(changes: dict) -> None:
+    config = make_config(changes)
+    command = command_line(config)
+    assert command[:4] == ["python", "-m", "grpo_core", "train"]
+    assert parsed(command[4:]) == config
+
+
+def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> None:
+    """A value other than the default for each, where one exists that fits the others."""
+    others = {int: 3, float: 0.25, float | None: 0.25}
+    for name, field in RunConfig.model_fields.items():
+        choices = getattr(field.annotation, "__args__", ())
+        value = others.get(field.annotation) or next((c for c in choices if isinstance(c, str) and c != field.default), "x")
+        base = {"method": "grpo_llds", "prompts_per_step": 9, **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"})}
+        base.pop(name, None)
+        if name in ("method", "rewards", "stop"):
+            value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x"}[name]
+        if name == "task":
+            value, base = "dataset", {"data": "d.jsonl"}
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({**base, name: [value] if name in ("rewards", "stop") else value}))
+        flags = [part for key, text in base.items() for part in (f"--{key.replace('_', '-')}", str(text))]
+        from_flags = parsed([*flags, f"--{name.replace('_', '-')}", str(value)])
+        assert from_flags == parsed(["--config", str(file)])
+        assert getattr(from_flags, name) != field.default
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("lr: 5e-4\nepochs: 3\n")
+    config = parsed(["--preset", "collapse", "--config", str(file), "--epochs", "5"])
+    assert (config.steps, config.lr, config.epochs, config.name) == (preset("collapse").settings["steps"], 5e-4, 5, "collapse")
+    assert parsed(["--preset", "llds", "--llds-coef", ""]).llds_coef is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_configs(name: str) -> None:
+    config = make_config(dict(PRESETS[name].settings))
+    assert config.name == name and config.updates_per_rollout >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["train", "--method", "grop"], 2, "error: method: unknown method 'grop'; known: grpo, dr_grpo, dapo, gspo, rloo, grpo_llds; did you mean grpo?"),
+        (["train", "--group-size", "1"], 2, "error: group_size: group_size=1 leaves no other rollout to compare with"),
+        (["train", "--task", "chess"], 2, "error: task: input should be 'arithmetic' or 'dataset', got 'chess'"),
+        (["train", "--steps", "many"], 2, "error: steps: input should be a valid integer"),
+        (["train", "--lr", "nan"], 2, "error: lr: "),
+        (["train", "--preset", "sick"], 2, "error: unknown preset 'sick'; known: healthy, collapse, llds"),
+        (["train", "--config", "nowhere.json"], 2, "error: cannot read config nowhere.json: No such file or directory"),
+        (["train", "--lrr", "1"], 2, "error: No such option '--lrr'"),
+        (["launch", "--method", "grop"], 2, "error: method: unknown method 'grop'"),
+        (["fly"], 2, "error: No such command 'fly'"),
+        (["show", "nobody"], 1, "error: no run 'nobody' in "),
+        (["stop", "../../etc"], 1, "error: no run '../../etc' in "),
+        (["resume", "nobody"], 1, "error: no run 'nobody' in "),
+        (["export", "nobody"], 2, "error: Missing option '--to'"),
+        (["bench", "tea"], 2, "error: Invalid value for '{train|recorder}': 'tea' is not one of"),
+        (["bench", "recorder", "--steps"], 2, "error: benchmark options come in pairs like --steps 40, got: --steps"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(arguments: list[str], code: int, sentence: str, store_root: Path, capsys) -> None:
+    assert main(arguments) == code
+    printed = capsys.readouterr()
+    assert printed.err.startswith(sentence), printed.err
+    assert printed.err.count("\n") == 1 and printed.out == ""
+    assert not list(store_root.glob("runs/*"))
+
+
+def test_without_a_command_there_is_help(capsys) -> None:
+    assert main([]) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_an_empty_store_says_how_to_begin_and_is_not_made_by_looking(tmp_path: Path, capsys) -> None:
+    assert main(["runs", "--store", str(tmp_path / "none")]) == 0
+    assert capsys.readouterr().out == f"no runs in {tmp_path / 'none'}; start one with `python -m grpo_core train --preset healthy`\n"
+    assert main(["runs", "--store", str(tmp_path / "none"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_methods_lists_every_row(capsys) -> None:
+    assert main(["methods", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(METHODS)
+    assert rows[-1]["knobs"] == sorted(METHODS[rows[-1]["name"]].knobs)
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    assert all(m.name in text and m.paper in text and m.summary in text for m in METHODS.values())
+
+
+def test_a_run_is_found_by_id_beginning_or_name(store_root: Path, capsys) -> None:
+    first = create_run(store_root, make_config({"name": "one"}))
+    second = create_run(store_root, make_config({"name": "two"}))
+    for text in (first.run_id, "one"):
+        assert main(["show", text, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["run_id"] == first.run_id
+    shortest = next(first.run_id[:n] for n in range(1, 100) if not second.run_id.startswith(first.run_id[:n]))
+    assert main(["show", shortest, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run_id"] == first.run_id
+    assert main(["show", shortest[:-1]]) == 1
+    assert f"could be 2 runs ({max(first.run_id, second.run_id)}, " in capsys.readouterr().err
+
+
+def test_a_damaged_config_spoils_only_its_own_row(store_root: Path, capsys) -> None:
+    _, bad = (create_run(store_root, make_config({"name": name})) for name in ("good", "bad"))
+    bad.config.write_text("{")
+    assert main(["runs", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["good"]["method"] == "grpo" and rows["bad"]["method"] is None
+    assert main(["show", "bad"]) == 2
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_looking_at_runs_loads_no_torch(store_root: Path) -> None:
+    create_run(store_root, make_config({}))
+    probe = "import sys; from grpo_core.cli import main; main(['runs']); main(['train', '--help']); sys.exit('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
