@@ -5,6 +5,7 @@ Torch, pandas and the store are imported inside the commands that need them, so 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:  # no room, no permission
+        return _complain(f"{error.strerror}: {error.filename}" if error.filename else str(error), FAILED)
 
 
 def _complain(sentence: str, code: int) -> int:
@@ -102,7 +105,7 @@ def config_options(command: Callable) -> Callable:
     for name in reversed(RunConfig.model_fields):
         settled = _config_option(name)(settled)
     settled = click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON or YAML file of options; flags win over it.")(settled)
-    presets = "; ".join(f"{p.name}: {p.means}" for p in PRESETS.values())
+    presets = " ".join(f"{p.name}: {p.means}" for p in PRESETS.values())
     return click.option("--preset", "preset_name", metavar="NAME", help=f"Start from a named config; file and flags win over it. {presets}")(settled)
 
 
@@ -243,15 +246,21 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
             ending = Ending("stopped", FAILED, f"Stopped in the middle of a step; steps finished before that: {heartbeat.step_count}.")
         except (GroupscopeError, StoreError) as error:
             ending = Ending("failed", BAD_INPUT, str(error))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a reward function is user code
             logger.exception("the run failed")
-            ending = Ending("failed", FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (details in {folder.log})")
+            ending = Ending("failed", FAILED, _failure(error, folder))
         requests.ending = True
         progress.close()
         heartbeat.finish(ending.state, ending.exit_code, ending.sentence)
         logger.info("%s: %s", ending.state, ending.sentence)
     click.echo(f"error: {ending.sentence}" if ending.state == "failed" else ending.sentence, err=True)
     return ending.exit_code
+
+
+def _failure(error: BaseException, folder: RunFolder) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk that holds {folder.path} is full; free some space, then: python -m grpo_core resume {folder.run_id}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (details in {folder.log})"
 
 
 def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat, requests: StopRequests, progress: Progress) -> Ending:
@@ -286,6 +295,7 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
             attempt=heartbeat.attempt,
         )
     except BaseException:
+        requests.ending = True
         recorder.close(seal=False)
         raise
     requests.ending = True
@@ -302,6 +312,7 @@ def logging_to(path: Path) -> Iterator[None]:
     """What the modules log goes to the run's log.txt."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.handleError = lambda record: None  # a full disk must not end a run for its log
     machine = logging.getLogger("grpo_core")
     machine.addHandler(handler)
     machine.setLevel(logging.INFO)
@@ -319,7 +330,7 @@ class Progress:
         self._heartbeat = heartbeat
         self._steps = steps
         self._show = bar
-        self._bar = self._new_bar("starting", 0)
+        self._bar = self._new_bar("", 0)
         self._training = False
         self._pace_s: float | None = None
         self._last = time.monotonic()
@@ -362,13 +373,14 @@ class Progress:
         from tqdm import tqdm
 
         interval_s = 0.1 if sys.stderr.isatty() else 10.0
-        return tqdm(desc=name, total=total, initial=initial, unit="step", disable=not self._show, mininterval=interval_s, dynamic_ncols=True, leave=self._show)
+        return tqdm(desc=name, total=total, initial=initial, unit="step", disable=not self._show, mininterval=interval_s, dynamic_ncols=True, leave=total > 0)
 
 
 def mean_reward(trace: StepTrace) -> float:
     """Mean total reward of the step's scored rollouts, NaN if none was scored."""
     totals = [r.reward.total for group in trace.groups for r in group.rollouts if not r.reward.failed]
     return sum(totals) / len(totals) if totals else float("nan")
+
 
 # Runs ----------------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from grpo_core.launch.start import command_line, create_run
 from grpo_core.methods import METHODS
 from grpo_core.presets import PRESETS, preset
 
+
 def parsed(arguments: list[str]) -> RunConfig:
     """The config that `train` would run with these arguments."""
     given = cli.commands["train"].make_context("train", list(arguments)).params

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grpo_core.config import RunConfig, load_config, make_config
+from grpo_core.errors import LaunchError
 from storage.errors import RunNotFound
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -33,11 +34,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, store_root: Path, config: RunConfig, *, suffix: str | None = None) -> RunFolder:
-        """A new run: its folder and config.json. `suffix` ends the run id (default: random), which begins with the UTC time."""
+        """A new run: its folder and config.json. `suffix` ends the run id (default: random), which begins with the UTC time.
+
+        Raises LaunchError when the store cannot be written.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         folder = cls(store_root, f"{stamp}-{config.method}-{config.task}-{suffix or secrets.token_hex(4)}")
-        folder.path.mkdir(parents=True)
-        folder.write_config(config)
+        try:
+            folder.path.mkdir(parents=True)
+            folder.write_config(config)
+        except OSError as error:
+            raise LaunchError(f"cannot make a run folder in {folder.store_root}: {error.strerror}; mend that, or choose another folder with --store") from None
         return folder
 
     @classmethod
@@ -97,12 +104,16 @@ class RunFolder:
 def replace_file(path: Path, text: str, *, durable: bool = False) -> None:
     """Readers see the old text or the new, never half of one; `durable` survives a power cut, at the price of a disk flush."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict | None:

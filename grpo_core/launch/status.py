@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -283,4 +284,5 @@ class Heartbeat:
 
     def _say(self, *, durable: bool = False, **changes) -> None:
         self._word = replace(self._word, updated_at=time.time(), **changes)
-        write_word(self._folder, self._word, durable=durable)
+        with suppress(OSError):  # a full disk silences the heartbeat, which readers notice; it must not end the run
+            write_word(self._folder, self._word, durable=durable)

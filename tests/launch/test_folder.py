@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpo_core.config import make_config
-from grpo_core.errors import ConfigError
+from grpo_core.errors import ConfigError, LaunchError
 from grpo_core.launch.folder import RunFolder, read_json, replace_file
 from storage.errors import RunNotFound
 
@@ -34,6 +34,12 @@ def test_a_damaged_config_is_a_sentence(store_root: Path) -> None:
     folder.config.write_text('{"steps": "many"}')
     with pytest.raises(ConfigError, match="steps"):
         folder.read_config()
+
+
+def test_a_store_that_cannot_be_written_is_a_sentence(store_root: Path) -> None:
+    (store_root / "runs").touch()
+    with pytest.raises(LaunchError, match="cannot make a run folder in .*store: .*; mend that, or choose another folder with --store"):
+        RunFolder.create(store_root, make_config({}))
 
 
 def test_replacing_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import Machine, ProcessId, myself, this_machine
 from grpo_core.launch.status import Heartbeat, Started, Word, judge, log_tail, read_word, run_status, write_started, write_word
@@ -95,6 +96,20 @@ def test_phases_are_written_sparingly_but_ends_and_changes_at_once(folder: RunFo
     assert read_word(folder).phase_done == 100
     heartbeat.phase("sealing")
     assert read_word(folder).phase == "sealing"
+
+
+def test_a_heartbeat_that_cannot_be_written_does_not_end_the_run(folder: RunFolder) -> None:
+    heartbeat = Heartbeat(folder)
+    folder.status.unlink()
+    folder.status.mkdir()  # cannot be replaced by a file
+    heartbeat.step(3, 0.1)
+    heartbeat.finish("failed", 1, "no room")
+
+
+def test_a_run_that_another_process_trains_is_not_taken_over(begin: Begin) -> None:
+    folder, child = begin("polite")
+    with pytest.raises(LaunchError, match=f"is running already, as process {child.pid}"):
+        Heartbeat(folder)
 
 
 def test_a_failure_keeps_its_message(begin: Begin) -> None:
