@@ -1,0 +1,111 @@
+"""What a person can do to a run: stop it, go on with it, describe it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import streamlit as st
+
+from grpo_core.launch.start import resume_run
+from grpo_core.launch.stop import StopResult, stop_run
+from pages.components import data
+from pages.components.frames import plainly
+from pages.components.text import escape
+
+STOPS_AT_ONCE = 8
+
+
+class StopDesk:
+    """Stops runs in the background: a run may need a while to finish its step, and the page stays alive meanwhile."""
+
+    def __init__(self) -> None:
+        self._workers = ThreadPoolExecutor(STOPS_AT_ONCE, thread_name_prefix="stop")
+        self._stops: dict[tuple[Path, str], Future[StopResult]] = {}
+
+    def ask(self, root: Path, run_id: str) -> None:
+        """Begin to stop a run; a second call while the first is under way changes nothing."""
+        under_way = self._stops.get((root, run_id))
+        if under_way is None or under_way.done():
+            self._stops[root, run_id] = self._workers.submit(stop_run, root, run_id)
+
+    def result(self, root: Path, run_id: str) -> StopResult | None:
+        """How the stop went, None while it is under way. Raises what stop_run raises."""
+        stop = self._stops.get((root, run_id))
+        return stop.result() if stop is not None and stop.done() else None
+
+
+@st.cache_resource(show_spinner=False)
+def _desk() -> StopDesk:
+    return StopDesk()
+
+
+def ask_to_stop(run_id: str) -> None:
+    """Open the confirmation at the next full run of the page."""
+    st.session_state["stop.ask"] = run_id
+    st.session_state.pop("stop.asked", None)
+
+
+def ask_to_edit(run_id: str) -> None:
+    """Open the form for name, tags and note at the next full run of the page."""
+    st.session_state["edit.ask"] = run_id
+
+
+def dialogs() -> None:
+    """Open the dialog that was asked for; call once, from the page itself, since a part that refreshes would close it."""
+    if run_id := st.session_state.pop("stop.ask", None):
+        _stop_dialog(run_id)
+    elif run_id := st.session_state.pop("edit.ask", None):
+        _edit_dialog(run_id)
+
+
+@st.dialog("Stop this run?", icon=":material/stop_circle:")
+def _stop_dialog(run_id: str) -> None:
+    if st.session_state.get("stop.asked") == run_id:
+        _outcome(run_id)
+        return
+    with plainly():
+        run = data.run(run_id)
+        st.markdown(f"**{escape(run.name)}** is at step {run.status.step} of {run.status.steps}. It finishes the current step, writes a checkpoint and ends.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep running", key="stop.no"):
+            st.rerun()
+        if st.button("Stop run", key="stop.yes", type="primary", icon=":material/stop_circle:"):
+            _desk().ask(data.root(), run_id)
+            st.session_state["stop.asked"] = run_id
+            st.rerun(scope="fragment")
+
+
+@st.fragment(run_every=0.5)
+def _outcome(run_id: str) -> None:
+    with plainly():
+        result = _desk().result(data.root(), run_id)
+        if result is None:
+            st.info("Asked. The run is finishing its step; after 30 s it is ended by force.", icon=":material/hourglass_top:")
+            return
+        tell = st.success if result.outcome in ("stopped", "already_over") else st.warning
+        tell(escape(result.sentence))
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Close", key="stop.close"):
+            st.rerun()
+
+
+@st.dialog("Name, tags and note", icon=":material/edit:")
+def _edit_dialog(run_id: str) -> None:
+    with plainly():
+        run = data.run(run_id)
+        known = sorted({tag for tags in data.catalog().annotations()["tags"] for tag in tags})
+        name = st.text_input("Name", run.name, max_chars=120, key="edit.name")
+        tags = st.multiselect("Tags", known, list(run.tags), accept_new_options=True, key="edit.tags", placeholder="Type a tag and press Enter")
+        note = st.text_area("Note", run.note, max_chars=4000, key="edit.note")
+        if st.button("Save", key="edit.save", type="primary"):
+            data.catalog().rename(run_id, name.strip() or run.config.title)
+            data.catalog().set_tags(run_id, tags)
+            data.catalog().set_note(run_id, note.strip())
+            st.rerun()
+
+
+def resume(run_id: str) -> None:
+    """Go on with a run from its newest checkpoint; says why if it cannot."""
+    with plainly():
+        resume_run(data.root(), run_id)

@@ -1,0 +1,449 @@
+"""Run charts as plain Plotly dictionaries: `CARDS` says what is drawn, `figure` draws one card.
+
+Colours are names that live_plot.js resolves in the reader's theme: `@c0` to `@c4` of the palette, `@gray`, `@text`, each with
+an optional opacity (`@c0/0.2`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from grpo_core.config import RunConfig
+from grpo_core.methods import METHODS
+from pages.components import series
+from pages.components.text import number
+
+Array = np.ndarray
+POINTS = 500
+TOP, BOTTOM, BETWEEN, RIGHT = 26, 36, 36, 104
+AXES = {"Step": "training step", "Training time": "time spent training, pauses left out", "Clock": "time of day"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve: its column of the steps table, the word at its end, its colour; `band` is the column of a ± half width."""
+
+    column: str
+    label: str
+    colour: str
+    dash: str = "solid"
+    band: str = ""
+    sparse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Curves over one y axis. `share` is its part of the card's height; `unit` stands beside the title."""
+
+    title: str
+    unit: str
+    lines: tuple[Line, ...]
+    share: float = 1.0
+    stacked: bool = False
+    may_be_log: bool = False
+    zero: bool = False
+    bounds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """Panels over one x axis in one frame; `means` is what a reader new to the figure needs."""
+
+    key: str
+    title: str
+    means: str
+    panels: tuple[Panel, ...]
+    height: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(line.column for panel in self.panels for line in panel.lines)
+
+
+CARDS: dict[str, Card] = {
+    card.key: card
+    for card in (
+        Card(
+            key="reward", title="Reward", height=340,
+            means="Mean total reward of each step; the band is one standard deviation inside a group. Below, the share of correct rollouts in training "
+            "(sampled) and on held-out prompts (greedy).",
+            panels=(
+                Panel(title="Mean reward, band ± group std", unit="reward", share=1.6,
+                      lines=(Line(column="reward_mean", label="Reward", colour="c0", band="reward_group_std"),)),
+                Panel(title="Correct", unit="share", zero=True, lines=(
+                    Line(column="correct_rate", label="Training", colour="c2"),
+                    Line(column="eval_correct", label="Held-out", colour="c3", sparse=True),
+                )),
+            ),
+        ),
+        Card(
+            key="likelihood", title="Likelihood of correct and wrong rollouts", height=340,
+            means="Mean log-prob per token before the step's updates, of correct and of wrong rollouts. Below, how much the step's updates themselves moved it: "
+            "correct rollouts becoming less likely is likelihood displacement.",
+            panels=(
+                Panel(title="Log-prob before the update", unit="nats/token", share=1.6, lines=(
+                    Line(column="logp_correct", label="Correct", colour="c0"),
+                    Line(column="logp_wrong", label="Wrong", colour="c1", dash="dash"),
+                )),
+                Panel(title="Change by the update", unit="nats/token", lines=(
+                    Line(column="delta_correct", label="Correct", colour="c0"),
+                    Line(column="delta_wrong", label="Wrong", colour="c1", dash="dash"),
+                )),
+            ),
+        ),
+        Card(
+            key="entropy", title="Entropy", height=220,
+            means="How undecided the policy is about the next token, from the full distribution at the sampling temperature.",
+            panels=(Panel(title="Token entropy", unit="nats/token", zero=True, lines=(Line(column="entropy", label="Entropy", colour="c2"),)),),
+        ),
+        Card(
+            key="grad_norm", title="Gradient norm", height=220,
+            means="Size of the gradient before clipping: mean and largest of the step's updates.",
+            panels=(Panel(title="Gradient norm before clipping", unit="L2", zero=True, may_be_log=True, lines=(
+                Line(column="grad_norm", label="Mean", colour="c3"),
+                Line(column="grad_norm_max", label="Largest", colour="c4", dash="dot"),
+            )),),
+        ),
+        Card(
+            key="kl", title="KL divergence", height=220,
+            means="Three different distances: what the step's updates changed, how far the policy is from the reference model, and how far the sampler is "
+            "from the trainer (numerical or engine mismatch).",
+            panels=(Panel(title="KL, k3 estimate", unit="nats/token", may_be_log=True, lines=(
+                Line(column="kl_step", label="Step", colour="c0"),
+                Line(column="kl_ref", label="Reference", colour="c1", dash="dash"),
+                Line(column="kl_sampler", label="Sampler", colour="c4", dash="dot"),
+            )),),
+        ),
+        Card(
+            key="clip", title="Clipped tokens", height=220,
+            means="Share of loss tokens whose probability ratio was held at the lower or upper bound, so that they stop pushing.",
+            panels=(Panel(title="Share held at a bound", unit="share", zero=True, lines=(
+                Line(column="clip_high", label="Upper", colour="c0"),
+                Line(column="clip_low", label="Lower", colour="c1", dash="dash"),
+            )),),
+        ),
+        Card(
+            key="groups", title="Groups that teach nothing", height=300,
+            means="Share of groups whose rollouts are all wrong, all correct, or otherwise equal in reward. Equal rewards mean an advantage of exactly 0.",
+            panels=(Panel(title="Share of groups, stacked", unit="share", stacked=True, bounds=(0, 1), lines=(
+                Line(column="share_all_fail", label="All wrong", colour="c1"),
+                Line(column="share_all_pass", label="All correct", colour="c0"),
+                Line(column="share_other_tied", label="Tied", colour="c4"),
+            )),),
+        ),
+        Card(
+            key="length", title="Length and truncation", height=300,
+            means="Completion length in tokens, and the share of completions cut at the token limit.",
+            panels=(
+                Panel(title="Completion length", unit="tokens", share=1.4, zero=True, lines=(
+                    Line(column="length_mean", label="Mean", colour="c2"),
+                    Line(column="length_max", label="Longest", colour="c4", dash="dot"),
+                )),
+                Panel(title="Cut at the limit", unit="share", zero=True, lines=(Line(column="truncated_rate", label="Truncated", colour="c1"),)),
+            ),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the reader wants the charts: EMA weight in [0, 1), one of `AXES`, logarithmic axes where they make sense, a marked step."""
+
+    smoothing: float = 0.6
+    axis: str = "Step"
+    log: bool = False
+    marked: int | None = None
+
+
+def figure(card: Card, steps: pd.DataFrame, options: Options) -> dict:
+    """The card as a Plotly figure. `steps` has the columns of storage.schema.STEPS and the shares of series.with_shares."""
+    drawn = series.buckets(series.column(steps, "missing_before"), POINTS)
+    x = x_values(steps, options.axis)
+    domains = _domains(card)
+    traces, notes = [], []
+    layout = _layout(card, steps, options, x)
+    for index, (panel, (bottom, top)) in enumerate(zip(card.panels, domains, strict=True)):
+        axis = "y" if index == 0 else f"y{index + 1}"
+        layout[f"yaxis{'' if index == 0 else index + 1}"] = _y_axis(panel, (bottom, top), options)
+        notes.append(_panel_title(panel, top, options))
+        curves = [_Curve(line, steps, drawn, options.smoothing) for line in panel.lines]
+        known = [curve for curve in curves if curve.known]
+        step = series.column(steps, "step")
+        traces += _stacked(known, x, step, axis) if panel.stacked else [trace for curve in known for trace in curve.traces(x, step, axis)]
+        notes += _end_labels(panel, known, axis, height=(top - bottom) * (card.height - TOP - BOTTOM), log=options.log and panel.may_be_log)
+    if drawn.thinned:
+        notes.append(_note(f"1 point = {drawn.width} steps, shade = lowest to highest"))
+    layout["annotations"] = notes
+    layout["shapes"] = _marks(steps, x, drawn, options.marked)
+    return {"data": traces, "layout": layout}
+
+
+def figure_json(figure_: dict) -> str:
+    """The figure as compact JSON, arrays as base64 the way plotly.js reads them."""
+    return json.dumps(figure_, default=_encode, separators=(",", ":"))
+
+
+def x_values(steps: pd.DataFrame, axis: str) -> Array:
+    """The x coordinate of each row (N,): step, training minutes, or milliseconds of local time."""
+    if axis == "Training time":
+        return series.column(steps, "elapsed_s") / 60
+    if axis == "Clock":
+        return (series.column(steps, "finished_at") + time.localtime().tm_gmtoff) * 1000
+    return series.column(steps, "step")
+
+
+def missing_columns(card: Card, steps: pd.DataFrame) -> list[str]:
+    """The card's columns that hold no value at all."""
+    return [name for name in card.columns if np.isnan(series.column(steps, name)).all()]
+
+
+def why_missing(column: str, config: RunConfig) -> str:
+    """Why a column of the steps table has no value in a run with this configuration."""
+    if column in ("clip_low", "clip_high"):
+        if METHODS[config.method].clip is None:
+            return f"{config.method} does not clip"
+        if config.updates_per_rollout == 1:
+            return "with one update per rollout batch it is zero by construction"
+    if column == "kl_ref" and not (config.kl_coef or 0):
+        return "no reference model is kept while kl_coef is 0"
+    if column.startswith("eval_"):
+        return "evaluation is off (eval_every is 0)" if config.eval_every == 0 else "no evaluation yet"
+    if column.startswith(("delta_", "displaced")) or column == "kl_step":
+        if config.rescore == 0:
+            return "rescoring is off (rescore is 0)"
+    if column.endswith("_correct"):
+        return "no rollout has been correct yet"
+    if column.endswith("_wrong"):
+        return "no rollout has been wrong yet"
+    return "nothing recorded yet"
+
+
+def polygons(x: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """The area between two curves as closed outlines, one per stretch without missing values, separated by NaN."""
+    known = ~(np.isnan(low) | np.isnan(high))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(int)))
+    xs, ys = [], []
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
+        xs += [x[first:end], x[first:end][::-1], [np.nan]]
+        ys += [high[first:end], low[first:end][::-1], [np.nan]]
+    return (np.concatenate(xs), np.concatenate(ys)) if xs else (np.empty(0), np.empty(0))
+
+
+class _Curve:
+    """One line of a panel with its smoothed values, ready to be drawn."""
+
+    def __init__(self, line: Line, steps: pd.DataFrame, drawn: series.Buckets, smoothing: float) -> None:
+        self.line, self.drawn = line, drawn
+        self.raw = series.column(steps, line.column)
+        self.smoothed = smoothing > 0 and not line.sparse
+        self.smooth = series.ema(self.raw, smoothing) if self.smoothed else self.raw
+        self.half_width = series.ema(series.column(steps, line.band), smoothing) if line.band else None
+        self.known = not np.isnan(self.raw).all()
+
+    @property
+    def last(self) -> float:
+        """The last recorded value, unsmoothed."""
+        return float(self.raw[~np.isnan(self.raw)][-1])
+
+    @property
+    def end(self) -> float:
+        """Where the drawn line ends."""
+        return float(self.smooth[~np.isnan(self.smooth)][-1])
+
+    def traces(self, x: Array, step: Array, axis: str) -> list[dict]:
+        """Plotly traces, back to front: band, envelope or raw line, then the line itself."""
+        if self.line.sparse:
+            return [self._points(x, step, axis)]
+        colour, drawn = f"@{self.line.colour}", self.drawn
+        xs = drawn.x_with_gaps(drawn.last(x))
+        behind = []
+        if self.half_width is not None:
+            low, high = drawn.last(self.smooth - self.half_width), drawn.last(self.smooth + self.half_width)
+            behind.append(_fill(xs, drawn.with_gaps(low), drawn.with_gaps(high), axis, f"{colour}/0.13"))
+        if drawn.thinned:
+            behind.append(_fill(xs, drawn.with_gaps(drawn.lowest(self.raw)), drawn.with_gaps(drawn.highest(self.raw)), axis, f"{colour}/0.22"))
+        elif self.smoothed:
+            behind.append(_scatter(xs, drawn.with_gaps(drawn.last(self.raw)), axis, hoverinfo="skip", line={"width": 1, "color": f"{colour}/0.32"}))
+        return [*behind, self._line(xs, step, axis)]
+
+    def step_and_raw(self, step: Array) -> Array:
+        """What a hover and a click need of each drawn point: its step and its unsmoothed value (M + K, 2)."""
+        return np.stack([self.drawn.with_gaps(self.drawn.last(step)), self.drawn.with_gaps(self.drawn.last(self.raw))], axis=1)
+
+    def _line(self, xs: Array, step: Array, axis: str) -> dict:
+        shown = "%{customdata[1]:.4~g}" + ("  <i>(smoothed %{y:.4~g})</i>" if self.smoothed else "")
+        return _scatter(
+            xs, self.drawn.with_gaps(self.drawn.last(self.smooth)), axis, mode="lines+markers" if len(xs) == 1 else "lines",
+            name=self.line.label, customdata=self.step_and_raw(step), hovertemplate=shown,
+            line={"width": 2, "color": f"@{self.line.colour}", "dash": self.line.dash},
+        )
+
+    def _points(self, x: Array, step: Array, axis: str) -> dict:
+        at = ~np.isnan(self.raw)
+        return _scatter(
+            x[at], self.raw[at], axis, mode="lines+markers", name=self.line.label, hovertemplate="%{y:.4~g}",
+            customdata=np.stack([step[at], self.raw[at]], axis=1),
+            line={"width": 1, "color": f"@{self.line.colour}/0.5", "dash": "dot"}, marker={"size": 6, "symbol": "diamond", "color": f"@{self.line.colour}"},
+        )
+
+
+def _stacked(curves: list[_Curve], x: Array, step: Array, axis: str) -> list[dict]:
+    """The curves as areas on top of each other. Plotly's own stackgroup would pull every area to 0 across a gap."""
+    traces, floor = [], 0.0
+    for curve in curves:
+        drawn = curve.drawn
+        xs = drawn.x_with_gaps(drawn.last(x))
+        low = drawn.with_gaps(floor + np.zeros(len(drawn.starts)))
+        floor = floor + np.nan_to_num(drawn.last(curve.smooth))
+        high = drawn.with_gaps(floor)
+        traces.append(_fill(xs, low, high, axis, f"@{curve.line.colour}/0.38"))
+        traces.append(_scatter(
+            xs, high, axis, name=curve.line.label, customdata=curve.step_and_raw(step), hovertemplate="%{customdata[1]:.0%}",
+            line={"width": 1.2, "color": f"@{curve.line.colour}"},
+        ))
+    return traces
+
+
+def _scatter(x: Array, y: Array, axis: str, **more) -> dict:
+    return {"type": "scatter", "mode": "lines", "x": x.astype("f8"), "y": y.astype("f4"), "yaxis": axis, "showlegend": False, **more}
+
+
+def _fill(x: Array, low: Array, high: Array, axis: str, colour: str) -> dict:
+    outline_x, outline_y = polygons(x, low, high)
+    return _scatter(outline_x, outline_y, axis, fill="toself", fillcolor=colour, line={"width": 0}, hoverinfo="skip")
+
+
+def _layout(card: Card, steps: pd.DataFrame, options: Options, x: Array) -> dict:
+    bottom_axis = "y" if len(card.panels) == 1 else f"y{len(card.panels)}"
+    x_axis = {
+        "anchor": bottom_axis, "showgrid": False, "showspikes": True, "spikemode": "across", "spikesnap": "cursor", "spikethickness": 1,
+        "spikedash": "solid", "spikecolor": "@gray/0.6", "unifiedhovertitle": {"text": _hover_title(options.axis)}, "nticks": 8,
+        "type": "date" if options.axis == "Clock" else "linear",
+    }
+    if options.axis == "Training time":
+        x_axis["ticksuffix"] = " min"
+    if len(x) and options.axis != "Clock":
+        x_axis |= {"autorangeoptions": {"minallowed": 0}, "rangemode": "nonnegative"}
+    return {
+        "height": card.height, "margin": {"l": 8, "r": RIGHT, "t": TOP, "b": BOTTOM}, "uirevision": f"{card.key} {options.axis}",
+        "showlegend": False, "hovermode": "x unified", "hoversubplots": "axis", "dragmode": "zoom", "xaxis": x_axis,
+    }
+
+
+def _hover_title(axis: str) -> str:
+    return {"Step": "<b>Step %{x}</b>", "Training time": "<b>%{x:.1f} min of training</b>", "Clock": "<b>%{x|%d %b %H:%M:%S}</b>"}[axis]
+
+
+def _domains(card: Card) -> list[tuple[float, float]]:
+    """(bottom, top) of each panel in [0, 1], first panel on top, with room for a title between two."""
+    inner = card.height - TOP - BOTTOM
+    gap = BETWEEN / inner
+    free = 1 - gap * (len(card.panels) - 1)
+    total = sum(panel.share for panel in card.panels)
+    domains, top = [], 1.0
+    for panel in card.panels:
+        bottom = max(top - free * panel.share / total, 0.0)
+        domains.append((bottom, top))
+        top = bottom - gap
+    return domains
+
+
+def _y_axis(panel: Panel, domain: tuple[float, float], options: Options) -> dict:
+    axis = {"domain": list(domain), "automargin": True, "nticks": 5 if domain[1] - domain[0] > 0.4 else 4, "showgrid": True, "tickformat": ".3~g"}
+    if panel.unit == "share":
+        axis["tickformat"] = ".0~%" if panel.stacked else ".2~%"
+    if options.log and panel.may_be_log:
+        return axis | {"type": "log", "tickformat": ".1~g", "nticks": 4}
+    if panel.bounds:
+        return axis | {"range": list(panel.bounds), "fixedrange": True}
+    if panel.zero:
+        return axis | {"rangemode": "tozero"}
+    return axis | {"zeroline": any(line.column.startswith("delta") for line in panel.lines), "zerolinecolor": "@gray/0.5", "zerolinewidth": 1}
+
+
+def _panel_title(panel: Panel, top: float, options: Options) -> dict:
+    scale = ", log" if options.log and panel.may_be_log else ""
+    return {
+        "x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom", "yshift": 4, "showarrow": False,
+        "text": f"{panel.title} <span style='opacity:.7'>({panel.unit}{scale})</span>", "font": {"size": 12, "color": "@gray"},
+    }
+
+
+def _note(words: str) -> dict:
+    return {
+        "x": 1, "xref": "paper", "xanchor": "right", "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 4, "showarrow": False,
+        "text": words, "font": {"size": 11, "color": "@gray/0.9"},
+    }
+
+
+def _end_labels(panel: Panel, curves: list[_Curve], axis: str, *, height: float, log: bool) -> list[dict]:
+    """The name and last value of each curve beside its end, pushed apart so that they stay readable."""
+    if not curves:
+        return []
+    ends = np.array([curve.end for curve in curves])
+    if panel.stacked:
+        tops = np.cumsum(ends)
+        positions, extent = tops - ends / 2, 1.0
+    else:
+        positions = np.log10(np.clip(ends, 1e-12, None)) if log else ends
+        extent = _extent(curves, log=log, zero=panel.zero)
+    places = series.spread(positions, 17 * extent / max(height, 1))
+    return [
+        {
+            "x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": float(place), "yref": axis, "showarrow": False, "align": "left",
+            "text": f"<b>{curve.line.label}</b> {_value(curve, panel)}", "font": {"size": 12, "color": f"@{curve.line.colour}"},
+        }
+        for curve, place in zip(curves, places, strict=True)
+    ]
+
+
+def _value(curve: _Curve, panel: Panel) -> str:
+    if panel.unit != "share":
+        return number(curve.last)
+    return f"{100 * curve.last:.0f} %" if panel.stacked or curve.last >= 0.1 else f"{number(100 * curve.last, 2)} %"
+
+
+def _extent(curves: list[_Curve], *, log: bool, zero: bool) -> float:
+    """About how many units (decades on a log axis) the panel's y axis spans."""
+    values = np.concatenate([curve.raw if curve.half_width is None else np.r_[curve.smooth - curve.half_width, curve.smooth + curve.half_width] for curve in curves])
+    values = values[~np.isnan(values)]
+    if log:
+        values = np.log10(values[values > 0])
+    elif zero:
+        values = np.append(values, 0.0)
+    return float(np.ptp(values)) * 1.1 if len(values) and np.ptp(values) > 0 else 1.0
+
+
+def _marks(steps: pd.DataFrame, x: Array, drawn: series.Buckets, marked: int | None) -> list[dict]:
+    """Vertical marks: unrecorded stretches shaded, resumes dotted, the chosen step as a line."""
+    shapes = []
+    for row in drawn.starts[drawn.breaks]:
+        shapes.append(_vertical(x[row - 1], x[row], kind="rect", layer="below", line={"width": 0}, fillcolor="@gray/0.14"))
+    attempts = series.column(steps, "attempt")
+    for row in np.flatnonzero(np.diff(attempts) > 0) + 1:
+        shapes.append(_vertical(x[row], x[row], kind="line", line={"width": 1, "dash": "dot", "color": "@gray/0.7"}))
+    chosen = np.flatnonzero(series.column(steps, "step") == marked) if marked is not None else []
+    for row in chosen:
+        shapes.append(_vertical(x[row], x[row], kind="line", line={"width": 1.5, "color": "@primary/0.75"}))
+    return shapes
+
+
+def _vertical(x0: float, x1: float, *, kind: str, **more) -> dict:
+    return {"type": kind, "xref": "x", "yref": "paper", "x0": float(x0), "x1": float(x1), "y0": 0, "y1": 1, **more}
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        code = {"float64": "f8", "float32": "f4"}[value.dtype.name]
+        coded = {"dtype": code, "bdata": base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()}
+        return coded | {"shape": ",".join(map(str, value.shape))} if value.ndim > 1 else coded
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot put {type(value).__name__} into a figure")

@@ -1,0 +1,219 @@
+"""What the pages ask the store, kept in memory where the answer cannot change. Runs grow, so their steps are read by cursor."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from grpo_core.config import RunConfig
+from grpo_core.errors import GroupscopeError
+from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.status import RunStatus, log_tail, run_status
+from pages.components.series import with_shares
+from storage.catalog import Catalog
+from storage.errors import StoreError
+from storage.queries import groups as group_queries
+from storage.queries import runs as run_queries
+from storage.queries import steps as step_queries
+from storage.reader import Store
+
+SERIES_KEPT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as the pages show it: its status now, its configuration, and what people wrote about it."""
+
+    status: RunStatus
+    config: RunConfig
+    name: str
+    tags: tuple[str, ...]
+    note: str
+
+    @property
+    def run_id(self) -> str:
+        return self.status.run_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A run whose folder cannot be read, and the sentence that says why."""
+
+    run_id: str
+    why: str
+
+
+def root() -> Path:
+    """The store's folder: GROUPSCOPE_STORE, or groupscope-data beside where the app was started."""
+    return Path(os.environ.get("GROUPSCOPE_STORE") or "groupscope-data").absolute()
+
+
+@st.cache_resource(show_spinner=False)
+def _store(path: Path) -> Store:
+    return Store(path)
+
+
+@st.cache_resource(show_spinner=False)
+def _catalog(path: Path) -> Catalog:
+    return Catalog(path)
+
+
+def store() -> Store:
+    return _store(root())
+
+
+def catalog() -> Catalog:
+    return _catalog(root())
+
+
+def run_ids() -> list[str]:
+    """Every run, newest first."""
+    return sorted(store().run_ids(), reverse=True)
+
+
+def runs() -> tuple[list[Run], list[Unreadable]]:
+    """Every run, newest first, and those that cannot be read."""
+    notes = catalog().annotations().set_index("run_id")
+    readable, unreadable = [], []
+    for run_id in run_ids():
+        try:
+            readable.append(_run(run_id, notes))
+        except (StoreError, GroupscopeError) as error:
+            unreadable.append(Unreadable(run_id=run_id, why=str(error)))
+    return readable, unreadable
+
+
+def run(run_id: str) -> Run:
+    """One run. Raises RunNotFound or ConfigError."""
+    return _run(run_id, catalog().annotations().set_index("run_id"))
+
+
+def _run(run_id: str, notes: pd.DataFrame) -> Run:
+    status = run_status(root(), run_id)
+    config = _config(root(), run_id, status.attempt)
+    name, tags, note = tuple(notes.loc[run_id, ["name", "tags", "note"]]) if run_id in notes.index else ("", [], "")
+    return Run(status=status, config=config, name=name or config.title, tags=tuple(tags), note=note)
+
+
+@st.cache_data(show_spinner=False, max_entries=2000)
+def _config(path: Path, run_id: str, attempt: int) -> RunConfig:
+    return RunFolder.open(path, run_id).read_config()
+
+
+def alive_count() -> int:
+    """How many runs have a living process."""
+    alive = 0
+    for run_id in store().run_ids():
+        try:
+            alive += run_status(root(), run_id).alive
+        except (StoreError, GroupscopeError):  # said on the page of runs
+            continue
+    return alive
+
+
+def log_lines(run_id: str, lines: int = 40) -> str:
+    return log_tail(root(), run_id, lines)
+
+
+class SeriesCache:
+    """The steps of the runs last looked at. Each call reads only the steps recorded since the one before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Path, str, int], pd.DataFrame] = OrderedDict()
+
+    def steps(self, store: Store, run_id: str, attempt: int) -> pd.DataFrame:
+        """All recorded steps of the run with the shares of series.with_shares.
+
+        A resume (another `attempt`) may take steps back, and so may a repair, so then everything is read again.
+        """
+        key = (store.root, run_id, attempt)
+        with self._lock:
+            known = self._known.pop(key, None)
+            if known is None or not self._still_true(store, run_id, known):
+                known = with_shares(step_queries.step_series(store, run_id))
+            else:
+                fresh = step_queries.step_series(store, run_id, after=_last(known))
+                known = pd.concat([known, with_shares(fresh)], ignore_index=True) if len(fresh) else known
+            self._known[key] = known
+            while len(self._known) > SERIES_KEPT:
+                self._known.popitem(last=False)
+        return known
+
+    @staticmethod
+    def _still_true(store: Store, run_id: str, known: pd.DataFrame) -> bool:
+        last = run_queries.last_step(store, run_id)
+        return len(known) > 0 and last is not None and last >= _last(known)
+
+
+def _last(steps: pd.DataFrame) -> int:
+    return int(steps["step"].iloc[-1])
+
+
+@st.cache_resource(show_spinner=False)
+def _series_cache() -> SeriesCache:
+    return SeriesCache()
+
+
+def steps(run: Run) -> pd.DataFrame:
+    """All recorded steps of a run; columns of storage.schema.STEPS and series.with_shares."""
+    return _series_cache().steps(store(), run.run_id, run.status.attempt)
+
+
+def reward_curve(run: Run) -> list[float]:
+    """At most 60 mean rewards over the run, for a sparkline."""
+    return _reward_curve(root(), run.run_id, run.status.attempt, run.status.step, run.status.state)
+
+
+@st.cache_data(show_spinner=False, max_entries=2000)
+def _reward_curve(path: Path, run_id: str, attempt: int, step: int, state: str) -> list[float]:
+    return run_queries.reward_curve(_store(path), run_id, points=60)
+
+
+def groups(run: Run, step: int) -> pd.DataFrame:
+    """The groups of a recorded step; columns of storage.schema.GROUPS."""
+    return _groups(root(), run.run_id, run.status.attempt, step)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _groups(path: Path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
+    return group_queries.groups_of_step(_store(path), run_id, step)
+
+
+def rollouts(run: Run, step: int, group_index: int) -> pd.DataFrame:
+    """The rollouts of a group with their traces; columns of storage.schema.ROLLOUTS."""
+    return _rollouts(root(), run.run_id, run.status.attempt, step, group_index)
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _rollouts(path: Path, run_id: str, attempt: int, step: int, group_index: int) -> pd.DataFrame:
+    return group_queries.rollouts_of_group(_store(path), run_id, step, group_index)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _vocabulary(path: Path, run_id: str) -> list[str]:
+    return group_queries.vocabulary(_store(path), run_id)
+
+
+def vocabulary(run: Run) -> list[str]:
+    """The text of every token id; empty until the run has written it, so an empty answer is not kept."""
+    pieces = _vocabulary(root(), run.run_id)
+    if not pieces:
+        _vocabulary.clear(root(), run.run_id)
+    return pieces
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _prompt_history(path: Path, run_id: str, prompt_hash: str, step: int) -> pd.DataFrame:
+    return group_queries.prompt_history(_store(path), run_id, prompt_hash)
+
+
+def prompt_history(run: Run, prompt_hash: str) -> pd.DataFrame:
+    """Every group of the same prompt in the run: step, group_index, reward_mean, correct, size."""
+    return _prompt_history(root(), run.run_id, prompt_hash, run.status.step)

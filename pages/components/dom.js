@@ -1,0 +1,24 @@
+// Shared by the components: every element is made here, and text only ever enters as text.
+const el = (tag, className = "", text = null, attributes = {}) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== null) node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+};
+
+const svg = (tag, attributes = {}) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+};
+
+const chip = ({ text, tone, icon = "" }) => {
+  const node = el("span", `chip ${tone}`);
+  if (icon) node.append(el("span", "icon", icon, { "aria-hidden": "true" }));
+  node.append(text);
+  return node;
+};
+
+const plainClick = (event) => event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+const typing = (event) => event.composedPath().some((node) => node.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName ?? ""));

@@ -1,0 +1,53 @@
+"""The groups of one step as a table: prompt, rewards as dots, outcome, mean and std, kept or dropped and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pages.components.assets import script
+from pages.components.text import fixed
+
+SHOWN = 200
+OUTCOMES = {
+    "mixed": {"text": "mixed", "tone": "green", "icon": "◐"},
+    "all_fail": {"text": "all wrong", "tone": "orange", "icon": "✗"},
+    "all_pass": {"text": "all correct", "tone": "blue", "icon": "✓"},
+    "tied": {"text": "tied", "tone": "gray", "icon": "="},
+    "failed": {"text": "not scored", "tone": "red", "icon": "!"},
+}
+_HTML = """
+<div class="frame" tabindex="0" role="region" aria-label="Groups of the step"></div>
+"""
+_mount = st.components.v2.component("group_list", html=_HTML, css=script("base.css") + script("group_list.css"), js=script("dom.js") + script("group_list.js"))
+
+
+def group_list(groups: pd.DataFrame, *, key: str, label: str, href: Callable[[int], str]) -> int | None:
+    """Draw rows of storage.schema.GROUPS (the first `SHOWN`); returns the index of the group that was just clicked."""
+    rows = [_row(group, href) for group in groups.head(SHOWN).itertuples()]
+    clicked = _mount(key=key, data={"groups": rows, "label": label}, on_group_change=lambda: None).group
+    return None if clicked is None else int(clicked)
+
+
+def _row(group, href: Callable[[int], str]) -> dict:
+    return {
+        "index": int(group.group_index),
+        "prompt": group.prompt,
+        "href": href(int(group.group_index)),
+        "rollouts": _dots(np.asarray(group.rewards, "f8"), int(group.correct)),
+        "correct": int(group.correct),
+        "outcome": OUTCOMES.get(group.outcome, {"text": group.outcome, "tone": "gray", "icon": ""}),
+        "mean": fixed(group.reward_mean),
+        "std": fixed(group.reward_std),
+        "reason": "kept" if group.kept else f"dropped: {group.reason}",
+    }
+
+
+def _dots(rewards: np.ndarray, correct: int) -> list[dict]:
+    """One dot per rollout. The table counts correct rollouts without naming them: the `correct` highest rewards."""
+    best = set(np.argsort(-np.nan_to_num(rewards, nan=-np.inf), kind="stable")[:correct].tolist())
+    kinds = ["failed" if np.isnan(reward) else "correct" if at in best else "wrong" for at, reward in enumerate(rewards)]
+    return [{"kind": kind, "reward": fixed(reward)} for kind, reward in zip(kinds, rewards, strict=True)]

@@ -1,0 +1,58 @@
+"""The runs as a table: state, progress, reward, what was trained, notes; a row opens its run."""
+
+from __future__ import annotations
+
+import math
+
+import streamlit as st
+
+from grpo_core.methods import METHODS
+from pages.components import states, url
+from pages.components.assets import script
+from pages.components.data import Run
+from pages.components.text import ago, clock, fixed
+
+_HTML = """
+<div class="frame" tabindex="0" role="region" aria-label="Runs"></div>
+"""
+_mount = st.components.v2.component("run_table", html=_HTML, css=script("base.css") + script("run_table.css"), js=script("dom.js") + script("run_table.js"))
+
+
+def run_table(runs: list[tuple[Run, list[float]]], *, key: str) -> dict | None:
+    """Draw runs, each with its rewards so far; returns what was just clicked: {"act": open, stop or edit, "run_id": ...}."""
+    return _mount(key=key, data={"runs": [_row(run, rewards) for run, rewards in runs]}, on_act_change=lambda: None).act
+
+
+def matches(run: Run, words: str) -> bool:
+    """Whether every word occurs in the run's name, id, method, model, task, tags or note."""
+    text = " ".join([run.name, run.run_id, run.config.method, run.config.model, run.config.task, run.config.data, *run.tags, run.note]).lower()
+    return all(word in text for word in words.lower().split())
+
+
+def what(run: Run) -> str:
+    """`tiny · arithmetic`: the model and the task."""
+    return f"{run.config.model} · {run.config.data if run.config.task == 'dataset' else run.config.task}"
+
+
+def _row(run: Run, rewards: list[float]) -> dict:
+    status = run.status
+    known = [reward for reward in rewards if not math.isnan(reward)]
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "href": url.link("run", run=run.run_id),
+        "tags": list(run.tags),
+        "chip": states.chip(status),
+        "message": states.doing(status),
+        "alive": status.alive,
+        "share": states.share_done(status),
+        "progress": states.progress(status),
+        "progress_tone": "" if status.alive else "bad" if status.state in ("failed", "lost") else "over",
+        "rewards": known,
+        "reward": fixed(known[-1]) if known else "",
+        "method": METHODS[run.config.method].title,
+        "about": what(run),
+        "note": run.note,
+        "started": f"started {ago(status.started_at)}",
+        "started_at": clock(status.started_at),
+    }

@@ -1,0 +1,81 @@
+"""The groups of one step: which step, what came of its groups, and the groups themselves."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pages.components import data, empty, url
+from pages.components.data import Run
+from pages.components.group_list import OUTCOMES, SHOWN, group_list
+from pages.components.summary import step_sentence
+from pages.components.text import escape
+
+
+def chosen_step(steps: pd.DataFrame) -> int:
+    """The step in the address, else the newest recorded one, which then moves on as the run does."""
+    step = url.whole("step")
+    return int(steps["step"].iloc[-1]) if step is None else step
+
+
+def neighbours(step: int, recorded: np.ndarray) -> tuple[int | None, int | None]:
+    """The recorded steps before and after `step`; None at the ends."""
+    before, after = recorded[recorded < step], recorded[recorded > step]
+    return (int(before[-1]) if len(before) else None), (int(after[0]) if len(after) else None)
+
+
+def step_picker(steps: pd.DataFrame, step: int, *, redraw: list[str]) -> None:
+    """Previous, number, next, newest. `redraw` names the parts of the page to refresh after a change."""
+    recorded = steps["step"].to_numpy()
+    before, after = neighbours(step, recorded)
+    st.session_state["groups.step"] = step
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width="content"):
+        st.button("Previous step", icon=":material/chevron_left:", key="groups.before", disabled=before is None, on_click=_go, args=(before, redraw), help="Previous recorded step", wrap=False)
+        st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, args=(redraw,), width=120, label_visibility="collapsed")
+        st.button("Next step", icon=":material/chevron_right:", icon_position="right", key="groups.after", disabled=after is None, on_click=_go, args=(after, redraw), help="Next recorded step", wrap=False)
+        following = url.whole("step") is None
+        st.button("Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None, redraw), help="Follow the newest step")
+
+
+def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:
+    """The groups of the step, filtered by outcome; returns the group that was clicked."""
+    groups = data.groups(run, step) if step in steps["step"].to_numpy() else pd.DataFrame()
+    if groups.empty:
+        empty.nothing(f"Step {step} is not recorded", _why_not(step, steps))
+        return None
+    st.markdown(escape(step_sentence(step, groups)))
+    present = [outcome for outcome in OUTCOMES if (groups["outcome"] == outcome).any()]
+    wanted = url.words("outcome", OUTCOMES)
+    if len(present) > 1 or wanted:
+        counts = groups["outcome"].value_counts()
+        changed = url.sync("outcome", "groups.outcome", [one for one in wanted if one in present], default=[])
+        st.pills("Outcome", present, selection_mode="multi", key="groups.outcome", on_change=changed, label_visibility="collapsed",
+                 format_func=lambda one: f"{OUTCOMES[one]['text']} {counts[one]}")  # fmt: skip
+    shown = groups[groups["outcome"].isin(wanted)] if wanted else groups
+    if len(shown) > SHOWN:
+        st.caption(f"The first {SHOWN} of {len(shown)} groups.")
+    return group_list(shown, key="groups.rows", label=f"Groups of step {step}", href=partial(_href, run.run_id, step))
+
+
+def _href(run_id: str, step: int, group: int) -> str:
+    return url.link("group", run=run_id, step=step, group=group)
+
+
+def _why_not(step: int, steps: pd.DataFrame) -> str:
+    before, after = neighbours(step, steps["step"].to_numpy())
+    if after is None:
+        return f"The newest recorded step is {before}."
+    nearest = f"{after}" if before is None else f"{before} and {after}"
+    return f"It was trained but not recorded, because the recorder had to keep up with training. The nearest recorded steps are {nearest}."
+
+
+def _go(step: int | None, redraw: list[str]) -> None:
+    url.put(step=step)
+    st.rerun(redraw)
+
+
+def _typed(redraw: list[str]) -> None:
+    _go(st.session_state["groups.step"], redraw)

@@ -1,0 +1,237 @@
+// The rollouts of one group, each token coloured by one quantity; see pages/components/token_strip.py for the data.
+const strips = new WeakMap();
+
+const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+const floats = (base64) => new Float32Array(bytes(base64).buffer);
+const integers = (base64) => new Int32Array(bytes(base64).buffer);
+const number = (value, digits = 3, sign = false) => {
+  if (Number.isNaN(value)) return "not available";
+  const text = Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential(2) : value.toPrecision(digits + 1);
+  return ((sign && value > 0 ? "+" : "") + (text.includes("e") ? text : String(+text))).replace("-", "−");
+};
+
+// Control, zero-width and direction characters are shown by name, so that they cannot hide or reorder their neighbours.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
+const visible = (piece) => piece.replace(UNSEEN, (letter) => `⟨U+${letter.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+
+const SIDES = { "-1": "held at the lower bound", 0: "not clipped", 1: "held at the upper bound" };
+
+class TokenStrip {
+  constructor(parent) {
+    this.bar = parent.querySelector(".bar");
+    this.grid = parent.querySelector(".rollouts");
+    this.tip = parent.querySelector(".tip");
+    this.host = parent.host ?? parent;
+    this.grid.onmousemove = (event) => this.pointAt(event);
+    this.grid.onmouseleave = () => this.hideTip();
+    this.grid.onclick = (event) => this.click(event);
+    this.onKey = (event) => this.key(event);
+    this.onScroll = () => this.hideTip();
+    document.addEventListener("keydown", this.onKey);
+    document.addEventListener("scroll", this.onScroll, { capture: true, passive: true });
+  }
+
+  update(data, trigger) {
+    this.trigger = trigger;
+    const same = this.data && this.data.id === data.id;
+    this.data = data;
+    this.quantity = data.quantities.find((one) => one.key === data.quantity);
+    if (!same) this.build();
+    this.grid.style.setProperty("--card-width", data.stacked ? "100%" : "400px");
+    this.recolour();
+    if (!same && data.chosen !== null) this.choose(data.chosen, { quiet: true });
+  }
+
+  build() {
+    const traces = this.data.traces;
+    this.values = Object.fromEntries(Object.entries(traces).map(([name, coded]) => [name, floats(coded)]));
+    this.ids = integers(this.data.ids);
+    const { logp_before: before, logp_delta: delta } = this.values;
+    this.values.logp_after = before.map((value, at) => value + delta[at]);
+    this.values.ratio = delta.map(Math.exp);
+    this.tokens = [];
+    this.cards = new Map();
+    this.chosen = null;
+    const cards = this.data.rollouts.map((rollout) => this.card(rollout));
+    this.grid.replaceChildren(...(cards.length ? cards : [el("div", "empty", "No rollout of this group fits the filter.")]));
+  }
+
+  card(rollout) {
+    const section = el("section", "rollout", null, { "data-rollout": rollout.index, "aria-label": rollout.title });
+    const header = el("header");
+    header.append(el("span", "title", rollout.title), chip(rollout.chip));
+    for (const [value, name] of rollout.facts) {
+      const fact = el("span", "fact num");
+      fact.append(el("b", "", value), ` ${name}`);
+      header.append(fact);
+    }
+    section.append(header);
+    for (const note of rollout.notes) section.append(el("div", `note outside ${note.tone}`, note.text));
+    const text = el("div", "tokens", null, { dir: "auto" });
+    rollout.pieces.forEach((piece, position) => text.append(...this.token(piece, rollout, position)));
+    section.append(text);
+    this.cards.set(rollout.index, section);
+    return section;
+  }
+
+  // Leading blanks stay outside the coloured box; a token of blanks alone shows glyphs.
+  token(piece, rollout, position) {
+    const at = this.tokens.length;
+    const blank = /^\s*/.exec(piece)[0];
+    const body = piece.slice(blank.length);
+    const shown = body ? visible(body) : blank.replace(/ /g, "·").replace(/\t/g, "⇥").replace(/\r?\n/g, "⏎\n") || `⟨${this.ids[at]}⟩`;
+    const box = el("i", body && piece !== "" ? "" : "special", shown, { "data-at": at });
+    if (this.values.clipped[at]) box.classList.add("clipped");
+    this.tokens.push({ box, piece, rollout, position });
+    return blank && body ? [blank, box] : [box];
+  }
+
+  palette() {
+    const background = getComputedStyle(this.host).getPropertyValue("--st-background-color").trim();
+    const dark = parseInt(background.slice(1, 3), 16) < 100;
+    return { up: dark ? "59,130,246" : "43,123,214", down: dark ? "229,87,63" : "224,82,42", more: dark ? "45,212,168" : "15,138,109" };
+  }
+
+  recolour() {
+    const palette = this.palette(), { kind, hue, scale } = this.quantity;
+    const values = this.values[this.quantity.trace];
+    const strength = kind === "ratio" ? (value) => Math.log(value) / Math.log(scale) : (value) => value / scale;
+    this.tokens.forEach(({ box }, at) => {
+      const level = strength(values[at]);
+      const alpha = Math.min(Math.abs(level), 1) * 0.7;
+      const colour = kind === "sequential" ? palette[hue] : level >= 0 ? palette.up : palette.down;
+      box.style.background = alpha >= 0.04 ? `rgba(${colour},${alpha.toFixed(2)})` : "";
+    });
+    this.legend(palette);
+  }
+
+  legend(palette) {
+    const { label, unit, kind, hue, low, middle, high, means } = this.quantity;
+    const ramp = el("span", "ramp");
+    ramp.style.background =
+      kind === "sequential"
+        ? `linear-gradient(90deg, transparent, rgba(${palette[hue]},.7))`
+        : `linear-gradient(90deg, rgba(${palette.down},.7), transparent 50%, rgba(${palette.up},.7))`;
+    const scale = el("span", "scale num");
+    scale.append(el("span", "", low), ramp, el("span", "", high), el("b", "", label), el("span", "muted", [unit, middle && `colourless at ${middle}`].filter(Boolean).join(", ")));
+    scale.title = means;
+    const parts = [scale];
+    if (this.values.clipped.some(Boolean)) parts.push(el("span", "sample clipped", "clipped in the loss"));
+    const keys = el("span", "keys muted");
+    keys.append(el("kbd", "", "j"), " ", el("kbd", "", "k"), " rollout  ", el("kbd", "", "←"), " ", el("kbd", "", "→"), " token  ", el("kbd", "", "n"), " ", el("kbd", "", "N"), " step");
+    this.bar.replaceChildren(...parts, keys);
+  }
+
+  pointAt(event) {
+    const at = event.target.dataset?.at;
+    if (at === undefined) return this.hideTip();
+    this.showTip(+at, event.clientX + 14, event.clientY + 18);
+  }
+
+  showTip(at, x, y) {
+    if (this.tipAt !== at) this.tip.replaceChildren(...this.describe(at));
+    this.tipAt = at;
+    this.tip.style.display = "block";
+    const { width, height } = this.tip.getBoundingClientRect();
+    this.tip.style.left = `${Math.max(8, Math.min(x, innerWidth - width - 12))}px`;
+    this.tip.style.top = `${y + height + 12 > innerHeight ? Math.max(8, y - height - 34) : y}px`;
+  }
+
+  hideTip() {
+    this.tip.style.display = "none";
+    this.tipAt = null;
+  }
+
+  describe(at) {
+    const { piece, rollout, position } = this.tokens[at];
+    const list = el("dl");
+    const row = (name, trace, text) => {
+      const now = trace === this.quantity.trace ? "now" : "";
+      list.append(el("dt", now, name), el("dd", now, text ?? number(this.values[trace][at], 3, trace === "advantages" || trace === "logp_delta")));
+    };
+    row("log-prob, sampling", "logp_sampling");
+    row("log-prob, before", "logp_before");
+    row("log-prob, after", "logp_after");
+    row("Δ log-prob", "logp_delta");
+    row("ratio", "ratio");
+    row("log-prob, reference", "logp_ref");
+    row("entropy", "entropy");
+    row("advantage", "advantages");
+    row("weight", "weights");
+    row("clipping", "clipped", SIDES[this.values.clipped[at]] ?? "not available");
+    const name = el("div", "token outside", JSON.stringify(visible(piece)).slice(1, -1).replaceAll('\\"', '"') || "(empty)");
+    return [name, el("div", "muted", `token id ${this.ids[at]} · position ${position} of ${rollout.pieces.length} · ${rollout.title.toLowerCase()}`), list];
+  }
+
+  click(event) {
+    const at = event.target.dataset?.at;
+    const card = event.target.closest?.(".rollout");
+    if (!card) return;
+    this.choose(+card.dataset.rollout, { still: true });
+    this.pin(at === undefined ? null : +at);
+  }
+
+  choose(index, { quiet = false, still = false } = {}) {
+    if (!this.cards.has(index)) return;
+    this.cards.get(this.chosen)?.classList.remove("chosen");
+    const card = this.cards.get(index);
+    card.classList.add("chosen");
+    if (!still) card.scrollIntoView({ block: "nearest", behavior: quiet ? "auto" : "smooth" });
+    if (!quiet && index !== this.chosen) {
+      clearTimeout(this.telling);
+      this.telling = setTimeout(() => this.trigger("rollout", index), 250);
+    }
+    this.chosen = index;
+  }
+
+  pin(at) {
+    this.tokens[this.pinned]?.box.classList.remove("chosen");
+    this.pinned = at;
+    this.tokens[at]?.box.classList.add("chosen");
+  }
+
+  key(event) {
+    if (typing(event) || event.metaKey || event.ctrlKey || event.altKey || document.querySelector('[role="dialog"]')) return;
+    const act = {
+      j: () => this.stride(1), k: () => this.stride(-1), n: () => this.trigger("move", 1), N: () => this.trigger("move", -1),
+      ArrowRight: () => this.walk(1), ArrowLeft: () => this.walk(-1), Escape: () => (this.pin(null), this.hideTip()),
+    }[event.key];
+    if (!act || (event.key.startsWith("Arrow") && this.chosen === null)) return;
+    event.preventDefault();
+    act();
+  }
+
+  stride(by) {
+    const shown = [...this.cards.keys()];
+    const from = shown.indexOf(this.chosen);
+    this.pin(null);
+    this.hideTip();
+    this.choose(shown[from < 0 ? (by > 0 ? 0 : shown.length - 1) : Math.min(Math.max(from + by, 0), shown.length - 1)]);
+  }
+
+  walk(by) {
+    const own = this.tokens.flatMap((token, at) => (token.rollout.index === this.chosen ? [at] : []));
+    if (!own.length) return;
+    const from = own.indexOf(this.pinned);
+    const at = own[from < 0 ? (by > 0 ? 0 : own.length - 1) : Math.min(Math.max(from + by, 0), own.length - 1)];
+    this.pin(at);
+    const { left, bottom } = this.tokens[at].box.getBoundingClientRect();
+    this.showTip(at, left, bottom + 6);
+  }
+
+  unmount() {
+    document.removeEventListener("keydown", this.onKey);
+    document.removeEventListener("scroll", this.onScroll, { capture: true });
+    clearTimeout(this.telling);
+  }
+}
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  if (!strips.has(parentElement)) strips.set(parentElement, new TokenStrip(parentElement));
+  const strip = strips.get(parentElement);
+  strip.update(data, setTriggerValue);
+  return () => {
+    strip.unmount();
+    strips.delete(parentElement);
+  };
+}

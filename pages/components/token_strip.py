@@ -1,0 +1,158 @@
+"""The rollouts of a group as text coloured by token, with every value of a token under the pointer.
+
+The browser gets all traces at once, so choosing another quantity only recolours. Text enters the page as text only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pages.components.assets import script
+from pages.components.text import fixed, number
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1) or sequential (from 0)."""
+
+    key: str
+    label: str
+    unit: str
+    kind: str
+    trace: str
+    means: str
+    hue: str = ""
+
+
+QUANTITIES: dict[str, Quantity] = {
+    quantity.key: quantity
+    for quantity in (
+        Quantity(key="advantage", label="Advantage", unit="", kind="diverging", trace="advantages", means="advantage of the token used in the loss: blue is pushed up, red down"),
+        Quantity(key="entropy", label="Entropy", unit="nats", kind="sequential", trace="entropy", hue="more", means="how undecided the policy was here, over the full distribution"),
+        Quantity(key="logp", label="Log-prob", unit="nats", kind="sequential", trace="logp_before", hue="down", means="log-prob before the update: the redder, the less likely the token was"),
+        Quantity(key="delta", label="Δ log-prob", unit="nats", kind="diverging", trace="logp_delta", means="log-prob after the step's last update minus before its first: blue became more likely, red less"),
+        Quantity(key="ratio", label="Ratio", unit="after / before", kind="ratio", trace="ratio", means="probability after the step's updates over before: exp of Δ log-prob"),
+        Quantity(key="weight", label="Weight", unit="× average token", kind="sequential", trace="weights", hue="up", means="weight in the loss relative to an average loss token; 0 is left out"),
+    )
+}
+_STORED = {
+    "logp_sampling": "logp_sampling", "logp_delta": "logp_delta", "logp_ref": "logp_ref",
+    "entropy": "entropy", "advantages": "advantages", "weights": "weights", "clipped": "clipped",
+}  # fmt: skip
+_HTML = """
+<div class="bar"></div>
+<div class="rollouts" role="region" aria-label="Rollouts of the group, coloured by token"></div>
+<div class="tip" role="tooltip"></div>
+"""
+_mount = st.components.v2.component(
+    "token_strip", html=_HTML, css=script("base.css") + script("token_strip.css"), js=script("dom.js") + script("token_strip.js")
+)
+
+
+def token_strip(data: dict, *, key: str, on_rollout: Callable[[], None], on_move: Callable[[], None]) -> None:
+    """Draw `data` (see `strip_data`). `on_rollout` runs with the chosen rollout in `st.session_state[key].rollout`,
+    `on_move` with +1 or -1 steps in `st.session_state[key].move`."""
+    _mount(key=key, data=data, on_rollout_change=on_rollout, on_move_change=on_move)
+
+
+def strip_data(rollouts: pd.DataFrame, pieces: Sequence[str], quantity: str, *, identity: str, chosen: int | None, stacked: bool) -> dict:
+    """The component's data for rows of storage.schema.ROLLOUTS; `pieces` is the text of every token id.
+
+    `identity` changes when the rollouts do; with an equal one the browser only recolours.
+    """
+    traces = token_traces(rollouts)
+    return {
+        "id": identity,
+        "rollouts": [_card(row, pieces) for row in rollouts.itertuples()],
+        "ids": _coded(_flat(rollouts["token_ids"], rollouts["length"]), "<i4"),
+        "traces": {name: _coded(values, "<f4") for name, values in traces.items()},
+        "quantities": [_scaled(one, traces) for one in QUANTITIES.values()],
+        "quantity": quantity,
+        "chosen": chosen,
+        "stacked": stacked,
+    }
+
+
+def token_traces(rollouts: pd.DataFrame) -> dict[str, Array]:
+    """Every stored trace over all tokens of the rollouts in order (N,), NaN where a rollout lacks it."""
+    traces = {name: _flat(rollouts[column], rollouts["length"]) for name, column in _STORED.items()}
+    traces["logp_before"] = traces["logp_sampling"] + _flat(rollouts["logp_gap"], rollouts["length"])
+    return traces
+
+
+def limit(values: Array) -> float:
+    """Where a colour scale ends: the 98th percentile of |value|, rounded up to 1, 2 or 5 times a power of ten; 1 without values."""
+    known = np.abs(values[~np.isnan(values)])
+    top = float(np.quantile(known, 0.98)) if len(known) else 0.0
+    if top < 1e-12:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(top))
+    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= top * (1 - 1e-9)))
+
+
+def _scaled(quantity: Quantity, traces: dict[str, Array]) -> dict:
+    """The quantity with its scale and the words at its ends."""
+    described = {"key": quantity.key, "label": quantity.label, "unit": quantity.unit, "kind": quantity.kind, "trace": quantity.trace, "hue": quantity.hue}
+    if quantity.kind == "ratio":
+        scale = float(np.exp(limit(traces["logp_delta"])))
+        return described | {"scale": scale, "low": number(1 / scale, 2), "middle": "1", "high": number(scale, 2), "means": quantity.means}
+    scale = limit(traces[quantity.trace])
+    if quantity.kind == "diverging":
+        ends = {"low": number(-scale, 1), "middle": "0", "high": number(scale, 1, sign=True)}
+    else:
+        ends = {"low": "0", "middle": "", "high": number(-scale if quantity.key == "logp" else scale, 1)}
+    return described | {"scale": scale, "means": quantity.means} | ends
+
+
+def _card(row, pieces: Sequence[str]) -> dict:
+    return {
+        "index": int(row.rollout_index),
+        "title": f"Rollout {row.rollout_index}",
+        "chip": _verdict(row.correct),
+        "facts": _facts(row),
+        "notes": _notes(row),
+        "pieces": [pieces[token] if 0 <= token < len(pieces) else f"⟨{token}⟩" for token in row.token_ids],
+    }
+
+
+def _verdict(correct: bool | None) -> dict:
+    if correct is None or pd.isna(correct):
+        return {"text": "not scored", "tone": "gray", "icon": "?"}
+    return {"text": "correct", "tone": "blue", "icon": "✓"} if correct else {"text": "wrong", "tone": "orange", "icon": "✗"}
+
+
+def _facts(row) -> list[tuple[str, str]]:
+    parts = dict(row.reward_parts or {})
+    facts = [(fixed(row.reward), "reward"), (fixed(row.advantage, sign=True), "advantage"), (str(row.length), "token" if row.length == 1 else "tokens")]
+    if len(parts) > 1:
+        facts += [(fixed(value), name) for name, value in parts.items()]
+    if row.logp_delta is not None:
+        facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob in all"))
+    return [*facts, ("", {"stop": "ended by itself", "stop_string": "ended at a stop string", "length": "cut at the token limit"}.get(row.finish, row.finish))]
+
+
+def _notes(row) -> list[dict]:
+    notes = []
+    if row.failure:
+        notes.append({"text": f"Scoring failed: {row.failure}", "tone": "red"})
+    if row.logp_delta is None:
+        notes.append({"text": "Δ log-prob and ratio not available: this group was not rescored after the update.", "tone": ""})
+    return notes
+
+
+def _flat(traces: pd.Series, lengths: pd.Series) -> Array:
+    """The lists of a column end to end as float64 (N,); NaN for as many tokens as a missing list should have had."""
+    parts = [np.full(length, np.nan) if trace is None else np.asarray(trace, "f8") for trace, length in zip(traces, lengths, strict=True)]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _coded(values: Array, dtype: str) -> str:
+    return base64.b64encode(values.astype(dtype).tobytes()).decode()

@@ -1,0 +1,35 @@
+"""What every page has: title, navigation, the live count. Streamlit's main script; app.py launches it."""
+
+import streamlit as st
+
+from pages.components import data
+from pages.components.assets import ICON, LOGO
+from pages.components.frames import part, plainly
+from pages.components.nav import GROUP, LAUNCH, RUN, RUNS
+from pages.components.text import counted
+
+st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state="expanded")
+st.logo(str(LOGO), size="large")
+page = st.navigation(
+    {
+        "Monitor": [
+            st.Page(RUNS, title="Runs", icon=":material/view_list:", help="All runs, live and over: state, progress, reward.", default=True),
+            st.Page(RUN, title="Run", icon=":material/monitoring:", help="One run: its curves and the groups of each step."),
+            st.Page(GROUP, title="Group", icon=":material/data_array:", help="The rollouts of one prompt, token by token."),
+        ],
+        "Operate": [st.Page(LAUNCH, title="Launch", icon=":material/rocket_launch:", help="Start a run from a form.")],
+    }
+)
+
+
+@part(key="live", live=True)
+def live_count() -> None:
+    alive = data.alive_count()
+    st.badge(f"{alive} live" if alive else "nothing running", icon=":material/fiber_manual_record:", color="green" if alive else "gray")
+
+
+with st.sidebar:
+    live_count()
+
+with plainly():
+    page.run()

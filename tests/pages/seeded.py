@@ -1,0 +1,164 @@
+"""A store as real training would have left it, written by the real writer, with numbers from a script instead of a model.
+
+`seed_store` makes one run of every state; the texts of the run "hostile" are attacks on a page.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from grpo_core.config import RunConfig, make_config
+from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.process import ProcessId, myself, this_machine
+from grpo_core.launch.status import Word, write_word
+from grpo_core.records import Completion, EvalTrace, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
+from grpo_core.trace.tables import to_tables
+from storage.catalog import Catalog
+from storage.segments import RunWriter
+
+PIECES = ["<pad>", "<eos>", "<unk>", *"+,0123456789:="]
+TOKEN = {piece: token for token, piece in enumerate(PIECES)}
+STARTED = time.time() - 300.0
+DEAD = ProcessId(pid=2**22 - 1, started=1)
+
+PAYLOADS = (
+    "<script>window.pwned = 1</script>",
+    "<img src=x onerror='window.pwned = 1'>",
+    "<svg onload='window.pwned = 1'></svg>",
+    "<iframe srcdoc='<script>parent.pwned = 1</script>'></iframe>",
+    "![x](http://evil.example/markdown.png)",
+    "[click](javascript:window.pwned=1)",
+    "<style>@import url(http://evil.example/style.css); * { display: none }</style>",
+    "<form action='http://evil.example/'><input name=q autofocus onfocus='window.pwned=1'></form>",
+    "</script><script>window.pwned = 1</script>",
+    "<a href='javascript:window.pwned=1' style='position:fixed;inset:0'>cover</a>",
+    "`code` **bold** :material/warning: :red[red] $x^2$ | a | b |",
+    "\u202eright to left\u202c \u200bzero\u200bwidth \x1b[31mansi\x07",
+    '" onmouseover="window.pwned=1" x="',
+    "${window.pwned=1} {{constructor.constructor('window.pwned=1')()}}",
+)
+
+
+def seed_store(root: Path, *, steps: int = 40) -> dict[str, str]:
+    """One run of every state: {name: run id}. `steps` is the length of the finished run."""
+    runs = {
+        "healthy": make_run(root, {"name": "healthy", "steps": steps}, recorded=steps, state="finished", gap_at=steps // 2),
+        "collapsing": make_run(root, {"name": "collapsing", "steps": steps, "epochs": 4, "lr": 6e-4}, recorded=steps * 2 // 3, state="running", sinking=True),
+        "stopped": make_run(root, {"name": "one update", "method": "dr_grpo", "steps": steps, "epochs": 1}, recorded=5, state="stopped", rescored=False),
+        "failed": make_run(root, {"name": "broken reward", "steps": 30}, recorded=3, state="failed", message="the reward my_rewards:judge cannot be imported"),
+        "lost": make_run(root, {"name": "power cut", "steps": 30}, recorded=4, state="lost"),
+        "starting": make_run(root, {"name": "warming up", "method": "dapo", "steps": 30}, recorded=0, state="starting"),
+        "hostile": make_run(root, {"name": PAYLOADS[0], "steps": 4, "group_size": len(PAYLOADS)}, recorded=2, state="finished", payloads=True),
+    }
+    catalog = Catalog(root)
+    catalog.set_tags(runs["healthy"], ["baseline", "demo"])
+    catalog.set_note(runs["healthy"], "The one to compare with.")
+    catalog.rename(runs["hostile"], PAYLOADS[1])
+    catalog.set_tags(runs["hostile"], [PAYLOADS[4][:60], PAYLOADS[0]])
+    catalog.set_note(runs["hostile"], " ".join(PAYLOADS))
+    return runs
+
+
+def make_run(
+    root: Path, settings: dict, *, recorded: int, state: str, message: str = "", sinking: bool = False, rescored: bool = True,
+    gap_at: int | None = None, payloads: bool = False, prompts: int = 6, tokens: int | None = None,
+) -> str:
+    """A run with `recorded` steps. `gap_at` loses two steps, `sinking` lets correct rollouts lose likelihood, `tokens` sets the length."""
+    config = make_config({"prompts_per_step": prompts, **settings})
+    folder = RunFolder.create(root, config)
+    Catalog(root).register(folder.run_id, config.title)
+    with RunWriter.open(folder.path) as writer:
+        writer.write_vocabulary([*PIECES, *PAYLOADS])
+        missing = 0
+        for step in range(recorded):
+            if gap_at is not None and step in (gap_at, gap_at + 1):
+                missing += 1
+                continue
+            writer.append_step(to_tables(make_step(step, config, sinking=sinking, rescored=rescored, payloads=payloads, tokens=tokens), missing_before=missing))
+            missing = 0
+    say(folder, config, recorded, state, message)
+    return folder.run_id
+
+
+def say(folder: RunFolder, config: RunConfig, step: int, state: str, message: str = "") -> None:
+    """Write the run's last word as its process would have; a live one is this very process."""
+    alive = state in ("starting", "running")
+    word = Word(
+        state="running" if state == "lost" else state, phase="warming up the tiny model" if state == "starting" else "training",
+        phase_done=120 if state == "starting" else step, phase_total=250 if state == "starting" else config.steps,
+        step=step, steps=config.steps, started_at=STARTED, updated_at=time.time(), ended_at=None if alive or state == "lost" else time.time() - 60,
+        seconds_per_step=0.9, exit_code={"finished": 0, "stopped": 0, "failed": 1}.get(state), message=message,
+        process=myself() if alive else DEAD, machine=this_machine(),
+    )  # fmt: skip
+    write_word(folder, word)
+    folder.log.write_text("".join(f"step {n} done\n" for n in range(step)) + (f"error: {message} {PAYLOADS[0]}\n" if state in ("failed", "lost") else ""))
+
+
+def make_step(step: int, config: RunConfig, *, sinking: bool = False, rescored: bool = True, payloads: bool = False, tokens: int | None = None) -> StepTrace:
+    """One step of a run that learns, or sinks: the same for the same arguments."""
+    rng = np.random.default_rng([config.seed, step])
+    skill = 1 / (1 + np.exp(2.5 - 4.5 * step / config.steps))
+    if sinking:
+        skill *= np.clip(1.6 - 1.5 * step / config.steps, 0.05, 1)
+    groups = tuple(_group(rng, step, config, skill, sinking, rescored, payloads, tokens) for _ in range(config.prompts_per_step))
+    slack = 1 - step / config.steps
+    updates = tuple(_update(rng, n, config, slack, sinking) for n in range(config.updates_per_rollout))
+    evaluation = EvalTrace(prompts=64, correct=float(np.clip(skill + rng.normal(0, 0.02), 0, 1)), reward=float(skill), gold_logp=-3 * slack) if step % 10 == 0 else None
+    timings = Timings(generate_s=0.3, score_s=0.01, update_s=0.5, rescore_s=0.09, evaluate_s=0.0, total_s=0.9)
+    return StepTrace(step=step, attempt=0, finished_at=STARTED + 0.9 * (step + 1), elapsed_s=0.9 * (step + 1), timings=timings, groups=groups, updates=updates, evaluation=evaluation)
+
+
+def _update(rng, n: int, config: RunConfig, slack: float, sinking: bool) -> UpdateTrace:
+    clipped = config.updates_per_rollout > 1
+    norm = float(np.exp(rng.normal(-0.6 + (1.8 * (1 - slack) if sinking else 0), 0.25)))
+    return UpdateTrace(
+        update=n, epoch=n, minibatch=0, loss=float(rng.normal(0, 0.02)), terms={"policy": 0.0}, grad_norm=norm,
+        clip_low=abs(rng.normal(0, 0.004)) if clipped else None, clip_high=abs(rng.normal(0, 0.008)) if clipped else None,
+        kl_before=1e-3 * n, kl_ref=None, ratio_max=1.2 + 0.3 * n, entropy=0.1 + 0.5 * slack, tokens=600, lr=config.lr,
+    )  # fmt: skip
+
+
+def _group(rng, step: int, config: RunConfig, skill: float, sinking: bool, rescored: bool, payloads: bool, tokens: int | None) -> GroupTrace:
+    a, b = rng.integers(0, 100, 2).tolist()
+    prompt = Prompt(prompt_id=f"{a}+{b}", text=" ".join(PAYLOADS) if payloads else f"{a}+{b}=", token_ids=tuple(TOKEN[c] for c in f"{a}+{b}="), answer=PAYLOADS[0] if payloads else str(a + b))
+    ease = np.clip(skill + rng.normal(0, 0.3), 0, 1)
+    wins = rng.random(config.group_size) < ease
+    completions = tuple(_completion(rng, a, b, bool(win), skill, PAYLOADS[n] if payloads else None, tokens) for n, win in enumerate(wins))
+    rewards = tuple(_reward(bool(win), PAYLOADS[-1] if payloads and n == 1 else None) for n, win in enumerate(wins))
+    scored = np.array([r.total for r in rewards])
+    mean, std = np.nanmean(scored), np.nanstd(scored)
+    outcome = ScoredGroup(group=None, rewards=rewards).outcome
+    traces = tuple(_trace(rng, completion, reward, 0.0 if std == 0 or reward.failed else (reward.total - mean) / std, sinking, rescored, step / config.steps) for completion, reward in zip(completions, rewards, strict=True))
+    kept = outcome in ("mixed", "all_fail", "all_pass")
+    return GroupTrace(prompt=prompt, rollouts=traces, outcome=outcome, baseline=float(mean), kept=kept, reason="" if kept else "fewer than two rollouts could be scored")
+
+
+def _completion(rng, a: int, b: int, win: bool, skill: float, payload: str | None, tokens: int | None) -> Completion:
+    units = a % 10 + b % 10
+    total = a + b + (0 if win else int(rng.integers(1, 12)))
+    text = f"{a % 10}+{b % 10}={units},{a // 10}+{b // 10}+{units // 10}={a // 10 + b // 10 + units // 10}:{total}"
+    if tokens:
+        text = (text * (tokens // len(text) + 1))[: tokens - 1]
+    ids = [TOKEN[c] for c in text] + [TOKEN["<eos>"]]
+    if payload is not None:
+        text, ids = payload, [len(PIECES) + PAYLOADS.index(payload), TOKEN["<eos>"]]
+    entropy = np.abs(rng.gamma(0.8, 0.5 * (1.15 - skill), len(ids))).astype("f4")
+    logp = -np.abs(rng.gamma(0.6, 0.6 * (1.15 - skill), len(ids))).astype("f4")
+    return Completion(token_ids=np.array(ids, "i4"), text=text, logp_sampling=logp, logp=logp, entropy=entropy, finish="stop")
+
+
+def _reward(win: bool, failure: str | None) -> Reward:
+    if failure:
+        return Reward(parts={"exact": float("nan")}, total=float("nan"), correct=None, failure=failure)
+    return Reward(parts={"exact": float(win), "format": 1.0}, total=float(win), correct=win)
+
+
+def _trace(rng, completion: Completion, reward: Reward, advantage: float, sinking: bool, rescored: bool, progress: float) -> RolloutTrace:
+    length = len(completion.token_ids)
+    push = 0.05 * advantage - (0.12 * progress if sinking else 0)
+    delta = rng.normal(push, 0.05, length).astype("f4") if rescored else None
+    clipped = np.sign(np.where(np.abs(rng.normal(0, 0.1, length)) > 0.2, advantage, 0)).astype("i1")
+    return RolloutTrace(completion=completion, reward=reward, advantages=np.full(length, advantage, "f4"), weights=np.full(length, 14 / length, "f4"), clipped=clipped, logp_delta=delta)
