@@ -50,18 +50,19 @@ def rounded(table: pa.Table, schema: Table, precision: str) -> pa.Table:
 
 def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precision: str) -> None:
     """Writes tables of one schema one after another into one file."""
-    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), PRECISION_KEY: precision.encode()}
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION), PRECISION_KEY: precision}
     arrow = schema.arrow
     split = [f"{c.name}.list.element" for c in schema.columns if c.rounded]
     with pq.ParquetWriter(
         path,
-        arrow.with_metadata(metadata),
+        arrow,
         compression="zstd",
         use_dictionary=_repetitive(arrow) or False,
         use_byte_stream_split=split or False,
         write_statistics=[c.name for c in schema.columns if c.name in PRUNED_BY],
         store_schema=False,
     ) as writer:
+        writer.add_key_value_metadata(metadata)
         for table in _packed(tables):
             table = table if table.schema.equals(arrow) else table.select(arrow.names).cast(arrow)
             writer.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
@@ -85,11 +86,13 @@ def _round_lists(lists: pa.ListArray, bits: int) -> pa.ListArray:
 def _packed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Neighbours joined until they fill a row group."""
     waiting: list[pa.Table] = []
+    filled = 0
     for table in tables:
         waiting.append(table)
-        if sum(t.nbytes for t in waiting) >= ROW_GROUP_BYTES:
+        filled += table.nbytes
+        if filled >= ROW_GROUP_BYTES:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, filled = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 

@@ -38,8 +38,8 @@ VOCABULARY_FILE = "vocabulary.parquet"
 EMPTY_FILE = "empty.parquet"
 SUPERSEDED = "superseded"
 TEMPORARY = ".tmp-"
-VERSION_KEY = b"groupscope.schema_version"
-PRECISION_KEY = b"groupscope.precision"
+VERSION_KEY = "groupscope.schema_version"
+PRECISION_KEY = "groupscope.precision"
 
 _NAME = re.compile(r"(?:s(?P<step>\d+)|c(?P<first>\d+)-(?P<last>\d+)-(?P<since>\d+))-(?P<crc>[0-9a-f]{8})\.parquet")
 
@@ -233,7 +233,7 @@ def _info_from_segments(run_dir: Path) -> StoreInfo | None:
     for segment in reversed(list_segments(run_dir / "steps")):
         try:
             metadata = pq.read_metadata(segment.path).metadata or {}
-            return StoreInfo(int(metadata[VERSION_KEY]), metadata[PRECISION_KEY].decode(), False)
+            return StoreInfo(int(metadata[VERSION_KEY.encode()]), metadata[PRECISION_KEY.encode()].decode(), False)
         except (OSError, pa.ArrowException, KeyError):
             continue  # a damaged segment cannot tell; an older one may
     return None

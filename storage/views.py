@@ -84,7 +84,7 @@ def publish_database(run_dir: Path, info: StoreInfo, fill: Step, check: Step = l
                 database.execute(f"attach {quoted(path)} as run (read_only)")
                 database.execute("use run")
                 check(database)
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             if any(sign in str(error) for sign in ("No space left", "File too large", "quota")):
                 raise disk_full(run_dir, "no space left on device") from error
             raise
