@@ -186,9 +186,10 @@ def marker_text(info: StoreInfo) -> bytes:
 
 def open_error(path: Path, error: duckdb.Error) -> SegmentDamaged | RunLocked:
     """What is wrong when DuckDB cannot open or read a run.duckdb."""
-    if "lock" in str(error):
+    if "Could not set lock" in str(error):
         return RunLocked(f"{path} is open for writing in another program; close it there or open it with read_only=True")
-    return damaged(path, " ".join(str(error).split())[:200])
+    why = " ".join(str(error).split())[:200]
+    return SegmentDamaged(f"{path} cannot be read ({why}); put a good copy back under this name; other runs are untouched")
 
 
 def quoted(path: Path | str) -> str:

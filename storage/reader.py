@@ -27,6 +27,7 @@ Bounds = tuple[int | None, int | None]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _NAMES = {*TABLES, VOCABULARY.name, *(view.name for view in VIEWS)}
+_DATA_ERRORS = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException, duckdb.FatalException)
 _RELISTS = 50
 _RELIST_PAUSE_S = 0.02
 
@@ -95,9 +96,14 @@ class Store:
                     return self._from_sealed(cursor, run_dir, query) if layout.sealed else self._from_segments(cursor, run_dir, layout, query)
             except (FileNotFoundError, duckdb.Error) as error:
                 # compaction, sealing or unsealing took a file away between listing and opening: list again
-                if attempt >= _RELISTS or read_layout(run_dir) == layout:
-                    raise damaged(Path(error.filename), "it vanished while being read") from error if isinstance(error, FileNotFoundError) else error
-                time.sleep(_RELIST_PAUSE_S)
+                if attempt < _RELISTS and read_layout(run_dir) != layout:
+                    time.sleep(_RELIST_PAUSE_S)
+                elif isinstance(error, FileNotFoundError):
+                    raise damaged(Path(error.filename), "it vanished while being read") from error
+                elif layout.sealed and (isinstance(error, _DATA_ERRORS) or type(error) is duckdb.Error):
+                    raise open_error(run_dir / DATABASE, error) from error
+                else:
+                    raise
 
     def last_step(self, run_id: str) -> int | None:
         """The newest whole step, from file names alone while the run is live; None before the first."""
@@ -159,18 +165,15 @@ class Store:
             if gaps:
                 raise missing(run_dir, name, gaps[0])
             intact = self._checked([s for s in layout.segments[name] if s.overlaps(first, last)], query.skip_damaged)
-            _add_view(cursor, name, files_source(intact) if intact else f"empty_{name}", (first, last))
+            _add_view(cursor, name, files_source(s.path for s in intact) if intact else f"empty_{name}", (first, last))
         if VOCABULARY.name in query.tables:
             path = run_dir / VOCABULARY_FILE
-            _add_view(cursor, VOCABULARY.name, f"read_parquet({quoted(path)})" if path.exists() else f"empty_{VOCABULARY.name}")
+            _add_view(cursor, VOCABULARY.name, files_source([path]) if path.exists() else f"empty_{VOCABULARY.name}")
         return _run(cursor, query)
 
     def _from_sealed(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, query: _Query) -> pd.DataFrame:
         path, alias = run_dir / DATABASE, f"sealed_{next(self._aliases)}"
-        try:
-            cursor.execute(f"attach {quoted(path)} as {alias} (read_only)")
-        except duckdb.Error as error:
-            raise open_error(path, error) from error
+        cursor.execute(f"attach {quoted(path)} as {alias} (read_only)")
         try:
             for name in query.tables & {*TABLES, VOCABULARY.name}:
                 _add_view(cursor, name, f"{alias}.main.{name}", query.steps if name in TABLES else (None, None))

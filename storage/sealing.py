@@ -129,9 +129,9 @@ def _build_tables(run_dir: Path, layout: Layout, info: StoreInfo) -> None:
 
 def _sources(run_dir: Path, layout: Layout) -> dict[str, str]:
     """Per table that has any rows, SQL for all of them."""
-    sources = {name: f"(from {files_source(files)} where step <= {layout.last_step})" for name, files in layout.segments.items() if files}
+    sources = {name: f"(from {files_source(s.path for s in files)} where step <= {layout.last_step})" for name, files in layout.segments.items() if files}
     if (run_dir / VOCABULARY_FILE).exists():
-        sources[VOCABULARY.name] = f"read_parquet({quoted(run_dir / VOCABULARY_FILE)})"
+        sources[VOCABULARY.name] = files_source([run_dir / VOCABULARY_FILE])
     return sources
 
 

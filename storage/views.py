@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from storage.layout import DATABASE, VOCABULARY_FILE, Segment, StoreInfo, quoted
+from storage.layout import DATABASE, VOCABULARY_FILE, StoreInfo, quoted
 from storage.publish import disk_full, publish
 from storage.schema import SCHEMA_VERSION, TABLES, VIEWS, VOCABULARY
 
@@ -57,12 +57,12 @@ def live_views(run_dir: Path) -> list[str]:
         )
         for name, table in TABLES.items()
     ]
-    return [*views, f"create view vocabulary as select token_id, piece from read_parquet({quoted(f'{root}/{VOCABULARY_FILE}')})"]
+    return [*views, f"create view vocabulary as select token_id, piece from {files_source([run_dir.resolve() / VOCABULARY_FILE])}"]
 
 
-def files_source(segments: Iterable[Segment]) -> str:
-    """A table function over an exact list of segments."""
-    return f"read_parquet([{', '.join(quoted(glob.escape(str(s.path))) for s in segments)}], hive_partitioning = false)"
+def files_source(paths: Iterable[Path]) -> str:
+    """A table function over exactly these Parquet files, whatever characters their names have."""
+    return f"read_parquet([{', '.join(quoted(glob.escape(str(path))) for path in paths)}], hive_partitioning = false)"
 
 
 def publish_database(run_dir: Path, info: StoreInfo, fill: Step, check: Step = lambda database: None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from storage.schema import GROUPS, ROLLOUTS, STEPS, TABLES
+from storage.schema import STEPS, TABLES
 
 TEXTS = ("12+30=42", "<b>bold</b><script>alert(1)</script>", "naïve — 日本語 🙂", "", "line\nbreak\t|pipe| `code`", "'; drop table steps; --")
 
@@ -19,7 +19,8 @@ def make_step_tables(step: int, groups: int = 2, group_size: int = 4, tokens: in
     rng = np.random.default_rng([seed, step])
     rollouts = [_rollout(rng, step, g, r, group_size, tokens) for g in range(groups) for r in range(group_size)]
     group_rows = [_group(step, g, [r for r in rollouts if r["group_index"] == g]) for g in range(groups)]
-    return {"steps": _table(STEPS.name, [_step(step, group_rows, rollouts)]), "groups": _table(GROUPS.name, group_rows), "rollouts": _table(ROLLOUTS.name, rollouts)}
+    rows = {"steps": [_step(step, group_rows, rollouts)], "groups": group_rows, "rollouts": rollouts}
+    return {name: _table(name, found) for name, found in rows.items()}
 
 
 def _table(name: str, rows: list[dict]) -> pa.Table:
@@ -112,7 +113,11 @@ def _step(step: int, groups: list[dict], rollouts: list[dict]) -> dict:
         "ratio_max": float("nan"),
         "length_mean": tokens / len(rollouts),
         "length_max": max(r["length"] for r in rollouts),
-        "update_rows": [{"update": u, "epoch": u, "minibatch": 0, "loss": 0.1 * u, "terms": [("policy", 0.1 * u)], "tokens": tokens, "lr": 2e-4} for u in range(2)],
+        "update_rows": [_update(u, tokens) for u in range(2)],
         "position_rows": [{"bin": b, "first": b, "last": b, "tokens": len(rollouts), "entropy": 1.0} for b in range(3)],
     }
     return {name: known.get(name) for name in STEPS.arrow.names}
+
+
+def _update(index: int, tokens: int) -> dict:
+    return {"update": index, "epoch": index, "minibatch": 0, "loss": 0.1 * index, "terms": [("policy", 0.1 * index)], "tokens": tokens, "lr": 2e-4}
