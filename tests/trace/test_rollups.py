@@ -112,6 +112,12 @@ def test_nothing_scored_is_not_a_zero_reward() -> None:
     assert row["reward_parts"] == [] and row["rollouts_failed"] == 2
 
 
+def test_a_group_without_any_score_is_neither_all_fail_nor_all_pass() -> None:
+    mixed, unscored = WORKED.groups[0], replace(WORKED.groups[1], rollouts=(D, D))
+    row = steps_row(replace(WORKED, groups=(mixed, unscored)))
+    assert (row["groups_all_fail"], row["groups_all_pass"], row["groups_tied"]) == (0, 0, 0)
+
+
 def test_unknown_correctness_is_neither_correct_nor_wrong() -> None:
     unjudged = replace(A, reward=replace(A.reward, correct=None))
     row = steps_row(with_rollouts(unjudged, B))

@@ -1,0 +1,133 @@
+"""What recording costs: the demo run with every rollout and token recorded beside the same run with recording off.
+
+Two identical trainers alternate step by step in one process, so that a machine that slows down slows both, and both do the
+same work on the same numbers. A step's trace is handed over where a run hands it over, right before the next step of its own
+side, so that writing it in the background slows down that step and not one of the other side. What the step alternation
+leaves out, merging and sealing when the run ends, is timed by itself and added for the run as a whole.
+Run: python -m grpo_core bench recorder
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from grpo_core.config import RunConfig, make_config
+from grpo_core.records import StepTrace
+from grpo_core.trace.recorder import Recorder
+from grpo_core.trainer.state import TrainState, build_state
+from grpo_core.trainer.step import run_step
+
+TARGET_PERCENT = 3.0
+
+
+@dataclass(slots=True)
+class Side:
+    """One trainer and the wall and CPU seconds of its steps; CPU is the whole process's, background thread included."""
+
+    state: TrainState
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    last: StepTrace | None = None
+
+    def step(self, recorder: Recorder | None) -> None:
+        """One timed step; with a recorder, the step before is handed over inside the timed window."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        if recorder and self.last:
+            recorder.record(self.last)
+        self.last = run_step(self.state, len(self.wall_s))
+        self.wall_s.append(time.perf_counter() - wall)
+        self.cpu_s.append(time.process_time() - cpu)
+
+
+def main(*, steps: int = 300, warm_up: int = 3, **settings: object) -> dict[str, float]:
+    """Print the cost of recording over `steps` steps of each side and return the figures. `settings` change the demo config."""
+    config = make_config({"steps": steps, **settings})
+    torch.set_num_threads(max(config.threads, 1))
+    store = Path(os.environ.get("GROUPSCOPE_STORE") or "groupscope-data")
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=store) as folder:
+        figures = measure(config, Path(folder), cache_dir=store / "cache", warm_up=warm_up)
+    report(config, figures)
+    return figures
+
+
+def measure(config: RunConfig, run_dir: Path, *, cache_dir: Path, warm_up: int) -> dict[str, float]:
+    """Alternate the two sides for `config.steps` steps each; the first `warm_up` steps are not counted."""
+    off, on = (Side(build_state(config, cache_dir=cache_dir, progress=lambda *_: None)) for _ in range(2))
+    recorder = Recorder(run_dir, precision=config.precision, queue_steps=config.queue_steps)
+    tokens = 0
+    for step in range(config.steps):
+        for side in (off, on) if step % 2 else (on, off):  # neither side always follows the other
+            side.step(recorder if side is on else None)
+            recorder.flush(60)  # what is left of the writing must not fall into the other side's step
+        tokens += sum(len(r.completion.token_ids) for g in on.last.groups for r in g.rollouts)
+    assert on.last.groups[0].rollouts[0].completion.text == off.last.groups[0].rollouts[0].completion.text, "the two sides diverged"
+    recorder.record(on.last)
+    recorder.flush(60)
+    live_bytes = _size(run_dir)
+    began = time.perf_counter()
+    recorder.close(seal=True)
+    close_s = time.perf_counter() - began
+    assert recorder.missing == 0 and recorder.failure is None, recorder.failure
+    return _figures(np.array(off.wall_s[warm_up:]), np.array(on.wall_s[warm_up:]), off, on, warm_up) | {
+        "close_s": close_s,
+        "tokens": tokens,
+        "bytes_per_token_live": live_bytes / tokens,
+        "bytes_per_token_sealed": _size(run_dir) / tokens,
+    }
+
+
+def _figures(off_s: np.ndarray, on_s: np.ndarray, off: Side, on: Side, warm_up: int) -> dict[str, float]:
+    ratio = on_s / off_s
+    resampled = np.random.default_rng(0).choice(ratio, (2000, len(ratio)))
+    return {
+        "off_ms": 1e3 * float(np.median(off_s)),
+        "on_ms": 1e3 * float(np.median(on_s)),
+        "ratio": float(np.median(ratio)),
+        "ratio_low": float(np.quantile(np.median(resampled, axis=1), 0.025)),
+        "ratio_high": float(np.quantile(np.median(resampled, axis=1), 0.975)),
+        "total_ratio": float(on_s.sum() / off_s.sum()),
+        "off_total_s": float(off_s.sum()),
+        "off_cpu_ms": 1e3 * statistics.median(off.cpu_s[warm_up:]),
+        "on_cpu_ms": 1e3 * statistics.median(on.cpu_s[warm_up:]),
+    }
+
+
+def report(config: RunConfig, figures: dict[str, float]) -> None:
+    """Print a small table and whether the target is met."""
+    f = figures
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyarrow", "duckdb"))
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, load {load}"
+    print(f"{machine}, {config.threads} thread(s), Python {platform.python_version()}, {packages}")
+    print(
+        f"{config.title}: {config.steps} steps of {config.prompts_per_step} x {config.group_size} rollouts, {f['tokens'] / config.steps:.0f} tokens each; "
+        f"precision {config.precision}\n"
+    )
+    print(f"{'per step':>14} {'median ms':>10} {'CPU ms':>8}")
+    print(f"{'recording off':>14} {f['off_ms']:10.1f} {f['off_cpu_ms']:8.1f}")
+    print(f"{'recording on':>14} {f['on_ms']:10.1f} {f['on_cpu_ms']:8.1f}")
+    print(f"\nslower by {_percent(f['ratio'])} per step (median of paired steps; 95 % interval {_percent(f['ratio_low'])} to {_percent(f['ratio_high'])})")
+    print(f"slower by {_percent(f['total_ratio'])} over all steps together, merges while training included")
+    whole = f["total_ratio"] + f["close_s"] / f["off_total_s"]
+    print(f"slower by {_percent(whole)} for the whole run, with {f['close_s']:.2f} s to write the rest, merge and seal it at its end")
+    print(f"on disk {f['bytes_per_token_live']:.1f} bytes per token live, {f['bytes_per_token_sealed']:.1f} sealed, everything included")
+    print(f"target: at most {TARGET_PERCENT:g} % slower per step: {'met' if 100 * (f['ratio'] - 1) <= TARGET_PERCENT else 'MISSED'}")
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
