@@ -44,7 +44,7 @@ class LossBatch:
     penalty_weights: Mapping[str, Tensor]
     ref_BT: Tensor | None = None
 
-    def rows(self, index: Tensor | slice) -> LossBatch:
+    def rows(self, index: Tensor | slice | tuple[slice, slice]) -> LossBatch:
         """The same update restricted to some rows; losses of disjoint row sets add up to the whole."""
         return LossBatch(
             before_BT=self.before_BT[index],
@@ -54,6 +54,10 @@ class LossBatch:
             penalty_weights={name: w_BT[index] for name, w_BT in self.penalty_weights.items()},
             ref_BT=None if self.ref_BT is None else self.ref_BT[index],
         )
+
+    def narrow(self, width: int) -> LossBatch:
+        """The first `width` tokens of every row; nothing is lost when the rest is padding."""
+        return self.rows((slice(None), slice(width)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,83 @@
+"""From scored groups to the tensors of the loss, and back to per-rollout arrays for the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_core.algorithms.credit import credit
+from grpo_core.records import ScoredGroup
+from grpo_core.rollout.batch import Rows, pad, rows_of
+from grpo_core.trainer.state import TrainState
+
+SCORING_ROWS = 256
+"""Rows per forward pass without gradient when no micro-batch is set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainBatch:
+    """The kept groups of a step. `mask_BT` leaves out rollouts whose scoring failed; `group_B` numbers the groups from 0."""
+
+    rows: Rows
+    group_B: Tensor
+    before_BT: Tensor
+    advantages_BT: Tensor
+    mask_BT: Tensor
+    baseline_B: Tensor
+    ref_BT: Tensor | None
+
+    def unpad(self, values_BT: Tensor, dtype: str = "f4") -> list[np.ndarray]:
+        """One array per rollout, as long as its completion."""
+        values, lengths = values_BT.detach().cpu().numpy().astype(dtype), self.rows.mask_BT.sum(1).long().tolist()
+        return [values[b, :n].copy() for b, n in enumerate(lengths)]
+
+
+def train_batch(state: TrainState, kept: Sequence[ScoredGroup]) -> TrainBatch:
+    """Tensors of the kept groups; advantages by the method's credit, log-probs before the update from the trainer itself."""
+    device = state.writer.device
+    rows = rows_of([s.group for s in kept], pad_id=state.writer.pad_id, device=device)
+    rewards_B = torch.from_numpy(np.concatenate([s.totals for s in kept]))
+    group_B = torch.arange(len(kept)).repeat_interleave(torch.tensor([len(s.rewards) for s in kept]))
+    scored_B = ~rewards_B.isnan()
+    advantages_B, baseline_B = credit(rewards_B, group_B, scored_B, state.method.credit)
+    advantages_BT = advantages_B.float().to(device)[:, None] * rows.mask_BT
+    return TrainBatch(
+        rows=rows,
+        group_B=group_B.to(device),
+        before_BT=_before(state, kept, rows),
+        advantages_BT=advantages_BT,
+        mask_BT=rows.mask_BT * scored_B.to(device)[:, None],
+        baseline_B=baseline_B,
+        ref_BT=None if state.reference is None else in_parts(rows, state.config.micro_batch, state.reference),
+    )
+
+
+def _before(state: TrainState, kept: Sequence[ScoredGroup], rows: Rows) -> Tensor:
+    """Log-probs of the policy before the update (B, T).
+
+    In float32 the sampler's own agree with the training forward to rounding (tested), so no pass is spent on them; in half
+    precision they differ by more than an update moves them, so the training forward is asked.
+    """
+    if state.model.dtype == torch.float32:
+        values, _ = pad([c.logp for s in kept for c in s.group.completions], fill=0.0, dtype=np.float32)
+        return torch.from_numpy(values).to(rows.mask_BT.device)
+    return score_quietly(state, rows)
+
+
+@torch.no_grad()
+def score_quietly(state: TrainState, rows: Rows) -> Tensor:
+    """Log-probs (B, T) under the policy as it is now, without gradient."""
+    return in_parts(rows, state.config.micro_batch, lambda part: state.score(part)[0])
+
+
+def in_parts(rows: Rows, size: int, score) -> Tensor:
+    """`score` applied to at most `size` rows at a time (0: SCORING_ROWS), put back together as (B, T)."""
+    out_BT = torch.zeros_like(rows.mask_BT)
+    for part in torch.arange(len(rows), device=rows.mask_BT.device).split(size or SCORING_ROWS):
+        scored = score(rows.select(part))
+        out_BT[part, : scored.shape[1]] = scored
+    return out_BT

@@ -1,0 +1,104 @@
+"""Checkpoints: the model as transformers saves it, and everything else a run needs to go on bit for bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from grpo_core.errors import ModelError
+from grpo_core.trainer.state import TrainState
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: steps done, and seconds of training they took."""
+
+    steps_done: int
+    elapsed_s: float
+
+
+def save(state: TrainState, folder: Path, position: Position) -> Path:
+    """Write step-<steps done>/ under `folder`, whole or not at all, and delete all but the newest `checkpoints_kept`.
+
+    Raises OSError when the disk is full; earlier checkpoints are untouched.
+    """
+    target = folder / f"step-{position.steps_done:08d}"
+    draft = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        state.model.save_pretrained(draft)
+        state.policy.tokenizer.save_pretrained(draft)
+        torch.save(
+            {
+                "optimizer": state.optimizer.state_dict(),
+                "schedule": state.schedule.state_dict(),
+                "sampler": state.sampler.state(),
+                "elapsed_s": position.elapsed_s,
+            },
+            draft / "trainer.pt",
+        )
+        for file in draft.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        if target.exists():
+            shutil.rmtree(target)
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    for old in checkpoints(folder)[: -state.config.checkpoints_kept]:
+        shutil.rmtree(old)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name) and (p / "trainer.pt").exists())
+
+
+def load_newest(state: TrainState, folder: Path) -> Position:
+    """Bring `state` to the newest readable checkpoint; a damaged one is passed over for the one before.
+
+    Raises ModelError when there is none.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            saved = torch.load(path / "trainer.pt", map_location="cpu", weights_only=False)
+            weights = _weights(path)
+        except Exception:  # whatever torch and safetensors raise on a torn file
+            continue
+        _load_weights(state, weights)
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.schedule.load_state_dict(saved["schedule"])
+        state.sampler.restore(saved["sampler"])
+        return Position(int(_NAME.fullmatch(path.name).group(1)), saved["elapsed_s"])
+    raise ModelError(f"no readable checkpoint among {len(found)} in {folder}, so there is nothing to resume from; start a new run with the same config")
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no weights in {path}")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _load_weights(state: TrainState, weights: dict[str, torch.Tensor]) -> None:
+    if hasattr(state.model, "peft_config"):
+        from peft import set_peft_model_state_dict  # only LoRA runs need it
+
+        set_peft_model_state_dict(state.model, weights)
+        return
+    missing, unexpected = state.model.load_state_dict(weights, strict=False)
+    tied = set(getattr(state.model, "_tied_weights_keys", None) or ())
+    if unexpected or set(missing) - tied:
+        raise ModelError(f"the checkpoint does not fit the model: missing {sorted(set(missing) - tied)}, unexpected {sorted(unexpected)}")

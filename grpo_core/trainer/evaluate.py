@@ -1,0 +1,43 @@
+"""Held-out prompts, answered greedily and judged by the same code as in training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grpo_core.records import Completion, EvalTrace, Group, Prompt
+from grpo_core.rollout.batch import rows_of
+from grpo_core.rollout.generate import Sampling, sample_groups
+from grpo_core.tasks.scoring import score
+from grpo_core.trainer.batch import score_quietly
+from grpo_core.trainer.state import TrainState
+
+
+def evaluate(state: TrainState) -> EvalTrace | None:
+    """None where the task has no held-out prompts. Rollouts whose scoring failed count in neither mean."""
+    prompts = state.task.held_out(state.config.eval_prompts)
+    if not prompts:
+        return None
+    sampling = Sampling(max_new_tokens=state.config.max_new_tokens, temperature=0.0, stop=state.config.stop, batch=state.config.generation_batch)
+    groups = sample_groups(state.writer, prompts, group_size=1, sampling=sampling, seed=0)
+    rewards = [reward for scored in score(groups, state.task) for reward in scored.rewards if not reward.failed]
+    return EvalTrace(
+        prompts=len(prompts),
+        correct=float(np.mean([bool(r.correct) for r in rewards])) if rewards else float("nan"),
+        reward=float(np.mean([r.total for r in rewards])) if rewards else float("nan"),
+        gold_logp=_gold_logp(state, prompts),
+    )
+
+
+def _gold_logp(state: TrainState, prompts: list[Prompt]) -> float | None:
+    """Mean log-prob in nats of the task's own worked answers, each ended by the end-of-sequence token; None where it has none."""
+    if any(p.gold is None for p in prompts):
+        return None
+    rows = rows_of([Group(prompt=p, completions=(_gold(state, p),)) for p in prompts], pad_id=state.writer.pad_id, device=state.writer.device)
+    return float(score_quietly(state, rows).sum(1).mean())
+
+
+def _gold(state: TrainState, prompt: Prompt) -> Completion:
+    assert prompt.gold is not None
+    ids = np.array([*state.policy.encode(prompt.gold), *state.writer.eos_ids[:1]], "i4")
+    nothing = np.zeros(len(ids), "f4")
+    return Completion(token_ids=ids, text=prompt.gold, logp_sampling=nothing, logp=nothing, entropy=nothing, finish="stop")

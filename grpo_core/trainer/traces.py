@@ -1,0 +1,61 @@
+"""Tensors of a step back into one record per group and rollout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from grpo_core.records import Completion, GroupTrace, Reward, RolloutTrace
+from grpo_core.trainer.batch import TrainBatch
+from grpo_core.trainer.collect import Judged
+from grpo_core.trainer.rescore import Rescored
+from grpo_core.trainer.update import Updated
+
+
+def group_traces(judged: Sequence[Judged], batch: TrainBatch | None, updated: Updated | None, after: Rescored | None) -> tuple[GroupTrace, ...]:
+    """All groups of the step in sampling order; dropped ones have advantage and weight 0 and were not rescored."""
+    trained = iter(_trained_rollouts(judged, batch, updated, after) if batch and updated and after else ())
+    baselines = iter(batch.baseline_B.tolist() if batch else ())
+    traces = []
+    for j in judged:
+        pairs = list(zip(j.scored.group.completions, j.scored.rewards, strict=True))
+        rollouts = tuple(next(trained) for _ in pairs) if j.kept else tuple(_untrained(c, r) for c, r in pairs)
+        baseline = [next(baselines) for _ in pairs][0] if j.kept else float("nan")
+        traces.append(
+            GroupTrace(
+                prompt=j.scored.group.prompt,
+                rollouts=rollouts,
+                outcome=j.scored.outcome,
+                baseline=baseline,
+                kept=j.kept,
+                reason=j.reason,
+                sampling_round=j.scored.sampling_round,
+            )
+        )
+    return tuple(traces)
+
+
+def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, updated: Updated, after: Rescored):
+    """One RolloutTrace per row of the batch, in order."""
+    pairs = [pair for j in judged if j.kept for pair in zip(j.scored.group.completions, j.scored.rewards, strict=True)]
+    before, advantages = batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
+    weights, sides = batch.unpad(updated.weight_BT), batch.unpad(updated.side_BT, "i1")
+    deltas, measured = batch.unpad(after.delta_BT), after.measured_B.tolist()
+    refs = [None] * len(pairs) if batch.ref_BT is None else batch.unpad(batch.ref_BT)
+    for b, (completion, reward) in enumerate(pairs):
+        yield RolloutTrace(
+            completion=dataclasses.replace(completion, logp=before[b]),
+            reward=reward,
+            advantages=advantages[b],
+            weights=weights[b],
+            clipped=sides[b],
+            logp_delta=deltas[b] if measured[b] else None,
+            logp_ref=refs[b],
+        )
+
+
+def _untrained(completion: Completion, reward: Reward) -> RolloutTrace:
+    zeros = np.zeros(len(completion.token_ids), "f4")
+    return RolloutTrace(completion=completion, reward=reward, advantages=zeros, weights=zeros, clipped=zeros.astype("i1"))

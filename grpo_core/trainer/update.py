@@ -1,0 +1,147 @@
+"""The learning half of a step: optimizer updates on one rollout batch, each leaving an UpdateTrace."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_core.algorithms.loss import LossBatch, loss_batch, policy_loss
+from grpo_core.algorithms.penalties import k3
+from grpo_core.records import UpdateTrace
+from grpo_core.trainer.batch import TrainBatch
+from grpo_core.trainer.collect import stream_seed
+from grpo_core.trainer.state import TrainState
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the micro-batches of one update."""
+
+    loss: float = 0.0
+    terms: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    low: float = 0.0
+    high: float = 0.0
+    kl_before: float = 0.0
+    kl_ref: float = 0.0
+    entropy: float = 0.0
+    ratio_max: float = 1.0
+    scored_tokens: float = 0.0
+
+    def mean(self, total: float) -> float | None:
+        return total / self.scored_tokens if self.scored_tokens else None
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """What the updates of a step leave: one trace each, the clip side of every token in any of them, and its relative weight."""
+
+    traces: tuple[UpdateTrace, ...]
+    side_BT: Tensor
+    weight_BT: Tensor
+
+
+def run_updates(state: TrainState, batch: TrainBatch, step: int) -> Updated:
+    """`epochs` passes over the batch in `minibatches` of whole groups each; the same data order for the same seed and step."""
+    config = state.config
+    shuffle = np.random.default_rng(stream_seed(config.seed, step, 2**20))
+    n_groups = int(batch.group_B.max()) + 1
+    side_BT = torch.zeros_like(batch.mask_BT, dtype=torch.int8)
+    weight_BT = torch.zeros_like(batch.mask_BT)
+    traces: list[UpdateTrace] = []
+    for epoch in range(config.epochs):
+        order = np.arange(n_groups) if config.minibatches == 1 else shuffle.permutation(n_groups)
+        for minibatch, groups in enumerate(part for part in np.array_split(order, config.minibatches) if len(part)):
+            rows = torch.isin(batch.group_B, torch.from_numpy(groups).to(batch.group_B.device)).nonzero().squeeze(1)
+            trace = _update(state, batch, rows, side_BT, weight_BT, where=(len(traces), epoch, minibatch))
+            traces.append(trace)
+    return Updated(tuple(traces), side_BT, weight_BT)
+
+
+def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor, weight_BT: Tensor, *, where: tuple[int, int, int]) -> UpdateTrace:
+    """One optimizer step on some rows. Rows whose gradient is 0 by construction are not computed."""
+    config, objective = state.config, state.objective
+    whole = loss_batch(
+        objective,
+        before_BT=batch.before_BT[rows],
+        advantages_BT=batch.advantages_BT[rows],
+        mask_BT=batch.mask_BT[rows],
+        max_length=config.max_new_tokens,
+        ref_BT=None if batch.ref_BT is None else batch.ref_BT[rows],
+    )
+    tokens = float(whole.mask_BT.sum())
+    weight_BT[rows] = whole.weights_BT * tokens / whole.weights_BT.sum().clamp(min=1e-30)
+    moving = (whole.mask_BT > 0).any(1) if objective.needs_tied_groups else ((whole.advantages_BT * whole.mask_BT) != 0).any(1)
+    live = moving.nonzero().squeeze(1)
+    tally = Tally()
+    _zero_gradients(state)
+    for part in live.split(config.micro_batch or max(len(live), 1)):
+        if len(part):
+            _backward(state, batch, rows[part], whole.rows(part), side_BT, tally)
+    norm = _optimize(state)
+    update, epoch, minibatch = where
+    clipped = update > 0 and tokens > 0  # on the first update the policy is the sampler: nothing can be clipped
+    return UpdateTrace(
+        update=update,
+        epoch=epoch,
+        minibatch=minibatch,
+        loss=tally.loss,
+        terms=dict(tally.terms),
+        grad_norm=norm,
+        clip_low=tally.low / tokens if clipped else None,
+        clip_high=tally.high / tokens if clipped else None,
+        kl_before=tally.mean(tally.kl_before) or 0.0,
+        kl_ref=None if whole.ref_BT is None else tally.mean(tally.kl_ref),
+        ratio_max=tally.ratio_max,
+        entropy=tally.mean(tally.entropy),
+        tokens=int(tokens),
+        lr=state.optimizer.param_groups[0]["lr"],
+    )
+
+
+def _backward(state: TrainState, batch: TrainBatch, rows: Tensor, part: LossBatch, side_BT: Tensor, tally: Tally) -> None:
+    """Forward and backward of one micro-batch; adds to the gradients, the tally and the clip sides."""
+    selected = batch.rows.select(rows)
+    logp_bt, entropy_bt = state.score(selected)
+    width = logp_bt.shape[1]
+    part = part.narrow(width)
+    loss = policy_loss(state.objective, logp_bt, part)
+    loss.total.backward()
+    with torch.no_grad():
+        change_bt = (logp_bt - part.before_BT) * part.mask_BT
+        tally.loss += loss.total.item()
+        for name, term_bt in loss.terms.items():
+            tally.terms[name] += term_bt.sum().item()
+        tally.low += (loss.side_BT < 0).sum().item()
+        tally.high += (loss.side_BT > 0).sum().item()
+        tally.kl_before += k3(change_bt).sum().item()
+        tally.ratio_max = max(tally.ratio_max, change_bt.max().exp().item())
+        tally.entropy += (entropy_bt * part.mask_BT).sum().item()
+        tally.scored_tokens += part.mask_BT.sum().item()
+        if part.ref_BT is not None:
+            tally.kl_ref += k3((part.ref_BT - logp_bt) * part.mask_BT).sum().item()
+        held = side_BT[rows, :width]
+        side_BT[rows, :width] = torch.where(loss.side_BT != 0, loss.side_BT, held)
+
+
+def _zero_gradients(state: TrainState) -> None:
+    """Zeros, never None: an update in which no row has a gradient still moves the weights by Adam's momentum, resumed or not."""
+    for group in state.optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            else:
+                parameter.grad.zero_()
+
+
+def _optimize(state: TrainState) -> float:
+    """Clip and step; returns the gradient norm before clipping. A gradient that is not finite is recorded and not applied."""
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, state.config.grad_clip or float("inf"))
+    if torch.isfinite(norm):
+        state.optimizer.step()
+    state.schedule.step()
+    return float(norm)

@@ -1,0 +1,64 @@
+"""Checkpoints and resuming: 20 steps are 10 steps, a stop, and 10 more, bit for bit on the CPU."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from grpo_core.errors import ModelError
+from grpo_core.trainer.checkpoint import checkpoints
+from tests.trainer.small_runs import Watched, small_config
+
+
+def fingerprint(trace):
+    """Everything of a step that must repeat: ids, log-probs before and after, advantages, rewards, updates."""
+    arrays = [a for g in trace.groups for r in g.rollouts for a in (r.completion.token_ids, r.completion.logp, r.advantages, r.logp_delta) if a is not None]
+    return np.concatenate(arrays).tobytes(), [(u.loss, u.grad_norm, u.lr) for u in trace.updates], [g.prompt.prompt_id for g in trace.groups]
+
+
+@pytest.mark.parametrize("changes", [dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30)])
+def test_stopped_and_resumed_is_the_same_run(tmp_path, model_cache, changes):
+    config = small_config(steps=20, checkpoint_every=7, **changes)
+    whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)
+    assert not whole.run(config).stopped
+    first = halves.run(config, stop_at=10)
+    assert first.stopped and first.steps_done == 10
+    second = halves.run(config, resume=True)
+    assert not second.stopped and second.steps_done == 20 and halves.starts[1].first_step == 10
+    assert [t.step for t in halves.traces] == list(range(20)) and [t.attempt for t in halves.traces] == [0] * 10 + [1] * 10
+    for a, b in zip(whole.traces, halves.traces, strict=True):
+        assert fingerprint(a) == fingerprint(b), f"step {a.step} differs"
+    ends = [load_file(checkpoints(w.folder)[-1] / "model.safetensors") for w in (whole, halves)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_lora_resumes_too(tmp_path, model_cache):
+    config = small_config(steps=4, lora_rank=2)
+    whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)
+    whole.run(config)
+    halves.run(config, stop_at=2)
+    halves.run(config, resume=True)
+    assert [fingerprint(t) for t in whole.traces] == [fingerprint(t) for t in halves.traces]
+
+
+def test_checkpoints_are_flushed_first_pruned_and_readable_by_transformers(tmp_path, model_cache):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = Watched(tmp_path, model_cache)
+    run.run(small_config(steps=5, checkpoint_every=1, checkpoints_kept=2))
+    assert run.flushed == 5
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
+    AutoModelForCausalLM.from_pretrained(checkpoints(tmp_path)[-1])
+    AutoTokenizer.from_pretrained(checkpoints(tmp_path)[-1])
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path, model_cache):
+    run = Watched(tmp_path, model_cache)
+    config = small_config(steps=4, checkpoint_every=2)
+    run.run(config)
+    torn = checkpoints(tmp_path)[-1] / "trainer.pt"
+    torn.write_bytes(torn.read_bytes()[:100])
+    run.run(config, resume=True)
+    assert run.starts[-1].first_step == 2
+    with pytest.raises(ModelError, match="no readable checkpoint among 0"):
+        Watched(tmp_path / "elsewhere", model_cache).run(config, resume=True)
