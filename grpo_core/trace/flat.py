@@ -5,12 +5,26 @@ Shape letters: R rollouts of the step, N their tokens. Tokens stand in the order
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
 from grpo_core.records import Array, RolloutTrace, StepTrace
+
+TRACES = (
+    ("token_ids", "completion.token_ids", "i4"),
+    ("logp", "completion.logp", "f4"),
+    ("logp_sampling", "completion.logp_sampling", "f4"),
+    ("entropy", "completion.entropy", "f4"),
+    ("advantages", "advantages", "f4"),
+    ("weights", "weights", "f4"),
+    ("clipped", "clipped", "i1"),
+    ("logp_delta", "logp_delta", "f4"),
+    ("logp_ref", "logp_ref", "f4"),
+)
+"""Each per-token trace: its field in FlatStep, where a RolloutTrace has it, and the number it is kept as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +81,25 @@ def flatten(trace: StepTrace) -> FlatStep:
     Raises ValueError if a trace of a rollout is not as long as its completion.
     """
     rollouts = tuple(r for group in trace.groups for r in group.rollouts)
-    completions = [r.completion for r in rollouts]
-    length_R = np.array([len(c.token_ids) for c in completions], "i8")
+    length_R = _lengths([r.completion.token_ids for r in rollouts])
     rollout_N = np.repeat(np.arange(len(rollouts)), length_R)
-
-    def lists(name: str, of: Callable[[RolloutTrace], Array | None], dtype: str = "f4") -> Lists:
-        return _lists(name, [of(r) for r in rollouts], length_R, dtype)
-
+    rewards = [r.reward for r in rollouts]
     return FlatStep(
         rollouts=rollouts,
-        group_R=np.repeat(np.arange(len(trace.groups)), np.array([len(g.rollouts) for g in trace.groups], "i8")),
+        group_R=np.repeat(np.arange(len(trace.groups)), _lengths([g.rollouts for g in trace.groups])),
         length_R=length_R,
-        correct_R=np.array([-1 if r.reward.correct is None else r.reward.correct for r in rollouts], "i1"),
-        reward_R=np.array([r.reward.total for r in rollouts], "f8"),
+        correct_R=np.array([-1 if r.correct is None else r.correct for r in rewards], "i1"),
+        reward_R=np.array([r.total for r in rewards], "f8"),
         rollout_N=rollout_N,
         position_N=np.arange(len(rollout_N)) - (np.cumsum(length_R) - length_R)[rollout_N],
-        token_ids=lists("token_ids", lambda r: r.completion.token_ids, "i4"),
-        logp=lists("logp", lambda r: r.completion.logp),
-        logp_sampling=lists("logp_sampling", lambda r: r.completion.logp_sampling),
-        entropy=lists("entropy", lambda r: r.completion.entropy),
-        advantages=lists("advantages", lambda r: r.advantages),
-        weights=lists("weights", lambda r: r.weights),
-        clipped=lists("clipped", lambda r: r.clipped, "i1"),
-        logp_delta=lists("logp_delta", lambda r: r.logp_delta),
-        logp_ref=lists("logp_ref", lambda r: r.logp_ref),
+        **{name: _lists(name, list(map(attrgetter(path), rollouts)), length_R, dtype) for name, path, dtype in TRACES},
     )
 
 
-def _lists(name: str, arrays_R: list[Array | None], length_R: Array, dtype: str) -> Lists:
+def _lists(name: str, arrays_R: Sequence[Array | None], length_R: Array, dtype: str) -> Lists:
     present_R = np.array([a is not None for a in arrays_R], "?")
     arrays = [a for a in arrays_R if a is not None]
-    found = np.array([len(a) for a in arrays], "i8")
+    found = _lengths(arrays)
     wrong = np.flatnonzero(found != length_R[present_R])
     if len(wrong):
         rollout = int(np.flatnonzero(present_R)[wrong[0]])
@@ -106,3 +108,7 @@ def _lists(name: str, arrays_R: list[Array | None], length_R: Array, dtype: str)
         )
     values = np.concatenate(arrays) if arrays else np.empty(0)
     return Lists(values.astype(dtype, copy=False), present_R)
+
+
+def _lengths(things: Sequence[Sized]) -> Array:
+    return np.fromiter(map(len, things), "i8", len(things))

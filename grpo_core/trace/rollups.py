@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from grpo_core.records import Array, EvalTrace, GroupTrace, StepTrace, UpdateTrace
+from grpo_core.records import Array, EvalTrace, StepTrace, UpdateTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
 from storage.schema import POSITION_BINS, UPDATE
 
@@ -126,9 +126,9 @@ def _counts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
     return {
         "groups": len(trace.groups),
         "groups_kept": sum(g.kept for g in trace.groups),
-        "groups_all_fail": sum(_all(g, correct=False) for g in trace.groups) if judged else None,
-        "groups_all_pass": sum(_all(g, correct=True) for g in trace.groups) if judged else None,
-        "groups_tied": sum(_tied(g) for g in trace.groups),
+        "groups_all_fail": _groups_all(flat, 0) if judged else None,
+        "groups_all_pass": _groups_all(flat, 1) if judged else None,
+        "groups_tied": _groups_tied(flat),
         "rollouts": len(flat.rollouts),
         "rollouts_failed": int(np.isnan(flat.reward_R).sum()),
         "tokens": tokens,
@@ -137,15 +137,19 @@ def _counts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
     }
 
 
-def _all(group: GroupTrace, *, correct: bool) -> bool:
-    """Whether at least one rollout was scored and every scored one is correct (or wrong)."""
-    verdicts = [r.reward.correct for r in group.rollouts if not r.reward.failed]
-    return bool(verdicts) and all(v is not None and v == correct for v in verdicts)
+def _groups_all(flat: FlatStep, verdict: int) -> int:
+    """Groups with at least one scored rollout in which every scored rollout has this verdict."""
+    group_S, correct_S = flat.group_R[~np.isnan(flat.reward_R)], flat.correct_R[~np.isnan(flat.reward_R)]
+    return len(np.setdiff1d(group_S, group_S[correct_S != verdict]))
 
 
-def _tied(group: GroupTrace) -> bool:
-    totals = [r.reward.total for r in group.rollouts if not r.reward.failed]
-    return len(totals) >= 2 and len(set(totals)) == 1
+def _groups_tied(flat: FlatStep) -> int:
+    """Groups of at least two scored rollouts whose rewards are all equal."""
+    scored_R = ~np.isnan(flat.reward_R)
+    groups, first_S, group_S, size = np.unique(flat.group_R[scored_R], return_index=True, return_inverse=True, return_counts=True)
+    reward_S = flat.reward_R[scored_R]
+    other = np.bincount(group_S[reward_S != reward_S[first_S][group_S]], minlength=len(groups))
+    return int(np.sum((size >= 2) & (other == 0)))
 
 
 def _rewards(flat: FlatStep) -> dict[str, object]:

@@ -180,12 +180,13 @@ def test_130_steps_are_merged_and_each_is_there_once(store: Store, run_dir: Path
     recorder = Recorder(run_dir, queue_steps=200)
     for step in range(130):
         recorder.record(step_trace(step, groups=1, size=2))
+    assert recorder.flush(60)
+    for table in ("steps", "groups", "rollouts"):
+        assert sorted(f.name[:18] for f in (run_dir / table).glob("c*.parquet")) == ["c00000000-00000063", "c00000064-00000127"], table
     recorder.close(seal=False)
     assert recorder.failure is None
     assert missing_before(store) == dict.fromkeys(range(130), 0)
     assert len(store.frame(RUN, "select step, group_index, rollout_index from rollouts").drop_duplicates()) == 130 * 2
-    for table in ("steps", "groups", "rollouts"):
-        assert sorted(f.name[:18] for f in (run_dir / table).glob("c*.parquet")) == ["c00000000-00000063", "c00000064-00000127"], table
 
 
 def test_resume_sets_later_steps_aside_and_records_them_again(store: Store, run_dir: Path) -> None:
