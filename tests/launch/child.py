@@ -16,6 +16,7 @@ def main(kind: str, store_root: str, run_id: str) -> None:
     folder = RunFolder.open(Path(store_root), run_id)
     if kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if kind in ("stubborn", "messy"):
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         (folder.path / "helper.pid").write_text(str(helper.pid))
     heartbeat = Heartbeat(folder)
@@ -23,7 +24,7 @@ def main(kind: str, store_root: str, run_id: str) -> None:
     for done in range(1, 10_000):
         time.sleep(0.02)
         heartbeat.step(done, 0.02)
-        if kind == "polite" and folder.stop_file.exists():
+        if kind in ("polite", "messy") and folder.stop_file.exists():
             heartbeat.finish("stopped", 0, f"Stopped after step {done}; checkpoint written.")
             return
         if kind == "failing" and done == 3:

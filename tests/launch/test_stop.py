@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from grpo_core.launch.folder import RunFolder
-from grpo_core.launch.process import Machine, ProcessId, identify, this_machine
+from grpo_core.launch.process import Machine, ProcessId, identify, this_machine, wait_until_gone
 from grpo_core.launch.status import Started, read_word, run_status, write_started, write_word
 from grpo_core.launch.stop import stop_run
 from tests.launch.conftest import Begin, wait_for
@@ -43,11 +43,14 @@ def test_a_stubborn_run_is_killed_with_its_whole_group(begin: Begin, monkeypatch
     result = stop(folder, grace_s=0.3)
     assert result.outcome == "killed" and child.wait() == -signal.SIGKILL
     assert run_status(folder.store_root, folder.run_id).state == "stopped"
-    assert helper is not None
-    deadline = time.monotonic() + 10
-    while identify(helper.pid) == helper:
-        assert time.monotonic() < deadline, "the run's own child survived it"
-        time.sleep(0.02)
+    assert helper is not None and wait_until_gone(helper, 10)
+
+
+def test_what_a_polite_run_leaves_behind_in_its_group_is_cleared_away(begin: Begin) -> None:
+    folder, _ = begin("messy")
+    helper = identify(int((folder.path / "helper.pid").read_text()))
+    assert stop(folder, grace_s=30).outcome == "stopped"
+    assert helper is not None and wait_until_gone(helper, 10)
 
 
 def test_a_hung_loop_says_how_long_it_has_been_silent_and_can_be_stopped(begin: Begin) -> None:
