@@ -1,45 +1,65 @@
-"""A policy: the model that writes, its tokenizer, and the few facts about them that everything else asks for."""
+"""The policy: a causal language model and its tokenizer, from Hugging Face, a local path, or made here (`tiny`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from jinja2 import TemplateError
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import ModelError
 from grpo_core.rollout.tiny import Progress, load_tiny
 from grpo_core.tasks.base import Message, TaskSpec
 
+LOADING = "loading the model"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_NO_LIMIT = 10**9  # tokenizers without a limit name one above this
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """A causal language model and its tokenizer; an `Encoder` for tasks."""
+    """What samples and trains. The model is in eval mode (dropout off) with its trainable weights requiring gradients."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
-    @cached_property
+    @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Every id that ends a text: the tokenizer's, and those of the model's generation config."""
-        configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        listed = configured if isinstance(configured, list) else [configured]
-        return tuple(sorted({i for i in (self.tokenizer.eos_token_id, *listed) if i is not None}))
+        """Ids that end a completion, the tokenizer's own first; chat models have several."""
+        ends = self.model.generation_config.eos_token_id
+        others = ends if isinstance(ends, list) else [ends]
+        return tuple(dict.fromkeys(i for i in (self.tokenizer.eos_token_id, *others) if i is not None))
 
-    @cached_property
+    @property
     def pad_id(self) -> int:
-        """The id that fills rectangles; a tokenizer without one lends its end-of-sequence id."""
-        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_ids[0]
+        """Fills rows that have ended; the end-of-sequence id where the tokenizer has no padding of its own."""
+        return self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Ids that may not be sampled: padding, unless it also ends a completion.
+
+        A fresh model does sample it, and transformers gives that embedding row no gradient while a plain embedding does.
+        """
+        return () if self.pad_id in self.eos_ids else (self.pad_id,)
 
     @property
     def context_limit(self) -> int | None:
-        """Tokens of prompt and completion together, or None where the model names no limit."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        """Longest prompt and completion together, in tokens; None where neither model nor tokenizer names a limit."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = positions or self.tokenizer.model_max_length
+        return limit if limit < _NO_LIMIT else None
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the embedding: every id the model can write, those the tokenizer does not know included."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
     @property
     def has_chat_template(self) -> bool:
@@ -50,55 +70,121 @@ class Policy:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def encode_prompt(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)
+        """Token ids of a plain prompt, with the start token if the tokenizer puts one and never an end token."""
+        ids, eos = self.tokenizer.encode(text), self.tokenizer.eos_token_id
+        return ids[:-1] if ids and ids[-1] == eos and self.encode(text)[-1:] != [eos] else ids
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        text = self.tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True, tokenize=False)
-        return text, self.encode(text)  # the template has put the special tokens in already
+        """The messages in the chat template up to where the assistant begins to write: text and ids.
+
+        Raises ModelError when the template refuses them.
+        """
+        try:
+            text = self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
+        except (TemplateError, ValueError) as error:
+            raise ModelError(f"the model's chat template refuses the messages {[m['role'] for m in messages]}: {_sentence(error)}") from None
+        return text, self.encode(text)  # the template has put the start token already
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids, special tokens left out."""
-        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        """Text of token ids, special tokens left out."""
+        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def pieces(self) -> list[str]:
-        """The text of every token id up to the model's vocabulary size; ids the tokenizer does not know are empty."""
-        known, size = len(self.tokenizer), self.model.get_input_embeddings().num_embeddings
-        return self.tokenizer.batch_decode([[i] for i in range(min(known, size))]) + [""] * max(0, size - known)
+        """The text of every token id of the model: special tokens by name, <id> for ids the tokenizer does not know.
+
+        Tokens are decoded behind another one, because some tokenizers drop the space in front of the first.
+        """
+        known = len(self.tokenizer)
+        anchor = self.encode("a")[-1:]
+        before = self._raw(anchor)
+        named = dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True))
+        return [
+            named[i] if i in named else f"<{i}>" if i >= known else self._raw([*anchor, i]).removeprefix(before) for i in range(self.vocabulary_size)
+        ]
+
+    def _raw(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def load_policy(config: RunConfig, task: TaskSpec, *, device: torch.device, cache_dir: Path, progress: Progress) -> Policy:
-    """The config's model on `device`, ready to train: `tiny` (warmed up, cached) or any causal LM by id or path, LoRA on request.
+def load_policy(config: RunConfig, task: TaskSpec, *, device: torch.device | str, cache_dir: Path, progress: Progress) -> Policy:
+    """The model of a config on its device, with LoRA adapters if asked for; leaves torch's global random state as it was.
 
-    Raises ModelError in one sentence when it cannot be found or loaded.
+    Raises ModelError, one sentence, when the model cannot be found, read or used.
     """
+    progress(LOADING, 0, 1)
+    dtype = _dtype(config, torch.device(device))
     if config.model == "tiny":
         model, tokenizer = load_tiny(task, config.warmup_steps, cache_dir, progress)
+        model = model.to(dtype)
     else:
-        model, tokenizer = _load_pretrained(config.model, _dtype(config, device))
-    if config.lora_rank:
-        model = _with_lora(model, config)
-    return Policy(model.to(device, dtype=_dtype(config, device)).eval(), tokenizer)
+        model, tokenizer = _load_pretrained(config.model, dtype)
+    model = _adapted(model, config) if config.lora_rank else model
+    policy = Policy(model.to(device).eval(), tokenizer)
+    _check_usable(policy, config.model)
+    progress(LOADING, 1, 1)
+    return policy
 
 
 def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
-    if config.dtype == "auto":
+    if config.dtype == "auto":  # tiny gains nothing from half precision, and its updates would round away
         return torch.bfloat16 if device.type == "cuda" and config.model != "tiny" else torch.float32
-    return getattr(torch, config.dtype)
+    return _DTYPES[config.dtype]
 
 
 def _load_pretrained(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    transformers_logging.disable_progress_bar()
+    """The configuration is asked for first: without a network every request takes a while to give up."""
+    source = _local(name) or name
+    with _model_errors(f"model {name!r}"):
+        AutoConfig.from_pretrained(source)
+    with _model_errors(f"the tokenizer of model {name!r} (are its tokenizer files there?)"):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    with _model_errors(f"the weights of model {name!r}"):
+        model, loading = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True)
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(f"the weights of model {name!r} lack {missing[0]} ({len(missing)} missing in all), which would start at random; save the whole model")
+    return model, tokenizer
+
+
+def _local(name: str) -> Path | None:
+    """The folder a name stands for, or None for a name to look up on the hub. Raises ModelError for a path that is no model."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"the folder {name} has no config.json, so it is not a saved model; give the folder that save_pretrained wrote")
+        return path
+    if path.exists() or name.startswith((".", "/", "~")):
+        raise ModelError(f"{name} is not a folder with a saved model; give tiny, a Hugging Face id, or the folder that save_pretrained wrote")
+    return None
+
+
+@contextmanager
+def _model_errors(what: str) -> Iterator[None]:
+    """Whatever the loaders raise (missing, gated or damaged files, unknown architectures, missing packages) as one sentence."""
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype), AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # transformers, hub and file errors alike: the user can only change the name or the network
-        reason = " ".join(str(error).split()).split(". ")[0][:300]
-        raise ModelError(f"cannot load model {name!r} ({type(error).__name__}: {reason}); give tiny, a Hugging Face id, or a folder with config.json and weights") from error
+        yield
+    except Exception as error:  # loaders raise OSError, ValueError, KeyError, ImportError, RuntimeError and safetensors' own
+        raise ModelError(f"cannot load {what}: {_sentence(error)}; use tiny, another Hugging Face id, or a local path") from None
 
 
-def _with_lora(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
-    """LoRA adapters on every linear layer (peft), started from the run's seed without touching global random state."""
-    from peft import LoraConfig, get_peft_model
-
+def _adapted(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
+    """The model behind LoRA adapters on every linear layer but the head; their start values depend on the run's seed alone."""
+    adapter = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return get_peft_model(model, LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+        return get_peft_model(model, adapter)
+
+
+def _check_usable(policy: Policy, name: str) -> None:
+    if not policy.eos_ids:
+        raise ModelError(f"model {name!r} has no end-of-sequence token, so its completions would never end; give its tokenizer an eos_token")
+    if len(policy.tokenizer) > policy.vocabulary_size:
+        raise ModelError(
+            f"model {name!r} has embeddings for {policy.vocabulary_size} tokens but its tokenizer knows {len(policy.tokenizer)}; "
+            "resize the model's embeddings, or take the tokenizer it was saved with"
+        )
+
+
+def _sentence(error: BaseException) -> str:
+    """An error's first line without its full stop, or its kind where it says nothing."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return line.rstrip(".: ") or type(error).__name__

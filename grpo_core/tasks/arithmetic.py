@@ -1,0 +1,100 @@
+"""The built-in task: `36+31=` is to be answered with a worked column sum, `6+1=7,3+3+0=6:67`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from grpo_core.records import Completion, Prompt, Reward
+from grpo_core.tasks.base import Encoder, check_fits
+from grpo_core.tasks.scoring import Part, Rubric
+
+LARGEST = 99
+HELD_OUT = 512
+_SPLIT_SEED = 20_251  # of the held-out split, which is the same for every run
+
+
+def _split() -> tuple[np.ndarray, np.ndarray]:
+    """(training pairs, held-out pairs), each (n, 2) operands; no pair is in both."""
+    shuffled = np.random.default_rng(_SPLIT_SEED).permutation((LARGEST + 1) ** 2)
+    pairs = np.stack(np.divmod(shuffled, LARGEST + 1), axis=1)
+    return pairs[HELD_OUT:], pairs[:HELD_OUT]
+
+
+TRAINING_PAIRS, HELD_OUT_PAIRS = _split()
+
+
+def worked_answer(a: int, b: int) -> str:
+    """The column sum of two numbers below 100: units, tens with the carry, then the sum.
+
+    >>> worked_answer(57, 68)
+    '7+8=15,5+6+1=12:125'
+    """
+    units = a % 10 + b % 10
+    carry = units // 10
+    tens = a // 10 + b // 10 + carry
+    return f"{a % 10}+{b % 10}={units},{a // 10}+{b // 10}+{carry}={tens}:{a + b}"
+
+
+def exact_sum(prompt: Prompt, completion: Completion) -> float:
+    """1 if the completion ended by itself and the text after its first colon is exactly the sum, else 0."""
+    return float(completion.finish == "stop" and completion.text.partition(":")[2] == prompt.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class ArithmeticSpec:
+    """a+b for 0 ≤ a, b ≤ 99; 512 of the 10 000 pairs are held out, the same ones whatever the run's seed."""
+
+    rubric: Rubric
+    max_new_tokens: int
+    name: str = "arithmetic"
+    fingerprint: str = f"arithmetic-{LARGEST}-{HELD_OUT}-{_SPLIT_SEED}"
+
+    def alphabet(self) -> str:
+        return "+,0123456789:="
+
+    def warmup_example(self, rng: np.random.Generator) -> tuple[str, str]:
+        a, b = TRAINING_PAIRS[rng.integers(len(TRAINING_PAIRS))].tolist()
+        return f"{a}+{b}=", worked_answer(a, b)
+
+    def bind(self, encoder: Encoder) -> Arithmetic:
+        longest = f"{LARGEST}+{LARGEST}="
+        check_fits(len(encoder.encode_prompt(longest)), self.max_new_tokens, encoder.context_limit, f"the prompt {longest}")
+        return Arithmetic(self.rubric, encoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """The arithmetic task in an encoder's tokens. Prompts of one draw are distinct as long as there are enough pairs."""
+
+    rubric: Rubric
+    encoder: Encoder
+    name: str = "arithmetic"
+
+    def draw(self, rng: np.random.Generator, n: int) -> list[Prompt]:
+        chosen = rng.choice(len(TRAINING_PAIRS), n, replace=n > len(TRAINING_PAIRS))
+        return [self._prompt(a, b) for a, b in TRAINING_PAIRS[chosen].tolist()]
+
+    def held_out(self, n: int) -> list[Prompt]:
+        return [self._prompt(a, b) for a, b in HELD_OUT_PAIRS[:n].tolist()]
+
+    def judge(self, prompt: Prompt, completion: Completion) -> Reward:
+        return self.rubric.judge(prompt, completion)
+
+    def state(self) -> dict[str, object]:
+        return {}  # every draw is fresh: the generator's state says it all
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        return None
+
+    def _prompt(self, a: int, b: int) -> Prompt:
+        text = f"{a}+{b}="
+        ids = tuple(self.encoder.encode_prompt(text))
+        return Prompt(prompt_id=f"{a}+{b}", text=text, token_ids=ids, answer=str(a + b), gold=worked_answer(a, b), row={"a": a, "b": b})
+
+
+def arithmetic_rubric(correct_at: float, max_new_tokens: int, overlong_buffer: int) -> Rubric:
+    """One part, `exact`, and the overlong penalty if it is on."""
+    return Rubric((Part("exact", exact_sum),), correct_at, max_new_tokens, overlong_buffer)

@@ -1,0 +1,83 @@
+"""Which prompts come next, and which of their groups teach: the prompt sampler and the data rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from grpo_core.records import Prompt, ScoredGroup
+from grpo_core.tasks.base import Task
+
+_STREAM = 1  # keeps the prompts' random stream apart from others made from the same run seed
+
+
+class PromptSampler:
+    """Draws a task's training prompts. Same task and seed, same prompts; `state` and `restore` continue bit for bit."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.task = task
+        self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM,))))
+
+    def next_prompts(self, n: int) -> list[Prompt]:
+        """The next `n` prompts."""
+        return self.task.draw(self._rng, n)
+
+    def state(self) -> dict[str, object]:
+        """Everything the next draw depends on, JSON-able (the generator's integers have up to 128 bits)."""
+        return {"rng": self._rng.bit_generator.state, "task": self.task.state()}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Continue where `state` was taken; TaskError if the task's data is not the same."""
+        self.task.restore(state["task"])
+        self._rng.bit_generator.state = state["rng"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataRule:
+    """Which scored groups enter the loss. `reject` gives the reason to drop a group, or an empty string to keep it.
+
+    `refill`: the loop samples further prompts until the step has as many kept groups as it wants.
+    """
+
+    name: str
+    refill: bool
+    reject: Callable[[ScoredGroup], str]
+
+
+def keep(rule: DataRule, scored: ScoredGroup) -> tuple[bool, str]:
+    """(whether the group enters the loss, the reason if it does not). A group with fewer than two scored rollouts never does."""
+    rollouts = len(scored.rewards)
+    if (count := _scored(scored)) < 2:
+        return False, f"only {count} of {rollouts} rollouts could be scored, so there is nothing to compare"
+    reason = rule.reject(scored)
+    return not reason, reason
+
+
+def _scored(scored: ScoredGroup) -> int:
+    return sum(not reward.failed for reward in scored.rewards)
+
+
+def _no_objection(scored: ScoredGroup) -> str:
+    return ""
+
+
+def _without_signal(scored: ScoredGroup) -> str:
+    """DAPO's dynamic sampling (arXiv:2503.14476, Eq. 11) on total rewards, as verl's `filter_groups`: equal rewards carry no signal."""
+    totals = {total for total in scored.totals.tolist() if not math.isnan(total)}
+    if len(totals) > 1:
+        return ""
+    correct = sum(bool(reward.correct) for reward in scored.rewards)
+    return f"all rewards are {totals.pop():g} ({correct} of {_scored(scored)} correct), so no rollout is better than another"
+
+
+DATA_RULES: dict[str, DataRule] = {
+    rule.name: rule
+    for rule in (
+        DataRule("uniform", refill=False, reject=_no_objection),
+        DataRule("dynamic", refill=True, reject=_without_signal),
+    )
+}
+"""The data rules by the name methods use (`Method.sampler`)."""
