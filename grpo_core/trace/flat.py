@@ -1,6 +1,6 @@
 """A step's rollouts laid side by side: one array per trace instead of one per rollout and trace; numpy only.
 
-Shape letters: R rollouts of the step, N their tokens. Tokens stand in the order of groups, rollouts, positions.
+Shape letters: R rollouts of the step, S those with a score, N tokens, D tokens scored again. Tokens stand in the order of groups, rollouts, positions.
 """
 
 from __future__ import annotations
