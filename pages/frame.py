@@ -3,12 +3,12 @@
 import streamlit as st
 
 from pages.components import data
-from pages.components.assets import ICON, LOGO
+from pages.components.assets import ICON, LOGO, STYLE
 from pages.components.frames import part, plainly
 from pages.components.nav import GROUP, LAUNCH, RUN, RUNS
-from pages.components.text import counted
 
-st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state="expanded")
+st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state=232)
+st.html(STYLE)
 st.logo(str(LOGO), size="large")
 page = st.navigation(
     {

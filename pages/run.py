@@ -14,14 +14,14 @@ run = pick.run()
 PARTS = ["run.charts", "run.groups"]
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
-        st.markdown(f"### {escape(run.name)}", width="content")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content", key="title"):
+        st.subheader(escape(run.name), anchor=False, width="content")
         states.badge(run.status)
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
         if run.status.alive:
             st.segmented_control("Refresh", ["Live", "Paused"], default="Live", required=True, key="run.live", label_visibility="collapsed")
             st.button("Stop", icon=":material/stop_circle:", key="run.stop", on_click=actions.ask_to_stop, args=(run.run_id,), help="Asks for confirmation")
-        else:
+        elif run.status.state != "finished":
             st.button("Resume", icon=":material/resume:", key="run.resume", on_click=actions.resume, args=(run.run_id,), help="Go on from the newest checkpoint")
         st.button("Edit", icon=":material/edit:", key="run.edit", on_click=actions.ask_to_edit, args=(run.run_id,), help="Name, tags and note")
         if st.button("Clone", icon=":material/content_copy:", key="run.clone", help="Fill the launch form with this run's settings"):
@@ -37,7 +37,8 @@ def overview() -> None:
     if now.status.state != run.status.state:
         st.rerun()
     steps = data.steps(now)
-    st.markdown(escape(run_sentences(now.status, steps)))
+    first, *others = run_sentences(now.status, steps)
+    st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
     st.caption(f"{facts(now)} · updated {ago(now.status.updated_at)}")
     tiles(now.status, steps)
 

@@ -11,6 +11,7 @@ PLOTLY_FILE = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 PLOTLY_PATH = f"/assets/plotly-{plotly.__version__}.min.js"
 ICON = HERE / "icon.png"
 LOGO = HERE / "logo.svg"
+STYLE = HERE / "page.css"
 
 
 def script(name: str) -> str:

@@ -186,6 +186,16 @@ def _groups(path: Path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
     return group_queries.groups_of_step(_store(path), run_id, step)
 
 
+def verdicts(run: Run, step: int) -> pd.DataFrame:
+    """Every rollout of a recorded step without its text: group_index, rollout_index, reward, correct."""
+    return _verdicts(root(), run.run_id, run.status.attempt, step)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _verdicts(path: Path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
+    return group_queries.verdicts_of_step(_store(path), run_id, step)
+
+
 def rollouts(run: Run, step: int, group_index: int) -> pd.DataFrame:
     """The rollouts of a group with their traces; columns of storage.schema.ROLLOUTS."""
     return _rollouts(root(), run.run_id, run.status.attempt, step, group_index)

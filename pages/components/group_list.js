@@ -8,6 +8,7 @@ function dots(group) {
     return bar;
   }
   const box = el("span", "dots", null, { role: "img", "aria-label": `${group.correct} of ${group.rollouts.length} correct` });
+  box.style.minWidth = `${14 * Math.min(group.rollouts.length, 12)}px`;
   for (const { kind, reward } of group.rollouts) box.append(el("span", `dot ${kind}`, null, { title: `${kind}, reward ${reward}` }));
   return box;
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -25,19 +24,20 @@ _HTML = """
 _mount = st.components.v2.component("group_list", html=_HTML, css=script("base.css") + script("group_list.css"), js=script("dom.js") + script("group_list.js"))
 
 
-def group_list(groups: pd.DataFrame, *, key: str, label: str, href: Callable[[int], str]) -> int | None:
-    """Draw rows of storage.schema.GROUPS (the first `SHOWN`); returns the index of the group that was just clicked."""
-    rows = [_row(group, href) for group in groups.head(SHOWN).itertuples()]
+def group_list(groups: pd.DataFrame, verdicts: pd.DataFrame, *, key: str, label: str, href: Callable[[int], str]) -> int | None:
+    """Draw rows of storage.schema.GROUPS (the first `SHOWN`), with the verdicts of their rollouts; returns the group just clicked."""
+    dots = {index: _dots(rollouts) for index, rollouts in verdicts.groupby("group_index")}
+    rows = [_row(group, dots.get(group.group_index, []), href) for group in groups.head(SHOWN).itertuples()]
     clicked = _mount(key=key, data={"groups": rows, "label": label}, on_group_change=lambda: None).group
     return None if clicked is None else int(clicked)
 
 
-def _row(group, href: Callable[[int], str]) -> dict:
+def _row(group, dots: list[dict], href: Callable[[int], str]) -> dict:
     return {
         "index": int(group.group_index),
         "prompt": group.prompt,
         "href": href(int(group.group_index)),
-        "rollouts": _dots(np.asarray(group.rewards, "f8"), int(group.correct)),
+        "rollouts": dots,
         "correct": int(group.correct),
         "outcome": OUTCOMES.get(group.outcome, {"text": group.outcome, "tone": "gray", "icon": ""}),
         "mean": fixed(group.reward_mean),
@@ -46,8 +46,7 @@ def _row(group, href: Callable[[int], str]) -> dict:
     }
 
 
-def _dots(rewards: np.ndarray, correct: int) -> list[dict]:
-    """One dot per rollout. The table counts correct rollouts without naming them: the `correct` highest rewards."""
-    best = set(np.argsort(-np.nan_to_num(rewards, nan=-np.inf), kind="stable")[:correct].tolist())
-    kinds = ["failed" if np.isnan(reward) else "correct" if at in best else "wrong" for at, reward in enumerate(rewards)]
-    return [{"kind": kind, "reward": fixed(reward)} for kind, reward in zip(kinds, rewards, strict=True)]
+def _dots(rollouts: pd.DataFrame) -> list[dict]:
+    """One dot per rollout: correct, wrong, or failed where scoring gave no number."""
+    kinds = ["failed" if correct is None else "correct" if correct else "wrong" for correct in rollouts["correct"]]
+    return [{"kind": kind, "reward": fixed(reward)} for kind, reward in zip(kinds, rollouts["reward"], strict=True)]

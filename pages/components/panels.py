@@ -49,7 +49,7 @@ def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step) -> None:
     """All cards, two beside each other where there is room. A click on a point calls `on_step` with the plot's key."""
     with st.grid(2, min_column_width=430, gap="small"):
         for card in CARDS.values():
-            with st.container(border=True, gap="xsmall"):
+            with st.container(border=True, gap="xsmall", height="stretch"):
                 _card(card, run, steps, options, on_step)
 
 

@@ -43,7 +43,7 @@ def details(run: Run) -> None:
     if run.note or run.tags:
         with st.container(border=True):
             if run.tags:
-                st.markdown(" ".join(f":gray-badge[{escape(tag)}]" for tag in run.tags))
+                st.text(f"Tags: {', '.join(run.tags)}")
             if run.note:
                 st.text(run.note)
     settings = st.expander("Command and settings", icon=":material/terminal:", on_change="rerun", key="run.settings")

@@ -33,9 +33,9 @@ def step_picker(steps: pd.DataFrame, step: int, *, redraw: list[str]) -> None:
     before, after = neighbours(step, recorded)
     st.session_state["groups.step"] = step
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width="content"):
-        st.button("Previous step", icon=":material/chevron_left:", key="groups.before", disabled=before is None, on_click=_go, args=(before, redraw), help="Previous recorded step", wrap=False)
-        st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, args=(redraw,), width=120, label_visibility="collapsed")
-        st.button("Next step", icon=":material/chevron_right:", icon_position="right", key="groups.after", disabled=after is None, on_click=_go, args=(after, redraw), help="Next recorded step", wrap=False)
+        st.button("Step", icon=":material/chevron_left:", key="groups.before", disabled=before is None, on_click=_go, args=(before, redraw), help="Previous recorded step")
+        st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, args=(redraw,), width=104, label_visibility="collapsed")
+        st.button("Step", icon=":material/chevron_right:", icon_position="right", key="groups.after", disabled=after is None, on_click=_go, args=(after, redraw), help="Next recorded step")
         following = url.whole("step") is None
         st.button("Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None, redraw), help="Follow the newest step")
 
@@ -44,7 +44,7 @@ def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:
     """The groups of the step, filtered by outcome; returns the group that was clicked."""
     groups = data.groups(run, step) if step in steps["step"].to_numpy() else pd.DataFrame()
     if groups.empty:
-        empty.nothing(f"Step {step} is not recorded", _why_not(step, steps))
+        empty.nothing(f"Step {step} is not recorded", why_not(step, steps))
         return None
     st.markdown(escape(step_sentence(step, groups)))
     present = [outcome for outcome in OUTCOMES if (groups["outcome"] == outcome).any()]
@@ -57,14 +57,15 @@ def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:
     shown = groups[groups["outcome"].isin(wanted)] if wanted else groups
     if len(shown) > SHOWN:
         st.caption(f"The first {SHOWN} of {len(shown)} groups.")
-    return group_list(shown, key="groups.rows", label=f"Groups of step {step}", href=partial(_href, run.run_id, step))
+    return group_list(shown, data.verdicts(run, step), key="groups.rows", label=f"Groups of step {step}", href=partial(_href, run.run_id, step))
 
 
 def _href(run_id: str, step: int, group: int) -> str:
     return url.link("group", run=run_id, step=step, group=group)
 
 
-def _why_not(step: int, steps: pd.DataFrame) -> str:
+def why_not(step: int, steps: pd.DataFrame) -> str:
+    """Why a step has no groups, and which ones near it do."""
     before, after = neighbours(step, steps["step"].to_numpy())
     if after is None:
         return f"The newest recorded step is {before}."
@@ -74,7 +75,8 @@ def _why_not(step: int, steps: pd.DataFrame) -> str:
 
 def _go(step: int | None, redraw: list[str]) -> None:
     url.put(step=step)
-    st.rerun(redraw)
+    if redraw:
+        st.rerun(redraw)
 
 
 def _typed(redraw: list[str]) -> None:

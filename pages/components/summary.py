@@ -14,9 +14,9 @@ STEADY = 0.01
 """A change of mean reward below this is called steady."""
 
 
-def run_sentences(status: RunStatus, steps: pd.DataFrame) -> str:
+def run_sentences(status: RunStatus, steps: pd.DataFrame) -> list[str]:
     """Where the run stands, how its reward has moved, and what became of the likelihood of correct rollouts."""
-    return " ".join(filter(None, [_where(status), _reward(steps), _likelihood(steps), _held_out(steps)]))
+    return [_where(status), *filter(None, [_reward(steps), _likelihood(steps), _held_out(steps)])]
 
 
 def step_sentence(step: int, groups: pd.DataFrame) -> str:

@@ -15,6 +15,7 @@ from pages.components.text import MINUS, about, duration, fixed, number, percent
 from storage.schema import STEPS
 
 SPARK = 48
+BARS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def _step_tile(status: RunStatus, steps: pd.DataFrame) -> None:
     st.metric(
         "Step", f"{status.step} / {status.steps}", f"{about(status.eta_s)} left" if status.alive and status.step and status.eta_s is not None else percent(done),
         delta_color="off", delta_arrow="off", delta_description=pace, border=True, height="stretch",
-        chart_data=series.thin(series.column(steps, "duration_s"), SPARK) or None, chart_type="bar",
+        chart_data=series.thin(series.column(steps, "duration_s"), BARS) or None, chart_type="bar",
         help="Finished and planned steps. The bars are the seconds each step took, recording not included.",
     )  # fmt: skip
 

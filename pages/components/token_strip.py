@@ -43,6 +43,8 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity(key="weight", label="Weight", unit="× average token", kind="sequential", trace="weights", hue="up", means="weight in the loss relative to an average loss token; 0 is left out"),
     )
 }
+FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
+"""Ways to end that are worth a word; a rollout usually ends with its end-of-sequence token."""
 _STORED = {
     "logp_sampling": "logp_sampling", "logp_delta": "logp_delta", "logp_ref": "logp_ref",
     "entropy": "entropy", "advantages": "advantages", "weights": "weights", "clipped": "clipped",
@@ -89,13 +91,13 @@ def token_traces(rollouts: pd.DataFrame) -> dict[str, Array]:
 
 
 def limit(values: Array) -> float:
-    """Where a colour scale ends: the 98th percentile of |value|, rounded up to 1, 2 or 5 times a power of ten; 1 without values."""
+    """Where a colour scale ends: the 98th percentile of |value|, rounded up to a round number; 1 without values."""
     known = np.abs(values[~np.isnan(values)])
     top = float(np.quantile(known, 0.98)) if len(known) else 0.0
     if top < 1e-12:
         return 1.0
     power = 10.0 ** np.floor(np.log10(top))
-    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= top * (1 - 1e-9)))
+    return float(next(step * power for step in (1, 1.5, 2, 3, 5, 7, 10) if step * power >= top * (1 - 1e-9)))
 
 
 def _scaled(quantity: Quantity, traces: dict[str, Array]) -> dict:
@@ -130,13 +132,13 @@ def _verdict(correct: bool | None) -> dict:
 
 
 def _facts(row) -> list[tuple[str, str]]:
+    """(number, what it is) pairs for the head of a card."""
     parts = dict(row.reward_parts or {})
-    facts = [(fixed(row.reward), "reward"), (fixed(row.advantage, sign=True), "advantage"), (str(row.length), "token" if row.length == 1 else "tokens")]
-    if len(parts) > 1:
-        facts += [(fixed(value), name) for name, value in parts.items()]
+    detail = f" ({', '.join(f'{name} {fixed(value)}' for name, value in parts.items())})" if len(parts) > 1 else ""
+    facts = [(fixed(row.reward), f"reward{detail}"), (fixed(row.advantage, sign=True), "advantage"), (str(row.length), "token" if row.length == 1 else "tokens")]
     if row.logp_delta is not None:
-        facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob in all"))
-    return [*facts, ("", {"stop": "ended by itself", "stop_string": "ended at a stop string", "length": "cut at the token limit"}.get(row.finish, row.finish))]
+        facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob"))
+    return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts
 
 
 def _notes(row) -> list[dict]:

@@ -14,6 +14,12 @@ def groups_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
     return store.frame(run_id, sql, [step], steps=(step, step))
 
 
+def verdicts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
+    """One row per rollout of the step, in order, without text and traces: group_index, rollout_index, reward, correct."""
+    sql = "select group_index, rollout_index, reward, correct from rollouts where step = ? order by group_index, rollout_index"
+    return store.frame(run_id, sql, [step], steps=(step, step))
+
+
 def rollouts_of_group(store: Store, run_id: str, step: int, group_index: int) -> pd.DataFrame:
     """One row per rollout of the group, in order; all columns of `rollouts`, traces as arrays, those not measured None."""
     sql = f"select {', '.join(c.name for c in ROLLOUTS.columns)} from rollouts where step = ? and group_index = ? order by rollout_index"
