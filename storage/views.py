@@ -80,6 +80,8 @@ def publish_database(run_dir: Path, info: StoreInfo, fill: Step, check: Step = l
                 fill(database)
                 for view in VIEWS:
                     database.execute(f"create view {view.name} as {view.sql}")
+                database.execute("checkpoint run")  # closing would do it too, but keeps silent when the disk is full
+            _remove_beside(path)  # what is only in a write-ahead log must not pass the check
             with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
                 database.execute(f"attach {quoted(path)} as run (read_only)")
                 database.execute("use run")
@@ -89,11 +91,16 @@ def publish_database(run_dir: Path, info: StoreInfo, fill: Step, check: Step = l
                 raise disk_full(run_dir, "no space left on device") from error
             raise
         finally:
-            for leftover in run_dir.glob(f"{path.name}.*"):  # a write-ahead log or spill folder of a build that failed
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            _remove_beside(path)
 
     (run_dir / f"{DATABASE}.wal").unlink(missing_ok=True)  # only a person who opened run.duckdb to write can have left one
     publish(run_dir, DATABASE, write)
+
+
+def _remove_beside(path: Path) -> None:
+    """Write-ahead log and spill folder of a database that nobody has open."""
+    for leftover in path.parent.glob(f"{path.name}.*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def _describe(database: duckdb.DuckDBPyConnection, info: StoreInfo) -> None:

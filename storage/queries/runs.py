@@ -9,7 +9,9 @@ from storage.schema import TABLES
 
 def reward_curve(store: Store, run_id: str, points: int = 60) -> list[float]:
     """Mean reward over at most `points` stretches of equally many steps, oldest first; NaN where no rollout was scored."""
-    sql = "select avg(reward_mean) as reward from (select reward_mean, ntile(?) over (order by step) as stretch from steps) group by stretch order by stretch"
+    sql = """select avg(reward_mean) filter (not isnan(reward_mean)) as reward
+               from (select reward_mean, ntile(?) over (order by step) as stretch from steps)
+              group by stretch order by stretch"""
     return store.frame(run_id, sql, [points], skip_damaged=True)["reward"].tolist()
 
 

@@ -1,0 +1,51 @@
+"""Processes that tests/storage/test_kills.py kills with SIGKILL; importable, so that a fork server can start them fast."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from storage import compaction, sealing
+from storage.segments import RunWriter, seal
+from tests.factories import make_step_tables
+
+
+def small_and_hasty(grace_s: float = 0.1) -> None:
+    """Merges and unseals in small pieces, so that many kinds of moments come by often."""
+    compaction.BLOCK, compaction.FAN_IN = 3, 2
+    compaction.SINCE_DELAY_S, compaction.GRACE_S = 0.1, grace_s
+    sealing.UNSEAL_BLOCK = sealing.UNSEAL_BATCH = 4
+
+
+def write_forever(run_dir: Path, log: Path, cut: int = 0, grace_s: float = 0.1) -> None:
+    """Takes the last `cut` steps out, then appends and merges without end; tells the log what it is sure of."""
+    small_and_hasty(grace_s)
+    with RunWriter.open(run_dir) as writer:
+        say(log, "open", writer.last_step)
+        if cut:  # a resume from an older checkpoint
+            say(log, "cutting", writer.last_step - cut)
+            writer.supersede(writer.last_step - cut)
+            say(log, "cut", writer.last_step)
+        while True:
+            writer.append_step(make_step_tables(writer.last_step + 1))
+            say(log, "step", writer.last_step)
+            writer.compact()
+
+
+def seal_and_resume_forever(run_dir: Path, log: Path) -> None:
+    """Seals the run, opens it again, adds a step, and so on."""
+    small_and_hasty()
+    while True:
+        say(log, "sealing", 0)
+        seal(run_dir)
+        say(log, "opening", 0)
+        with RunWriter.open(run_dir) as writer:
+            writer.append_step(make_step_tables(writer.last_step + 1))
+            say(log, "step", writer.last_step)
+
+
+def say(log: Path, what: str, step: int) -> None:
+    """One line per call in one write, so that it is there whole or not at all after a kill."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{what} {step}\n".encode())
+    os.close(descriptor)
