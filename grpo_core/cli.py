@@ -253,7 +253,8 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
         progress.close()
         heartbeat.finish(ending.state, ending.exit_code, ending.sentence)
         logger.info("%s: %s", ending.state, ending.sentence)
-    click.echo(f"error: {ending.sentence}" if ending.state == "failed" else ending.sentence, err=True)
+    if bar:
+        click.echo(f"error: {ending.sentence}" if ending.state == "failed" else ending.sentence, err=True)
     return ending.exit_code
 
 
@@ -269,9 +270,12 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
     progress.phase("loading")
     recorder = Recorder(folder.path, precision=config.precision, queue_steps=config.queue_steps)
     try:
+        from transformers.utils.logging import disable_progress_bar
+
         from grpo_core.trainer.loop import train as train_loop
 
         def on_start(start: Start) -> None:
+            disable_progress_bar()  # a download is worth a bar of its own, a checkpoint is not
             recorder.set_vocabulary(start.pieces)
             if heartbeat.attempt:
                 recorder.resume_at(start.first_step)
@@ -330,6 +334,7 @@ class Progress:
         self._heartbeat = heartbeat
         self._steps = steps
         self._show = bar
+        self._phase = ""
         self._bar = self._new_bar("", 0)
         self._training = False
         self._pace_s: float | None = None
@@ -341,9 +346,9 @@ class Progress:
         if self._training:
             self._bar.set_description_str(name)
             return
-        if name != self._bar.desc:
+        if name != self._phase:
             self._bar.close()
-            self._bar = self._new_bar(name, total)
+            self._phase, self._bar = name, self._new_bar(name, total)
         self._bar.update(done - self._bar.n)
 
     def begin(self, first_step: int) -> None:
@@ -372,8 +377,17 @@ class Progress:
     def _new_bar(self, name: str, total: int, initial: int = 0) -> tqdm:
         from tqdm import tqdm
 
-        interval_s = 0.1 if sys.stderr.isatty() else 10.0
-        return tqdm(desc=name, total=total, initial=initial, unit="step", disable=not self._show, mininterval=interval_s, dynamic_ncols=True, leave=total > 0)
+        return tqdm(
+            desc=name,
+            total=total,
+            initial=initial,
+            unit="step",
+            disable=not self._show,
+            bar_format=None if total else "{desc}",
+            leave=total > 0,
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,
+            dynamic_ncols=True,
+        )
 
 
 def mean_reward(trace: StepTrace) -> float:
@@ -609,8 +623,14 @@ def _sheet(facts: dict) -> str:
 
 def _block(title: str, content: dict) -> str:
     width = max((len(name) for name in content), default=0)
-    lines = [f"{name.ljust(width)}  {'not available' if value is None or value == '' else value}" for name, value in content.items()]
+    lines = [f"{name.ljust(width)}  {_fact(name, value)}" for name, value in content.items()]
     return "\n".join(filter(None, [title, *lines])) if content else f"{title}\nnone"
+
+
+def _fact(name: str, value: object) -> str:
+    if value is None or value == "":
+        return "not available"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name.endswith("_at") else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -46,6 +46,6 @@ def begin(folder: RunFolder) -> Iterator[Begin]:
 def wait_for(folder: RunFolder, reached: Callable[[RunStatus], bool], patience_s: float = 60.0) -> RunStatus:
     deadline = time.monotonic() + patience_s
     while not reached(status := run_status(folder.store_root, folder.run_id)):
-        assert time.monotonic() < deadline, status
+        assert time.monotonic() < deadline and status.state != "failed", status
         time.sleep(0.02)
     return status

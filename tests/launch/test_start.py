@@ -17,7 +17,7 @@ from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import identify
 from grpo_core.launch.start import PROJECT_ROOT, child_environment, create_run, launch, prepare_resume, resume_run
-from grpo_core.launch.status import log_tail, read_started, read_word, run_status, write_word
+from grpo_core.launch.status import RunStatus, log_tail, read_started, read_word, run_status, write_word
 from grpo_core.launch.stop import stop_run
 from storage.catalog import Catalog
 from tests.launch.conftest import wait_for
@@ -30,30 +30,22 @@ def config(**changes: object) -> RunConfig:
     return make_config({**quick, **changes})
 
 
-def over(folder: RunFolder) -> object:
-    return wait_for(folder, lambda status: not status.alive, patience_s=120)
+def over(folder: RunFolder) -> RunStatus:
+    status = wait_for(folder, lambda status: not status.alive, patience_s=120)
+    assert status.state == "finished", log_tail(folder.store_root, folder.run_id)
+    return status
 
 
 def test_a_launched_run_finishes_and_is_in_the_catalogue(store_root: Path) -> None:
     run_id = launch(store_root, config(name="a first run"))
     folder = RunFolder.open(store_root, run_id)
     status = over(folder)
-    assert (status.state, status.step, status.exit_code, status.message) == ("finished", 2, 0, "All 2 steps done."), log_tail(store_root, run_id)
+    assert (status.state, status.step, status.exit_code, status.message) == ("finished", 2, 0, "All 2 steps done.")
     assert "step 1: reward" in log_tail(store_root, run_id)
     annotation = Catalog(store_root).annotations().iloc[0]
     assert (annotation["run_id"], annotation["name"]) == (run_id, "a first run")
     command = Catalog(store_root).launches(run_id)["command"].iloc[0]
     assert command.startswith("python -m grpo_core train --name 'a first run' --steps 2 --device cpu")
-
-
-def test_it_leads_its_own_session_and_has_no_terminal(store_root: Path) -> None:
-    run_id = launch(store_root, config(steps=5000))
-    try:
-        status = wait_for(RunFolder.open(store_root, run_id), lambda s: s.pid is not None)
-        assert os.getsid(status.pid) == os.getpgid(status.pid) == status.pid != os.getsid(0)
-        assert os.readlink(f"/proc/{status.pid}/fd/0") == "/dev/null"
-    finally:
-        stop_run(store_root, run_id, grace_s=60)
 
 
 def test_one_press_starts_one_run_however_often_it_arrives(store_root: Path) -> None:
@@ -69,7 +61,7 @@ def test_one_press_starts_one_run_however_often_it_arrives(store_root: Path) -> 
     other = launch(store_root, config(), nonce="form 18")
     assert other != got[0]
     for run_id in (got[0], other):
-        over(RunFolder.open(store_root, run_id))
+        stop_run(store_root, run_id, grace_s=0)
 
 
 def test_a_run_outlives_the_process_that_launched_it(store_root: Path) -> None:
@@ -78,7 +70,7 @@ def test_a_run_outlives_the_process_that_launched_it(store_root: Path) -> None:
         f"print(launch(pathlib.Path(sys.argv[1]), make_config({config().model_dump()!r})))"
     )
     run_id = subprocess.run([sys.executable, "-c", script, str(store_root)], check=True, capture_output=True, text=True).stdout.strip()
-    assert over(RunFolder.open(store_root, run_id)).state == "finished"
+    over(RunFolder.open(store_root, run_id))
 
 
 def test_a_child_that_dies_before_it_can_say_a_word_is_lost_with_the_reason_at_hand(store_root: Path, monkeypatch) -> None:
@@ -96,9 +88,13 @@ def test_a_program_that_cannot_be_started_is_a_failed_run_and_a_sentence(store_r
     assert run_status(store_root, run.name).state == "failed"
 
 
-def test_a_kill_of_the_child_is_seen_with_its_signal(store_root: Path) -> None:
+def test_a_run_has_a_session_of_its_own_and_a_kill_is_seen_with_its_signal(store_root: Path) -> None:
     folder = RunFolder.open(store_root, launch(store_root, config(steps=5000)))
+    started = read_started(folder)
+    assert started.cwd == str(Path.cwd()) and started.process == identify(started.process.pid)
     status = wait_for(folder, lambda s: s.step >= 2)
+    assert status.pid == started.process.pid == os.getsid(status.pid) == os.getpgid(status.pid) != os.getsid(0)
+    assert os.readlink(f"/proc/{status.pid}/fd/0") == "/dev/null"
     os.kill(status.pid, signal.SIGKILL)
     status = wait_for(folder, lambda s: s.exit_code is not None, patience_s=10)
     assert (status.state, status.exit_code) == ("lost", -9)
@@ -116,7 +112,7 @@ def test_stop_then_resume_goes_on_where_it_was(store_root: Path) -> None:
     with pytest.raises(LaunchError, match=f"run {run_id} is (starting|running); only a run that has ended can be resumed"):
         resume_run(store_root, run_id)
     status = over(folder)
-    assert (status.state, status.step, status.steps, status.attempt) == ("finished", done + 2, done + 2, 1), log_tail(store_root, run_id)
+    assert (status.state, status.step, status.steps, status.attempt) == ("finished", done + 2, done + 2, 1)
     assert not folder.stop_file.exists()
     with pytest.raises(LaunchError, match=f"has made {done + 2} steps already, so steps={done + 2} leaves nothing to do; try --steps {done + 102}"):
         resume_run(store_root, run_id)
@@ -159,10 +155,3 @@ def test_a_run_sees_what_it_needs_of_the_environment_and_no_secrets() -> None:
     secret = {"AWS_SECRET_ACCESS_KEY": "x", "GROUPSCOPE_TOKEN": "x", "GITHUB_TOKEN": "x", "MY_PATH": "x"}
     assert child_environment({**everything, **secret}, PROJECT_ROOT) == everything
     assert child_environment({"PYTHONPATH": "/mine"}, Path("/tmp"))["PYTHONPATH"] == f"{PROJECT_ROOT}{os.pathsep}/mine"
-
-
-def test_the_launchers_word_about_the_process_is_kept(store_root: Path) -> None:
-    folder = RunFolder.open(store_root, launch(store_root, config(steps=5000)))
-    started = read_started(folder)
-    assert started.cwd == str(Path.cwd()) and started.process == identify(started.process.pid)
-    stop_run(store_root, folder.run_id, grace_s=60)
