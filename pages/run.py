@@ -22,7 +22,9 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
             st.segmented_control("Refresh", ["Live", "Paused"], default="Live", required=True, key="run.live", label_visibility="collapsed")
             st.button("Stop", icon=":material/stop_circle:", key="run.stop", on_click=actions.ask_to_stop, args=(run.run_id,), help="Asks for confirmation")
         elif run.status.state != "finished":
-            st.button("Resume", icon=":material/resume:", key="run.resume", on_click=actions.resume, args=(run.run_id,), help="Go on from the newest checkpoint")
+            st.button(
+                "Resume", icon=":material/resume:", key="run.resume", on_click=actions.resume, args=(run.run_id,), help="Go on from the newest checkpoint"
+            )
         st.button("Edit", icon=":material/edit:", key="run.edit", on_click=actions.ask_to_edit, args=(run.run_id,), help="Name, tags and note")
         if st.button("Clone", icon=":material/content_copy:", key="run.clone", help="Fill the launch form with this run's settings"):
             goto(LAUNCH, **{"from": run.run_id})

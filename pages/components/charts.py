@@ -1,4 +1,4 @@
-"""Run charts as plain Plotly dictionaries: `CARDS` says what is drawn, `figure` draws one card.
+"""A card of the run page as a plain Plotly dictionary.
 
 Colours are names that live_plot.js resolves in the reader's theme: `@c0` to `@c4` of the palette, `@gray`, `@text`, each with
 an optional opacity (`@c0/0.2`).
@@ -14,142 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grpo_core.config import RunConfig
-from grpo_core.methods import METHODS
 from pages.components import series
+from pages.components.cards import Card, Line, Panel
 from pages.components.text import number
 
 Array = np.ndarray
 POINTS = 500
 TOP, BOTTOM, BETWEEN, RIGHT = 26, 36, 36, 104
 AXES = {"Step": "training step", "Training time": "time spent training, pauses left out", "Clock": "time of day"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One curve: its column of the steps table, the word at its end, its colour; `band` is the column of a ± half width."""
-
-    column: str
-    label: str
-    colour: str
-    dash: str = "solid"
-    band: str = ""
-    sparse: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """Curves over one y axis. `share` is its part of the card's height; `unit` stands beside the title."""
-
-    title: str
-    unit: str
-    lines: tuple[Line, ...]
-    share: float = 1.0
-    stacked: bool = False
-    may_be_log: bool = False
-    zero: bool = False
-    bounds: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """Panels over one x axis in one frame; `means` is what a reader new to the figure needs."""
-
-    key: str
-    title: str
-    means: str
-    panels: tuple[Panel, ...]
-    height: int
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(line.column for panel in self.panels for line in panel.lines)
-
-
-CARDS: dict[str, Card] = {
-    card.key: card
-    for card in (
-        Card(
-            key="reward", title="Reward", height=340,
-            means="Mean total reward of each step; the band is one standard deviation inside a group. Below, the share of correct rollouts in training "
-            "(sampled) and on held-out prompts (greedy).",
-            panels=(
-                Panel(title="Mean reward, band ± group std", unit="reward", share=1.6,
-                      lines=(Line(column="reward_mean", label="Reward", colour="c0", band="reward_group_std"),)),
-                Panel(title="Correct", unit="share", zero=True, lines=(
-                    Line(column="correct_rate", label="Training", colour="c2"),
-                    Line(column="eval_correct", label="Held-out", colour="c3", sparse=True),
-                )),
-            ),
-        ),
-        Card(
-            key="likelihood", title="Likelihood of correct and wrong rollouts", height=340,
-            means="Mean log-prob per token before the step's updates, of correct and of wrong rollouts. Below, how much the step's updates themselves moved it: "
-            "correct rollouts becoming less likely is likelihood displacement.",
-            panels=(
-                Panel(title="Log-prob before the update", unit="nats/token", share=1.6, lines=(
-                    Line(column="logp_correct", label="Correct", colour="c0"),
-                    Line(column="logp_wrong", label="Wrong", colour="c1", dash="dash"),
-                )),
-                Panel(title="Change by the update", unit="nats/token", lines=(
-                    Line(column="delta_correct", label="Correct", colour="c0"),
-                    Line(column="delta_wrong", label="Wrong", colour="c1", dash="dash"),
-                )),
-            ),
-        ),
-        Card(
-            key="entropy", title="Entropy", height=220,
-            means="How undecided the policy is about the next token, from the full distribution at the sampling temperature.",
-            panels=(Panel(title="Token entropy", unit="nats/token", zero=True, lines=(Line(column="entropy", label="Entropy", colour="c2"),)),),
-        ),
-        Card(
-            key="grad_norm", title="Gradient norm", height=220,
-            means="Size of the gradient before clipping: mean and largest of the step's updates.",
-            panels=(Panel(title="Gradient norm before clipping", unit="L2", zero=True, may_be_log=True, lines=(
-                Line(column="grad_norm", label="Mean", colour="c3"),
-                Line(column="grad_norm_max", label="Largest", colour="c4", dash="dot"),
-            )),),
-        ),
-        Card(
-            key="kl", title="KL divergence", height=220,
-            means="Three different distances: what the step's updates changed, how far the policy is from the reference model, and how far the sampler is "
-            "from the trainer (numerical or engine mismatch).",
-            panels=(Panel(title="KL, k3 estimate", unit="nats/token", may_be_log=True, lines=(
-                Line(column="kl_step", label="Step", colour="c0"),
-                Line(column="kl_ref", label="Reference", colour="c1", dash="dash"),
-                Line(column="kl_sampler", label="Sampler", colour="c4", dash="dot"),
-            )),),
-        ),
-        Card(
-            key="clip", title="Clipped tokens", height=220,
-            means="Share of loss tokens whose probability ratio was held at the lower or upper bound, so that they stop pushing.",
-            panels=(Panel(title="Share held at a bound", unit="share", zero=True, lines=(
-                Line(column="clip_high", label="Upper", colour="c0"),
-                Line(column="clip_low", label="Lower", colour="c1", dash="dash"),
-            )),),
-        ),
-        Card(
-            key="groups", title="Groups that teach nothing", height=300,
-            means="Share of groups whose rollouts are all wrong, all correct, or otherwise equal in reward. Equal rewards mean an advantage of exactly 0.",
-            panels=(Panel(title="Share of groups, stacked", unit="share", stacked=True, bounds=(0, 1), lines=(
-                Line(column="share_all_fail", label="All wrong", colour="c1"),
-                Line(column="share_all_pass", label="All correct", colour="c0"),
-                Line(column="share_other_tied", label="Tied", colour="c4"),
-            )),),
-        ),
-        Card(
-            key="length", title="Length and truncation", height=300,
-            means="Completion length in tokens, and the share of completions cut at the token limit.",
-            panels=(
-                Panel(title="Completion length", unit="tokens", share=1.4, zero=True, lines=(
-                    Line(column="length_mean", label="Mean", colour="c2"),
-                    Line(column="length_max", label="Longest", colour="c4", dash="dot"),
-                )),
-                Panel(title="Cut at the limit", unit="share", zero=True, lines=(Line(column="truncated_rate", label="Truncated", colour="c1"),)),
-            ),
-        ),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,32 +71,6 @@ def x_values(steps: pd.DataFrame, axis: str) -> Array:
     return series.column(steps, "step")
 
 
-def missing_columns(card: Card, steps: pd.DataFrame) -> list[str]:
-    """The card's columns that hold no value at all."""
-    return [name for name in card.columns if np.isnan(series.column(steps, name)).all()]
-
-
-def why_missing(column: str, config: RunConfig) -> str:
-    """Why a column of the steps table has no value in a run with this configuration."""
-    if column in ("clip_low", "clip_high"):
-        if METHODS[config.method].clip is None:
-            return f"{config.method} does not clip"
-        if config.updates_per_rollout == 1:
-            return "with one update per rollout batch it is zero by construction"
-    if column == "kl_ref" and not (config.kl_coef or 0):
-        return "no reference model is kept while kl_coef is 0"
-    if column.startswith("eval_"):
-        return "evaluation is off (eval_every is 0)" if config.eval_every == 0 else "no evaluation yet"
-    if column.startswith(("delta_", "displaced")) or column == "kl_step":
-        if config.rescore == 0:
-            return "rescoring is off (rescore is 0)"
-    if column.endswith("_correct"):
-        return "no rollout has been correct yet"
-    if column.endswith("_wrong"):
-        return "no rollout has been wrong yet"
-    return "nothing recorded yet"
-
-
 def polygons(x: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """The area between two curves as closed outlines, one per stretch without missing values, separated by NaN."""
     known = ~(np.isnan(low) | np.isnan(high))
@@ -257,6 +103,11 @@ class _Curve:
         """Where the drawn line ends."""
         return float(self.smooth[~np.isnan(self.smooth)][-1])
 
+    @property
+    def edges(self) -> tuple[Array, ...]:
+        """The lowest and highest values drawn."""
+        return (self.raw,) if self.half_width is None else (self.smooth - self.half_width, self.smooth + self.half_width)
+
     def traces(self, x: Array, step: Array, axis: str) -> list[dict]:
         """Plotly traces, back to front: band, envelope or raw line, then the line itself."""
         if self.line.sparse:
@@ -280,17 +131,28 @@ class _Curve:
     def _line(self, xs: Array, step: Array, axis: str) -> dict:
         shown = "%{customdata[1]:.4~g}" + ("  <i>(smoothed %{y:.4~g})</i>" if self.smoothed else "")
         return _scatter(
-            xs, self.drawn.with_gaps(self.drawn.last(self.smooth)), axis, mode="lines+markers" if len(xs) == 1 else "lines",
-            name=self.line.label, customdata=self.step_and_raw(step), hovertemplate=shown,
+            xs,
+            self.drawn.with_gaps(self.drawn.last(self.smooth)),
+            axis,
+            mode="lines+markers" if len(xs) == 1 else "lines",
+            name=self.line.label,
+            customdata=self.step_and_raw(step),
+            hovertemplate=shown,
             line={"width": 2, "color": f"@{self.line.colour}", "dash": self.line.dash},
         )
 
     def _points(self, x: Array, step: Array, axis: str) -> dict:
         at = ~np.isnan(self.raw)
         return _scatter(
-            x[at], self.raw[at], axis, mode="lines+markers", name=self.line.label, hovertemplate="%{y:.4~g}",
+            x[at],
+            self.raw[at],
+            axis,
+            mode="lines+markers",
+            name=self.line.label,
+            hovertemplate="%{y:.4~g}",
             customdata=np.stack([step[at], self.raw[at]], axis=1),
-            line={"width": 1, "color": f"@{self.line.colour}/0.5", "dash": "dot"}, marker={"size": 6, "symbol": "diamond", "color": f"@{self.line.colour}"},
+            line={"width": 1, "color": f"@{self.line.colour}/0.5", "dash": "dot"},
+            marker={"size": 6, "symbol": "diamond", "color": f"@{self.line.colour}"},
         )
 
 
@@ -304,10 +166,17 @@ def _stacked(curves: list[_Curve], x: Array, step: Array, axis: str) -> list[dic
         floor = floor + np.nan_to_num(drawn.last(curve.smooth))
         high = drawn.with_gaps(floor)
         traces.append(_fill(xs, low, high, axis, f"@{curve.line.colour}/0.38"))
-        traces.append(_scatter(
-            xs, high, axis, name=curve.line.label, customdata=curve.step_and_raw(step), hovertemplate="%{customdata[1]:.0%}",
-            line={"width": 1.2, "color": f"@{curve.line.colour}"},
-        ))
+        traces.append(
+            _scatter(
+                xs,
+                high,
+                axis,
+                name=curve.line.label,
+                customdata=curve.step_and_raw(step),
+                hovertemplate="%{customdata[1]:.0%}",
+                line={"width": 1.2, "color": f"@{curve.line.colour}"},
+            )
+        )
     return traces
 
 
@@ -323,8 +192,16 @@ def _fill(x: Array, low: Array, high: Array, axis: str, colour: str) -> dict:
 def _layout(card: Card, steps: pd.DataFrame, options: Options, x: Array) -> dict:
     bottom_axis = "y" if len(card.panels) == 1 else f"y{len(card.panels)}"
     x_axis = {
-        "anchor": bottom_axis, "showgrid": False, "showspikes": True, "spikemode": "across", "spikesnap": "cursor", "spikethickness": 1,
-        "spikedash": "solid", "spikecolor": "@gray/0.6", "unifiedhovertitle": {"text": _hover_title(options.axis)}, "nticks": 8,
+        "anchor": bottom_axis,
+        "showgrid": False,
+        "showspikes": True,
+        "spikemode": "across",
+        "spikesnap": "cursor",
+        "spikethickness": 1,
+        "spikedash": "solid",
+        "spikecolor": "@gray/0.6",
+        "unifiedhovertitle": {"text": _hover_title(options.axis)},
+        "nticks": 8,
         "type": "date" if options.axis == "Clock" else "linear",
     }
     if options.axis == "Training time":
@@ -332,8 +209,14 @@ def _layout(card: Card, steps: pd.DataFrame, options: Options, x: Array) -> dict
     if len(x) and options.axis != "Clock":
         x_axis |= {"autorangeoptions": {"minallowed": 0}, "rangemode": "nonnegative"}
     return {
-        "height": card.height, "margin": {"l": 8, "r": RIGHT, "t": TOP, "b": BOTTOM}, "uirevision": f"{card.key} {options.axis}",
-        "showlegend": False, "hovermode": "x unified", "hoversubplots": "axis", "dragmode": "zoom", "xaxis": x_axis,
+        "height": card.height,
+        "margin": {"l": 8, "r": RIGHT, "t": TOP, "b": BOTTOM},
+        "uirevision": f"{card.key} {options.axis}",
+        "showlegend": False,
+        "hovermode": "x unified",
+        "hoversubplots": "axis",
+        "dragmode": "zoom",
+        "xaxis": x_axis,
     }
 
 
@@ -371,15 +254,31 @@ def _y_axis(panel: Panel, domain: tuple[float, float], options: Options) -> dict
 def _panel_title(panel: Panel, top: float, options: Options) -> dict:
     scale = ", log" if options.log and panel.may_be_log else ""
     return {
-        "x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom", "yshift": 4, "showarrow": False,
-        "text": f"{panel.title} <span style='opacity:.7'>({panel.unit}{scale})</span>", "font": {"size": 12, "color": "@gray"},
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": top,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "yshift": 4,
+        "showarrow": False,
+        "text": f"{panel.title} <span style='opacity:.7'>({panel.unit}{scale})</span>",
+        "font": {"size": 12, "color": "@gray"},
     }
 
 
 def _note(words: str) -> dict:
     return {
-        "x": 1, "xref": "paper", "xanchor": "right", "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 4, "showarrow": False,
-        "text": words, "font": {"size": 11, "color": "@gray/0.9"},
+        "x": 1,
+        "xref": "paper",
+        "xanchor": "right",
+        "y": 1,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "yshift": 4,
+        "showarrow": False,
+        "text": words,
+        "font": {"size": 11, "color": "@gray/0.9"},
     }
 
 
@@ -397,8 +296,16 @@ def _end_labels(panel: Panel, curves: list[_Curve], axis: str, *, height: float,
     places = series.spread(positions, 17 * extent / max(height, 1))
     return [
         {
-            "x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": float(place), "yref": axis, "showarrow": False, "align": "left",
-            "text": f"<b>{curve.line.label}</b> {_value(curve, panel)}", "font": {"size": 12, "color": f"@{curve.line.colour}"},
+            "x": 1,
+            "xref": "paper",
+            "xanchor": "left",
+            "xshift": 6,
+            "y": float(place),
+            "yref": axis,
+            "showarrow": False,
+            "align": "left",
+            "text": f"<b>{curve.line.label}</b> {_value(curve, panel)}",
+            "font": {"size": 12, "color": f"@{curve.line.colour}"},
         }
         for curve, place in zip(curves, places, strict=True)
     ]
@@ -412,7 +319,9 @@ def _value(curve: _Curve, panel: Panel) -> str:
 
 def _extent(curves: list[_Curve], *, log: bool, zero: bool) -> float:
     """About how many units (decades on a log axis) the panel's y axis spans."""
-    values = np.concatenate([curve.raw if curve.half_width is None else np.r_[curve.smooth - curve.half_width, curve.smooth + curve.half_width] for curve in curves])
+    values = np.concatenate(
+        [curve.raw if curve.half_width is None else np.r_[curve.smooth - curve.half_width, curve.smooth + curve.half_width] for curve in curves]
+    )
     values = values[~np.isnan(values)]
     if log:
         values = np.log10(values[values > 0])

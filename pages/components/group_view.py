@@ -30,8 +30,19 @@ def chosen_group(groups: pd.DataFrame) -> int:
 def group_picker(group: int, count: int) -> None:
     """Previous and next group of the step."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width="content"):
-        st.button("Group", icon=":material/chevron_left:", key="group.before", disabled=group <= 0, on_click=_go, args=(group - 1,), help="Previous group of the step")
-        st.button("Group", icon=":material/chevron_right:", icon_position="right", key="group.after", disabled=group >= count - 1, on_click=_go, args=(group + 1,), help="Next group of the step")
+        st.button(
+            "Group", icon=":material/chevron_left:", key="group.before", disabled=group <= 0, on_click=_go, args=(group - 1,), help="Previous group of the step"
+        )
+        st.button(
+            "Group",
+            icon=":material/chevron_right:",
+            icon_position="right",
+            key="group.after",
+            disabled=group >= count - 1,
+            on_click=_go,
+            args=(group + 1,),
+            help="Next group of the step",
+        )
 
 
 def prompt_card(run: Run, group) -> None:
@@ -85,7 +96,9 @@ def _controls() -> tuple[str, str, str]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         quantity = url.choice("quantity", QUANTITIES, "advantage")
         changed = url.sync("quantity", "group.quantity", quantity, default="advantage")
-        st.segmented_control("Colour tokens by", list(QUANTITIES), required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label)
+        st.segmented_control(
+            "Colour tokens by", list(QUANTITIES), required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label
+        )
         shown = url.choice("show", SHOWN, "All")
         changed = url.sync("show", "group.show", shown, default="All")
         st.segmented_control("Rollouts", SHOWN, required=True, key="group.show", on_change=changed)

@@ -130,11 +130,10 @@ def sections(wrong: Mapping[str, list[str]]) -> None:
 def _grid(members: list[Option], wrong: Mapping[str, list[str]]) -> None:
     grid = st.grid(2, min_column_width=230, gap="small")
     for option in members:
-        with grid.cell():
-            with st.container(gap="xxsmall"):
-                _widget(option)
-                for sentence in wrong.get(option.name, []):
-                    st.caption(f":red[:material/error: {escape(sentence)}]")
+        with grid.cell(), st.container(gap="xxsmall"):
+            _widget(option)
+            for sentence in wrong.get(option.name, []):
+                st.caption(f":red[:material/error: {escape(sentence)}]")
 
 
 def _widget(option: Option) -> None:
@@ -208,6 +207,11 @@ def _kind(annotation: object) -> tuple[str, tuple[str, ...]]:
 
 def _limits(metadata: list[object]) -> str:
     """Bounds of a number in words: `At least 1, at most 64`."""
-    words = {annotated_types.Ge: ("at least", "ge"), annotated_types.Gt: ("more than", "gt"), annotated_types.Le: ("at most", "le"), annotated_types.Lt: ("less than", "lt")}
+    words = {
+        annotated_types.Ge: ("at least", "ge"),
+        annotated_types.Gt: ("more than", "gt"),
+        annotated_types.Le: ("at most", "le"),
+        annotated_types.Lt: ("less than", "lt"),
+    }
     found = [f"{words[type(bound)][0]} {getattr(bound, words[type(bound)][1]):,}".replace(",", " ") for bound in metadata if type(bound) in words]
     return ", ".join(found).capitalize()

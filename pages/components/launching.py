@@ -45,7 +45,16 @@ def command_card(config: RunConfig | None, wrong: dict[str, list[str]]) -> None:
             st.info("Launching is off: this app can be reached from other machines. Type the command in a terminal.", icon=":material/lock:")
         nonce = st.session_state.setdefault(NONCE, secrets.token_hex(16))
         ready = config is not None and listens_on_loopback()
-        st.button("Launch", type="primary", icon=":material/rocket_launch:", key="launch.go", width="stretch", disabled=not ready, on_click=_launch, args=(nonce, config))
+        st.button(
+            "Launch",
+            type="primary",
+            icon=":material/rocket_launch:",
+            key="launch.go",
+            width="stretch",
+            disabled=not ready,
+            on_click=_launch,
+            args=(nonce, config),
+        )
         st.caption("It runs in the background, without this page; closing the browser or the app does not stop it.")
 
 

@@ -6,12 +6,15 @@ import pandas as pd
 import streamlit as st
 
 from pages.components import charts, series, url
-from pages.components.charts import AXES, CARDS, Card, Options
+from pages.components.cards import CARDS, Card, missing_columns, why_missing
+from pages.components.charts import AXES, Options
 from pages.components.data import Run, root
 from pages.components.live_plot import live_plot
 from pages.components.text import counted, escape, fixed
 
 SMOOTHING = 0.6
+SMOOTHING_HELP = "Weight of an exponential mean, debiased so that it starts at the first value, as in TensorBoard. Raw values stay visible behind."
+AXES_HELP = "; ".join(f"{name}: {means}" for name, means in AXES.items())
 GROUPS_SELECTOR = ".st-key-groups"
 
 
@@ -20,11 +23,10 @@ def toolbar(steps: pd.DataFrame) -> Options:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         smoothing = url.decimal("smooth", SMOOTHING, 0.0, 0.99)
         changed = url.sync("smooth", "run.smooth", smoothing, default=SMOOTHING)
-        st.slider("Smoothing", 0.0, 0.99, step=0.01, key="run.smooth", on_change=changed, width=200,
-                  help="Weight of an exponential mean, debiased so that it starts at the first value, as in TensorBoard. The raw values stay visible behind.")  # fmt: skip
+        st.slider("Smoothing", 0.0, 0.99, step=0.01, key="run.smooth", on_change=changed, width=200, help=SMOOTHING_HELP)
         axis = url.choice("axis", AXES, "Step")
         changed = url.sync("axis", "run.axis", axis, default="Step")
-        st.segmented_control("Horizontal axis", list(AXES), required=True, key="run.axis", on_change=changed, help="; ".join(f"{name}: {means}" for name, means in AXES.items()))
+        st.segmented_control("Horizontal axis", list(AXES), required=True, key="run.axis", on_change=changed, help=AXES_HELP)
         log = url.choice("log", ("1",), "") == "1"
         st.session_state["run.log"] = log
         st.toggle("Log scale", key="run.log", on_change=_put_log, help="For gradient norm and KL.")
@@ -55,11 +57,11 @@ def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step) -> None:
 
 def _card(card: Card, run: Run, steps: pd.DataFrame, options: Options, on_step) -> None:
     st.markdown(f"**{card.title}**", help=card.means)
-    missing = charts.missing_columns(card, steps)
+    missing = missing_columns(card, steps)
     if len(missing) < len(card.columns):
         figure = _figure(root(), run.run_id, run.status.attempt, len(steps), int(steps["step"].iloc[-1]), card.key, options, steps)
-        key = f"plot.{card.key}"
-        live_plot(figure, key=key, height=card.height, alt=_alt(card, steps), link=f"{run.run_id} {options.axis}", reveal=GROUPS_SELECTOR, on_step=lambda: on_step(key))
+        key, link = f"plot.{card.key}", f"{run.run_id} {options.axis}"
+        live_plot(figure, key=key, height=card.height, alt=_alt(card, steps), link=link, reveal=GROUPS_SELECTOR, on_step=lambda: on_step(key))
     for why, labels in _reasons(card, missing, run).items():
         st.caption(f"{escape(' and '.join(labels))} not available: {escape(why)}.")
 
@@ -76,7 +78,7 @@ def _reasons(card: Card, missing: list[str], run: Run) -> dict[str, list[str]]:
         for line in panel.lines:
             if line.column in missing:
                 label = line.label if len(card.panels) == 1 else f"{line.label} ({panel.title.lower()})"
-                reasons.setdefault(charts.why_missing(line.column, run.config), []).append(label)
+                reasons.setdefault(why_missing(line.column, run.config), []).append(label)
     return reasons
 
 

@@ -13,16 +13,21 @@ from grpo_core.methods import METHODS
 from pages.components import data
 from pages.components.data import Run
 from pages.components.run_table import what
-from pages.components.text import clock, escape
+from pages.components.text import clock, counted, escape
 
 
 def facts(run: Run) -> str:
     """Method, model, task, sizes and start in one escaped line."""
     config = run.config
     parts = [
-        METHODS[config.method].title, what(run), f"{config.prompts_per_step} prompts × {config.group_size} rollouts", f"{config.updates_per_rollout} updates per batch",
-        f"lr {config.lr:g}", f"seed {config.seed}", f"started {clock(run.status.started_at)}",
-    ]  # fmt: skip
+        METHODS[config.method].title,
+        what(run),
+        f"{config.prompts_per_step} prompts × {config.group_size} rollouts",
+        f"{counted(config.updates_per_rollout, 'update')} per batch",
+        f"lr {config.lr:g}",
+        f"seed {config.seed}",
+        f"started {clock(run.status.started_at)}",
+    ]
     return escape(" · ".join(parts))
 
 
@@ -31,7 +36,9 @@ def ending(run: Run) -> None:
     if run.status.state not in ("failed", "lost"):
         return
     sentence = run.status.message or "It left no message; the log may have the reason."
-    st.error(escape(f"{sentence[0].upper()}{sentence[1:]}"), title=f"This run {'failed' if run.status.state == 'failed' else 'is lost'}", icon=":material/error:")
+    st.error(
+        escape(f"{sentence[0].upper()}{sentence[1:]}"), title=f"This run {'failed' if run.status.state == 'failed' else 'is lost'}", icon=":material/error:"
+    )
     log = data.log_lines(run.run_id)
     if log.strip():
         st.caption("Last lines of its log")
@@ -50,7 +57,8 @@ def details(run: Run) -> None:
     if settings.open:
         with settings:
             st.code(shlex.join(command_line(run.config)), language=None, wrap_lines=True)
-            st.dataframe(_settings(run.config), hide_index=True, alt="Settings that differ from their defaults", column_config={"setting": "Setting", "value": "Value", "default": "Default"})
+            columns = {"setting": "Setting", "value": "Value", "default": "Default"}
+            st.dataframe(_settings(run.config), hide_index=True, alt="Settings that differ from their defaults", column_config=columns)
     log = st.expander("Log", icon=":material/article:", on_change="rerun", key="run.log_tail")
     if log.open:
         with log:

@@ -62,6 +62,6 @@ def progress(status: RunStatus) -> str:
     done = f"{status.step} of {status.steps}"
     if status.alive:
         return f"{done} · {about(status.eta_s)} left" if status.eta_s is not None and status.step else done
-    if status.state == "finished" and status.started_at and status.ended_at:
+    if status.state == "finished" and status.started_at is not None and status.ended_at is not None:
         return f"{counted(status.step, 'step')} in {duration(status.ended_at - status.started_at)}"
     return done

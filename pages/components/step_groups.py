@@ -33,11 +33,30 @@ def step_picker(steps: pd.DataFrame, step: int, *, redraw: list[str]) -> None:
     before, after = neighbours(step, recorded)
     st.session_state["groups.step"] = step
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width="content"):
-        st.button("Step", icon=":material/chevron_left:", key="groups.before", disabled=before is None, on_click=_go, args=(before, redraw), help="Previous recorded step")
+        st.button(
+            "Step",
+            icon=":material/chevron_left:",
+            key="groups.before",
+            disabled=before is None,
+            on_click=_go,
+            args=(before, redraw),
+            help="Previous recorded step",
+        )
         st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, args=(redraw,), width=104, label_visibility="collapsed")
-        st.button("Step", icon=":material/chevron_right:", icon_position="right", key="groups.after", disabled=after is None, on_click=_go, args=(after, redraw), help="Next recorded step")
+        st.button(
+            "Step",
+            icon=":material/chevron_right:",
+            icon_position="right",
+            key="groups.after",
+            disabled=after is None,
+            on_click=_go,
+            args=(after, redraw),
+            help="Next recorded step",
+        )
         following = url.whole("step") is None
-        st.button("Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None, redraw), help="Follow the newest step")
+        st.button(
+            "Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None, redraw), help="Follow the newest step"
+        )
 
 
 def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:

@@ -61,7 +61,7 @@ def _where(status: RunStatus) -> str:
         return f"Running, {done}{left}{silent}."
     if status.state == "stopping":
         return f"Stopping after {done}: it finishes the step and writes a checkpoint."
-    took = f" in {duration(status.ended_at - status.started_at)}" if status.ended_at and status.started_at else ""
+    took = "" if status.ended_at is None or status.started_at is None else f" in {duration(status.ended_at - status.started_at)}"
     if status.state == "finished":
         return f"Finished all {counted(status.steps, 'step')}{took}."
     if status.state == "stopped":

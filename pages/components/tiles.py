@@ -49,18 +49,25 @@ def tiles(status: RunStatus, steps: pd.DataFrame) -> None:
 def meaning(column: str) -> str:
     """What a column of the steps table is, with its unit, and what the tile shows of it."""
     described = STEPS.column(column)
-    return f"{described.means[0].upper()}{described.means[1:]}, in {described.unit}. Shown: mean of the last {WINDOW} steps, and its change against {BACK} steps earlier."
+    shown = f"Shown: mean of the last {WINDOW} steps, and its change against {BACK} steps earlier."
+    return f"{described.means[0].upper()}{described.means[1:]}, in {described.unit}. {shown}"
 
 
 def _step_tile(status: RunStatus, steps: pd.DataFrame) -> None:
-    pace = f"{duration_of_step(status.seconds_per_step)} per step" if status.seconds_per_step else "no step yet"
-    done = status.step / status.steps if status.steps else None
+    left = f"{about(status.eta_s)} left" if status.alive and status.step and status.eta_s is not None else ""
     st.metric(
-        "Step", f"{status.step} / {status.steps}", f"{about(status.eta_s)} left" if status.alive and status.step and status.eta_s is not None else percent(done),
-        delta_color="off", delta_arrow="off", delta_description=pace, border=True, height="stretch",
-        chart_data=series.thin(series.column(steps, "duration_s"), BARS) or None, chart_type="bar",
+        "Step",
+        f"{status.step} / {status.steps}",
+        left or percent(status.step / status.steps),
+        delta_color="off",
+        delta_arrow="off",
+        delta_description=f"{duration_of_step(status.seconds_per_step)} each" if status.seconds_per_step else "no step yet",
+        border=True,
+        height="stretch",
+        chart_data=series.thin(series.column(steps, "duration_s"), BARS) or None,
+        chart_type="bar",
         help="Finished and planned steps. The bars are the seconds each step took, recording not included.",
-    )  # fmt: skip
+    )
 
 
 def duration_of_step(seconds: float) -> str:
@@ -70,10 +77,16 @@ def duration_of_step(seconds: float) -> str:
 def _tile(tile: Tile, values: np.ndarray) -> None:
     recent, change = series.window_means(values, WINDOW, BACK)
     st.metric(
-        tile.label, _shown(tile, recent), _delta(tile, change), delta_color=_COLOURS[tile.better],
-        delta_description=None if np.isnan(change) else f"{BACK} steps", border=True, height="stretch",
-        chart_data=series.thin(values, SPARK) or None, help=meaning(tile.column),
-    )  # fmt: skip
+        tile.label,
+        _shown(tile, recent),
+        _delta(tile, change),
+        delta_color=_COLOURS[tile.better],
+        delta_description=None if np.isnan(change) else f"{BACK} steps",
+        border=True,
+        height="stretch",
+        chart_data=series.thin(values, SPARK) or None,
+        help=meaning(tile.column),
+    )
 
 
 def _shown(tile: Tile, value: float, *, sign: bool = False) -> str:

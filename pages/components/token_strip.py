@@ -35,12 +35,57 @@ class Quantity:
 QUANTITIES: dict[str, Quantity] = {
     quantity.key: quantity
     for quantity in (
-        Quantity(key="advantage", label="Advantage", unit="", kind="diverging", trace="advantages", means="advantage of the token used in the loss: blue is pushed up, red down"),
-        Quantity(key="entropy", label="Entropy", unit="nats", kind="sequential", trace="entropy", hue="more", means="how undecided the policy was here, over the full distribution"),
-        Quantity(key="logp", label="Log-prob", unit="nats", kind="sequential", trace="logp_before", hue="down", means="log-prob before the update: the redder, the less likely the token was"),
-        Quantity(key="delta", label="Δ log-prob", unit="nats", kind="diverging", trace="logp_delta", means="log-prob after the step's last update minus before its first: blue became more likely, red less"),
-        Quantity(key="ratio", label="Ratio", unit="after / before", kind="ratio", trace="ratio", means="probability after the step's updates over before: exp of Δ log-prob"),
-        Quantity(key="weight", label="Weight", unit="× average token", kind="sequential", trace="weights", hue="up", means="weight in the loss relative to an average loss token; 0 is left out"),
+        Quantity(
+            key="advantage",
+            label="Advantage",
+            unit="",
+            kind="diverging",
+            trace="advantages",
+            means="advantage of the token used in the loss: blue is pushed up, red down",
+        ),
+        Quantity(
+            key="entropy",
+            label="Entropy",
+            unit="nats",
+            kind="sequential",
+            trace="entropy",
+            hue="more",
+            means="how undecided the policy was here, over the full distribution",
+        ),
+        Quantity(
+            key="logp",
+            label="Log-prob",
+            unit="nats",
+            kind="sequential",
+            trace="logp_before",
+            hue="down",
+            means="log-prob before the update: the redder, the less likely the token was",
+        ),
+        Quantity(
+            key="delta",
+            label="Δ log-prob",
+            unit="nats",
+            kind="diverging",
+            trace="logp_delta",
+            means="log-prob after the step's last update minus before its first: blue became more likely, red less",
+        ),
+        Quantity(
+            key="ratio",
+            label="Ratio",
+            unit="after / before",
+            kind="ratio",
+            trace="ratio",
+            means="probability after the step's updates over before: exp of Δ log-prob",
+        ),
+        Quantity(
+            key="weight",
+            label="Weight",
+            unit="× average token",
+            kind="sequential",
+            trace="weights",
+            hue="up",
+            means="weight in the loss relative to an average loss token; 0 is left out",
+        ),
     )
 }
 FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
@@ -135,7 +180,11 @@ def _facts(row) -> list[tuple[str, str]]:
     """(number, what it is) pairs for the head of a card."""
     parts = dict(row.reward_parts or {})
     detail = f" ({', '.join(f'{name} {fixed(value)}' for name, value in parts.items())})" if len(parts) > 1 else ""
-    facts = [(fixed(row.reward), f"reward{detail}"), (fixed(row.advantage, sign=True), "advantage"), (str(row.length), "token" if row.length == 1 else "tokens")]
+    facts = [
+        (fixed(row.reward), f"reward{detail}"),
+        (fixed(row.advantage, sign=True), "advantage"),
+        (str(row.length), "token" if row.length == 1 else "tokens"),
+    ]
     if row.logp_delta is not None:
         facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob"))
     return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,18 @@ def seed_store(root: Path, *, steps: int = 40) -> dict[str, str]:
 
 
 def make_run(
-    root: Path, settings: dict, *, recorded: int, state: str, message: str = "", sinking: bool = False, rescored: bool = True,
-    gap_at: int | None = None, payloads: bool = False, prompts: int = 6, tokens: int | None = None,
+    root: Path,
+    settings: dict,
+    *,
+    recorded: int,
+    state: str,
+    message: str = "",
+    sinking: bool = False,
+    rescored: bool = True,
+    gap_at: int | None = None,
+    payloads: bool = False,
+    prompts: int = 6,
+    tokens: int | None = None,
 ) -> str:
     """A run with `recorded` steps. `gap_at` loses two steps, `sinking` lets correct rollouts lose likelihood, `tokens` sets the length."""
     config = make_config({"prompts_per_step": prompts, **settings})
@@ -100,53 +111,94 @@ def say(folder: RunFolder, config: RunConfig, step: int, state: str, message: st
 def make_step(step: int, config: RunConfig, *, sinking: bool = False, rescored: bool = True, payloads: bool = False, tokens: int | None = None) -> StepTrace:
     """One step of a run that learns, or sinks: the same for the same arguments."""
     rng = np.random.default_rng([config.seed, step])
-    skill = 1 / (1 + np.exp(2.5 - 4.5 * step / config.steps))
+    progress = step / config.steps
+    skill = 1 / (1 + np.exp(2.5 - 4.5 * progress))
     if sinking:
-        skill *= np.clip(1.6 - 1.5 * step / config.steps, 0.05, 1)
-    groups = tuple(_group(rng, step, config, skill, sinking, rescored, payloads, tokens) for _ in range(config.prompts_per_step))
-    slack = 1 - step / config.steps
-    updates = tuple(_update(rng, n, config, slack, sinking) for n in range(config.updates_per_rollout))
-    evaluation = EvalTrace(prompts=64, correct=float(np.clip(skill + rng.normal(0, 0.02), 0, 1)), reward=float(skill), gold_logp=-3 * slack) if step % 10 == 0 else None
-    timings = Timings(generate_s=0.3, score_s=0.01, update_s=0.5, rescore_s=0.09, evaluate_s=0.0, total_s=0.9)
-    return StepTrace(step=step, attempt=0, finished_at=STARTED + 0.9 * (step + 1), elapsed_s=0.9 * (step + 1), timings=timings, groups=groups, updates=updates, evaluation=evaluation)
+        skill *= np.clip(1.6 - 1.5 * progress, 0.05, 1)
+    scene = Scene(rng=rng, skill=float(skill), progress=progress, sinking=sinking, rescored=rescored, payloads=payloads, tokens=tokens)
+    evaluation = EvalTrace(prompts=64, correct=float(np.clip(skill + rng.normal(0, 0.02), 0, 1)), reward=scene.skill, gold_logp=-3 * (1 - progress))
+    return StepTrace(
+        step=step,
+        attempt=0,
+        finished_at=STARTED + 0.9 * (step + 1),
+        elapsed_s=0.9 * (step + 1),
+        timings=Timings(generate_s=0.3, score_s=0.01, update_s=0.5, rescore_s=0.09, evaluate_s=0.0, total_s=0.9 + 0.1 * rng.random()),
+        groups=tuple(_group(scene, config.group_size) for _ in range(config.prompts_per_step)),
+        updates=tuple(_update(scene, n, config) for n in range(config.updates_per_rollout)),
+        evaluation=evaluation if step % 10 == 0 else None,
+    )
 
 
-def _update(rng, n: int, config: RunConfig, slack: float, sinking: bool) -> UpdateTrace:
-    clipped = config.updates_per_rollout > 1
-    norm = float(np.exp(rng.normal(-0.6 + (1.8 * (1 - slack) if sinking else 0), 0.25)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What one step plays: how able the policy is (0 to 1), how far the run is (0 to 1), and what is to go wrong."""
+
+    rng: np.random.Generator
+    skill: float
+    progress: float
+    sinking: bool
+    rescored: bool
+    payloads: bool
+    tokens: int | None
+
+
+def _update(scene: Scene, n: int, config: RunConfig) -> UpdateTrace:
+    rng, clips = scene.rng, config.updates_per_rollout > 1
     return UpdateTrace(
-        update=n, epoch=n, minibatch=0, loss=float(rng.normal(0, 0.02)), terms={"policy": 0.0}, grad_norm=norm,
-        clip_low=abs(rng.normal(0, 0.004)) if clipped else None, clip_high=abs(rng.normal(0, 0.008)) if clipped else None,
-        kl_before=1e-3 * n, kl_ref=None, ratio_max=1.2 + 0.3 * n, entropy=0.1 + 0.5 * slack, tokens=600, lr=config.lr,
-    )  # fmt: skip
+        update=n,
+        epoch=n,
+        minibatch=0,
+        loss=float(rng.normal(0, 0.02)),
+        terms={"policy": 0.0},
+        grad_norm=float(np.exp(rng.normal(-0.6 + (1.8 * scene.progress if scene.sinking else 0), 0.25))),
+        clip_low=abs(rng.normal(0, 0.004)) if clips else None,
+        clip_high=abs(rng.normal(0, 0.008)) if clips else None,
+        kl_before=1e-3 * n,
+        kl_ref=None,
+        ratio_max=1.2 + 0.3 * n,
+        entropy=0.6 - 0.5 * scene.progress,
+        tokens=600,
+        lr=config.lr,
+    )
 
 
-def _group(rng, step: int, config: RunConfig, skill: float, sinking: bool, rescored: bool, payloads: bool, tokens: int | None) -> GroupTrace:
-    a, b = rng.integers(0, 100, 2).tolist()
-    prompt = Prompt(prompt_id=f"{a}+{b}", text=" ".join(PAYLOADS) if payloads else f"{a}+{b}=", token_ids=tuple(TOKEN[c] for c in f"{a}+{b}="), answer=PAYLOADS[0] if payloads else str(a + b))
-    ease = np.clip(skill + rng.normal(0, 0.3), 0, 1)
-    wins = rng.random(config.group_size) < ease
-    completions = tuple(_completion(rng, a, b, bool(win), skill, PAYLOADS[n] if payloads else None, tokens) for n, win in enumerate(wins))
-    rewards = tuple(_reward(bool(win), PAYLOADS[-1] if payloads and n == 1 else None) for n, win in enumerate(wins))
-    scored = np.array([r.total for r in rewards])
-    mean, std = np.nanmean(scored), np.nanstd(scored)
+def _group(scene: Scene, size: int) -> GroupTrace:
+    a, b = scene.rng.integers(0, 100, 2).tolist()
+    wins = scene.rng.random(size) < np.clip(scene.skill + scene.rng.normal(0, 0.3), 0, 1)
+    completions = [_completion(scene, a, b, bool(win), PAYLOADS[n] if scene.payloads else None) for n, win in enumerate(wins)]
+    rewards = tuple(_reward(bool(win), PAYLOADS[-1] if scene.payloads and n == 1 else None) for n, win in enumerate(wins))
     outcome = ScoredGroup(group=None, rewards=rewards).outcome
-    traces = tuple(_trace(rng, completion, reward, 0.0 if std == 0 or reward.failed else (reward.total - mean) / std, sinking, rescored, step / config.steps) for completion, reward in zip(completions, rewards, strict=True))
-    kept = outcome in ("mixed", "all_fail", "all_pass")
-    return GroupTrace(prompt=prompt, rollouts=traces, outcome=outcome, baseline=float(mean), kept=kept, reason="" if kept else "fewer than two rollouts could be scored")
+    totals = np.array([reward.total for reward in rewards])
+    mean, std = np.nanmean(totals), np.nanstd(totals)
+    advantages = np.nan_to_num((totals - mean) / std) if std > 0 else np.zeros(size)
+    return GroupTrace(
+        prompt=Prompt(
+            prompt_id=f"{a}+{b}",
+            text=" ".join(PAYLOADS) if scene.payloads else f"{a}+{b}=",
+            token_ids=tuple(TOKEN[letter] for letter in f"{a}+{b}="),
+            answer=PAYLOADS[0] if scene.payloads else str(a + b),
+        ),
+        rollouts=tuple(_trace(scene, *parts) for parts in zip(completions, rewards, advantages, strict=True)),
+        outcome=outcome,
+        baseline=float(mean),
+        kept=outcome != "failed",
+        reason="fewer than two rollouts could be scored" if outcome == "failed" else "",
+    )
 
 
-def _completion(rng, a: int, b: int, win: bool, skill: float, payload: str | None, tokens: int | None) -> Completion:
+def _completion(scene: Scene, a: int, b: int, win: bool, payload: str | None) -> Completion:
+    rng = scene.rng
     units = a % 10 + b % 10
-    total = a + b + (0 if win else int(rng.integers(1, 12)))
-    text = f"{a % 10}+{b % 10}={units},{a // 10}+{b // 10}+{units // 10}={a // 10 + b // 10 + units // 10}:{total}"
-    if tokens:
-        text = (text * (tokens // len(text) + 1))[: tokens - 1]
-    ids = [TOKEN[c] for c in text] + [TOKEN["<eos>"]]
+    tens = a // 10 + b // 10 + units // 10
+    text = f"{a % 10}+{b % 10}={units},{a // 10}+{b // 10}+{units // 10}={tens}:{a + b + (0 if win else int(rng.integers(1, 12)))}"
+    if scene.tokens:
+        text = (text * (scene.tokens // len(text) + 1))[: scene.tokens - 1]
+    ids = [TOKEN[letter] for letter in text]
     if payload is not None:
-        text, ids = payload, [len(PIECES) + PAYLOADS.index(payload), TOKEN["<eos>"]]
-    entropy = np.abs(rng.gamma(0.8, 0.5 * (1.15 - skill), len(ids))).astype("f4")
-    logp = -np.abs(rng.gamma(0.6, 0.6 * (1.15 - skill), len(ids))).astype("f4")
+        text, ids = payload, [len(PIECES) + PAYLOADS.index(payload)]
+    ids.append(TOKEN["<eos>"])
+    entropy = np.abs(rng.gamma(0.8, 0.5 * (1.15 - scene.skill), len(ids))).astype("f4")
+    logp = -np.abs(rng.gamma(0.6, (0.6 if win else 0.9) * (1.15 - scene.skill), len(ids))).astype("f4")
     return Completion(token_ids=np.array(ids, "i4"), text=text, logp_sampling=logp, logp=logp, entropy=entropy, finish="stop")
 
 
@@ -156,9 +208,15 @@ def _reward(win: bool, failure: str | None) -> Reward:
     return Reward(parts={"exact": float(win), "format": 1.0}, total=float(win), correct=win)
 
 
-def _trace(rng, completion: Completion, reward: Reward, advantage: float, sinking: bool, rescored: bool, progress: float) -> RolloutTrace:
-    length = len(completion.token_ids)
-    push = 0.05 * advantage - (0.12 * progress if sinking else 0)
-    delta = rng.normal(push, 0.05, length).astype("f4") if rescored else None
-    clipped = np.sign(np.where(np.abs(rng.normal(0, 0.1, length)) > 0.2, advantage, 0)).astype("i1")
-    return RolloutTrace(completion=completion, reward=reward, advantages=np.full(length, advantage, "f4"), weights=np.full(length, 14 / length, "f4"), clipped=clipped, logp_delta=delta)
+def _trace(scene: Scene, completion: Completion, reward: Reward, advantage: float) -> RolloutTrace:
+    length, rng = len(completion.token_ids), scene.rng
+    push = 0.05 * advantage - (0.12 * scene.progress if scene.sinking else 0)
+    far = np.abs(rng.normal(0, 0.1, length)) > 0.2
+    return RolloutTrace(
+        completion=completion,
+        reward=reward,
+        advantages=np.full(length, advantage, "f4"),
+        weights=np.full(length, 14 / length, "f4"),
+        clipped=np.sign(np.where(far, advantage, 0)).astype("i1"),
+        logp_delta=rng.normal(push, 0.05, length).astype("f4") if scene.rescored else None,
+    )
