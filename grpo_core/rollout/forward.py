@@ -77,15 +77,15 @@ class FusedForward:
     def score(self, rows: Rows, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         weights = self.decoder.weights()
         last_Ph, cache = self._prefix(weights, rows)
-        hidden_BTh = last_Ph[rows.prompt_of_row_B].unsqueeze(1)
+        hidden_BTh = last_Ph.index_select(0, rows.prompt_of_row_B).unsqueeze(1)
         if rows.completion_ids_BT.shape[1] > 1:
             inputs = rows.completion_ids_BT[:, :-1]  # nothing is predicted from the last token
             suffix_BTh = self.decoder.suffix(weights, cache, rows.prompt_of_row_B, rows.prompt_lengths_P, inputs)
             hidden_BTh = torch.cat((hidden_BTh, suffix_BTh), dim=1)
-        trained = rows.mask_BT > 0
-        logp_N, entropy_N = token_scores(
-            hidden_BTh[trained], weights.head, rows.completion_ids_BT[trained], temperature=temperature, banned=banned
-        )
+        trained_N = rows.mask_BT.flatten().nonzero().squeeze(1)
+        hidden_Nh = hidden_BTh.flatten(0, 1).index_select(0, trained_N)
+        targets_N = rows.completion_ids_BT.flatten()[trained_N]
+        logp_N, entropy_N = token_scores(hidden_Nh, weights.head, targets_N, temperature=temperature, banned=banned)
         return _scatter(logp_N, rows.mask_BT), _scatter(entropy_N, rows.mask_BT)
 
     def start(self, rows: Rows, room: int) -> tuple[Tensor, Decoding]:

@@ -27,8 +27,7 @@ class Layer:
     norm_attention: Tensor | None
     qkv: Tensor
     qkv_bias: Tensor | None
-    norm_q: Tensor | None
-    norm_k: Tensor | None
+    norm_qk: Tensor | None
     out: Tensor
     out_bias: Tensor | None
     norm_mlp: Tensor | None
@@ -104,16 +103,17 @@ class FusedDecoder:
         """Normed, rotated q (…, S, H, D), k and v (…, S, Hkv, D) from hidden states (…, S, hidden)."""
         joint = F.linear(rms_norm(x, layer.norm_attention, self.eps), layer.qkv, layer.qkv_bias)
         joint = joint.unflatten(-1, (-1, self.head_dim))
-        q, k, v = joint.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
-        if layer.norm_q is not None:
-            q, k = rms_norm(q, layer.norm_q, self.eps), rms_norm(k, layer.norm_k, self.eps)
-        return rotate(q, rotations), rotate(k, rotations), v
+        qk, v = joint.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
+        if layer.norm_qk is not None:
+            qk = rms_norm(qk, layer.norm_qk, self.eps)
+        q, k = rotate(qk, rotations).split((self.heads, self.kv_heads), dim=-2)
+        return q, k, v
 
     def finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """Output projection, residual and MLP."""
         x = x + F.linear(attended, layer.out, layer.out_bias)
-        gate, up = F.linear(rms_norm(x, layer.norm_mlp, self.eps), layer.gate_up).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, layer.down)
+        gate_up = F.linear(rms_norm(x, layer.norm_mlp, self.eps), layer.gate_up)
+        return x + F.linear(_SwiGLU.apply(gate_up), layer.down)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False) -> Tensor:
         """Attention of q (B, S, H, D) over k, v (B, K, Hkv, D) → (B, S, H·D)."""
@@ -150,8 +150,8 @@ class FusedDecoder:
         mask = suffix_mask(lengths_B, L, T)
         for layer, (prefix_k, prefix_v) in zip(weights.layers, cache, strict=True):
             q, k, v = self.project(layer, x, rotations)
-            k = torch.cat((prefix_k[prompt_of_row], k), dim=1)
-            v = torch.cat((prefix_v[prompt_of_row], v), dim=1)
+            k = torch.cat((prefix_k.index_select(0, prompt_of_row), k), dim=1)  # index_select: its backward is an index_add
+            v = torch.cat((prefix_v.index_select(0, prompt_of_row), v), dim=1)
             x = self.finish(layer, x, self.attend(q, k, v, mask))
         return rms_norm(x, weights.norm, self.eps)
 
@@ -159,19 +159,24 @@ class FusedDecoder:
         attention, mlp = layer.self_attn, layer.mlp
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         biases = [p.bias for p in parts]
-        norm_q, norm_k = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         return Layer(
             norm_attention=layer.input_layernorm.weight,
             qkv=torch.cat([self._pair(parts[0].weight), self._pair(parts[1].weight), parts[2].weight]),
             qkv_bias=None if biases[0] is None else torch.cat([self._pair(biases[0]), self._pair(biases[1]), biases[2]]),
-            norm_q=None if norm_q is None else self._pair(norm_q.weight),
-            norm_k=None if norm_k is None else self._pair(norm_k.weight),
+            norm_qk=self._norm_qk(attention),
             out=attention.o_proj.weight,
             out_bias=attention.o_proj.bias,
             norm_mlp=layer.post_attention_layernorm.weight,
             gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
             down=mlp.down_proj.weight,
         )
+
+    def _norm_qk(self, attention: nn.Module) -> Tensor | None:
+        """Qwen3's norms of q and k, one row per head (H + Hkv, D)."""
+        if not hasattr(attention, "q_norm"):
+            return None
+        norms = (self._pair(attention.q_norm.weight).expand(self.heads, -1), self._pair(attention.k_norm.weight).expand(self.kv_heads, -1))
+        return torch.cat(norms)
 
     def _pair(self, weight: Tensor) -> Tensor:
         """Rows reordered from transformers' halves (i, i + D/2) to neighbours (2i, 2i + 1); scores are unchanged as q and k move alike."""
@@ -199,7 +204,7 @@ def rotate(x: Tensor, rotations: Tensor) -> Tensor:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """x / rms(x) · weight with a closed-form backward: three passes over x and two matrix-vector products, half of autograd's."""
+    """x / rms(x) · weight with a closed-form backward, half the passes over x of autograd's; weight is (width,) or (heads, width)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -211,8 +216,9 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         x, weight, inverse = ctx.saved_tensors
         product = grad * x
-        pull = (product @ weight).unsqueeze(-1).mul_(inverse.pow(3)).div_(x.shape[-1])
-        grad_weight = inverse.flatten() @ product.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        pull = product @ weight if weight.dim() == 1 else torch.linalg.vecdot(product, weight)
+        pull = pull.unsqueeze(-1).mul_(inverse.pow(3)).div_(x.shape[-1])
+        grad_weight = inverse.flatten() @ product.flatten(0, -2) if weight.dim() == 1 else (product * inverse).flatten(0, -3).sum(0)
         return torch.mul(grad, weight, out=product).mul_(inverse).addcmul_(x, pull, value=-1), grad_weight, None
 
 
@@ -220,4 +226,28 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """x / rms(x) · weight; with weight None, x / (rms(x) · √width), the rest being in the projection that follows."""
     if weight is None:
         return x * torch.linalg.vecdot(x, x).add_(eps * x.shape[-1]).rsqrt_().unsqueeze(-1)
+    if not torch.is_grad_enabled() and x.dtype == torch.float32:
+        width = x.shape[-1]
+        return (x * torch.linalg.vecdot(x, x).div_(width).add_(eps).rsqrt_().unsqueeze(-1)).mul_(weight)
     return _RMSNorm.apply(x, weight, eps)
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(gate) · up of joined (…, 2·width) inputs; the backward writes both halves of one gradient instead of joining two."""
+
+    @staticmethod
+    def forward(ctx, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        ctx.save_for_backward(gate_up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        gate, up = ctx.saved_tensors[0].chunk(2, dim=-1)
+        out = torch.empty_like(ctx.saved_tensors[0])
+        grad_gate, grad_up = out.chunk(2, dim=-1)
+        silu, sigmoid = F.silu(gate), torch.sigmoid(gate)
+        torch.mul(grad, silu, out=grad_up)
+        slope = sigmoid.addcmul_(silu, 1 - sigmoid)  # d silu / d gate
+        torch.mul(grad, up, out=grad_gate).mul_(slope)
+        return out
