@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jinja2 import TemplateError
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -81,7 +80,7 @@ class Policy:
         """
         try:
             text = self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
-        except (TemplateError, ValueError) as error:
+        except Exception as error:  # a template is a program that came with the model
             raise ModelError(f"the model's chat template refuses the messages {[m['role'] for m in messages]}: {_sentence(error)}") from None
         return text, self.encode(text)  # the template has put the start token already
 

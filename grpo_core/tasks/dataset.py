@@ -217,14 +217,14 @@ def _json_object(line: str, where: str) -> Mapping[str, object]:
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
             number = 0
             for batch in file.iter_batches():
                 for columns in batch.to_pylist():
                     number += 1
                     yield f"{path.name} row {number}", columns
     except OSError as error:
-        raise TaskError(f"cannot read {path}: {error.strerror or error}") from None
+        raise TaskError(f"cannot read {path}: {error.strerror or _first_line(error)}") from None
     except pa.ArrowException as error:
         raise TaskError(f"{path.name} is not a readable Parquet file: {_first_line(error)}") from None
 

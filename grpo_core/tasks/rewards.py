@@ -33,6 +33,9 @@ _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))
 # A minus between a digit, letter or bracket and a number is an operator; anywhere else it is a sign.
 _SIGNED_NUMBER = re.compile(rf"(?:(?<![\w)\]}}.])[-−])?(?:{_NUMBER})(?:/(?:{_NUMBER}))?")
 
+# A word of three letters or more that is neither a LaTeX command nor a function's name makes a text prose.
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sqrt|sin|cos|tan|sec|csc|cot|log|exp|max|min|mod)\b)[A-Za-z]{3,}")
+
 Judge = Callable[[str, str], bool]
 """judge(what was written, the expected answer) -> right or wrong."""
 
@@ -143,14 +146,19 @@ def _parsed_answer(answer: str, limit: int | None) -> tuple[object, ...]:
 
 
 def _parse_mathematics(text: str, limit: int | None) -> list[object]:
-    """What math-verify reads in a text; a bare expression without $ or \\boxed is read as LaTeX."""
+    """What math-verify reads in a text: the whole of a bare expression, the last or boxed one of prose.
+
+    math-verify alone sees only the 2 at the end of a bare 2x+2, because expressions without $ or \\boxed count as prose to it.
+    """
     from math_verify import parse
 
     _quiet_math_verify()
-    parsed = parse(text, parsing_timeout=limit, raise_on_error=True)
-    if parsed or len(text) > _LONGEST_BARE:
-        return parsed
-    return parse(f"${text.strip()}$", parsing_timeout=limit, raise_on_error=True)
+    bare = text.strip()
+    as_expression = f"${bare}$" if bare and len(bare) <= _LONGEST_BARE and "$" not in bare and "\\boxed" not in bare else ""
+    for reading in (text, as_expression) if _WORD.search(bare) else (as_expression, text):
+        if reading and (parsed := parse(reading, parsing_timeout=limit, raise_on_error=True)):
+            return parsed
+    return []
 
 
 @lru_cache(maxsize=1)
