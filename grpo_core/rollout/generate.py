@@ -32,19 +32,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
-    """What generation needs of a policy: its forward, how ids become text, and the ids that end or may not be written."""
+    """What generation needs of a policy: its forward, how ids become text, the ids that end a text and those that are never sampled."""
 
     forward: Forward
     decode: Callable[[Sequence[int]], str]
     eos_ids: tuple[int, ...]
     pad_id: int
+    banned: tuple[int, ...]
     context_limit: int | None
     device: torch.device
-
-    @property
-    def banned(self) -> tuple[int, ...]:
-        """Ids that are never sampled: padding, unless it also ends a text."""
-        return () if self.pad_id in self.eos_ids else (self.pad_id,)
 
 
 @torch.no_grad()

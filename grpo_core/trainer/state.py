@@ -118,6 +118,7 @@ def writer_of(policy: Policy) -> Writer:
         decode=policy.decode,
         eos_ids=policy.eos_ids,
         pad_id=policy.pad_id,
+        banned=policy.banned_ids,
         context_limit=policy.context_limit,
         device=policy.model.device,
     )
@@ -127,12 +128,12 @@ def _reference(policy: Policy, config: RunConfig) -> Callable[[Rows], Tensor]:
     """Log-probs (B, T) under the start model: the base without its LoRA adapter, or a frozen copy of the whole."""
     adapter = hasattr(policy.model, "disable_adapter")
     model = policy.model if adapter else copy.deepcopy(policy.model).requires_grad_(False)
-    forward, banned = choose_forward(model), writer_of(policy).banned
+    forward = choose_forward(model)
 
     @torch.no_grad()
     def score(rows: Rows) -> Tensor:
         with model.disable_adapter() if adapter else _unchanged():
-            return forward.score(rows, temperature=config.temperature, banned=banned)[0]
+            return forward.score(rows, temperature=config.temperature, banned=policy.banned_ids)[0]
 
     return score
 

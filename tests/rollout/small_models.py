@@ -30,7 +30,7 @@ def build(kind: str):
 
 def writer(model, **changes) -> Writer:
     settings = dict(
-        forward=choose_forward(model), decode=lambda ids: "".join(chr(64 + int(i)) for i in ids if i > EOS), eos_ids=(EOS,), pad_id=PAD,
+        forward=choose_forward(model), decode=lambda ids: "".join(chr(64 + int(i)) for i in ids if i > EOS), eos_ids=(EOS,), pad_id=PAD, banned=(PAD,),
         context_limit=64, device=torch.device("cpu"),
     )
     return Writer(**(settings | changes))
