@@ -1,0 +1,24 @@
+import re
+
+from grpo_core.algorithms.credit import BASES, NORMS
+from grpo_core.algorithms.normalisers import NORMALISERS
+from grpo_core.algorithms.penalties import DEAD_ZONE, PENALTIES
+from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+from grpo_core.methods import METHODS
+from grpo_core.methods_page import PATH, methods_markdown
+from grpo_core.tasks.sampler import DATA_RULES
+
+
+def test_the_page_is_current():
+    assert PATH.read_text(encoding="utf-8") == methods_markdown(), "run `python -m grpo_core.methods_page`"
+
+
+def test_the_page_names_every_registered_choice_and_method():
+    page = methods_markdown()
+    choices = [name for registry in (BASES, NORMS, SURROGATES, LEVELS, PENALTIES, NORMALISERS, DATA_RULES) for name in registry]
+    assert not [name for name in (*choices, *METHODS) if f"`{name}`" not in page]
+    assert f"{DEAD_ZONE:.0e}".replace("e-04", "e-4") in page
+
+
+def test_every_method_cites_a_paper():
+    assert all(re.fullmatch(r"arXiv:\d{4}\.\d{5}", m.paper) for m in METHODS.values())
