@@ -147,9 +147,9 @@ class Layout:
         return self.info is not None and self.info.sealed
 
     @property
-    def last_step(self) -> int | None:
-        """The newest whole step in segments: `steps` is published last, so it decides."""
-        return max((s.last for s in self.segments["steps"]), default=None)
+    def last_step(self) -> int:
+        """The newest whole step in segments, -1 if there is none: `steps` is published last, so it decides."""
+        return max((s.last for s in self.segments["steps"]), default=-1)
 
     def gaps(self, table: str) -> list[Segment]:
         """Segments of `steps` whose step range no segment of `table` holds."""

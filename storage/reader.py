@@ -9,10 +9,11 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import numpy as np
@@ -24,6 +25,7 @@ from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source
 
 Bounds = tuple[int | None, int | None]
+Result = TypeVar("Result")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _NAMES = {*TABLES, VOCABULARY.name, *(view.name for view in VIEWS)}
@@ -44,9 +46,9 @@ class DamagedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
-    sql: str
-    params: tuple[object, ...]
+class _Scope:
+    """What a query may see."""
+
     tables: frozenset[str]
     steps: Bounds
     skip_damaged: bool
@@ -87,30 +89,22 @@ class Store:
         Raises SegmentDamaged if a needed file is missing or damaged, unless `skip_damaged` leaves out what it holds;
         RunNotFound, NewerStore, RunLocked.
         """
-        run_dir = self.run_dir(run_id)
-        query = _Query(sql, tuple(params), self._tables_in(sql), steps, skip_damaged)
-        for attempt in itertools.count():
-            layout = read_layout(run_dir)
-            try:
-                with self._cursor() as cursor:
-                    return self._from_sealed(cursor, run_dir, query) if layout.sealed else self._from_segments(cursor, run_dir, layout, query)
-            except (FileNotFoundError, duckdb.Error) as error:
-                # compaction, sealing or unsealing took a file away between listing and opening: list again
-                if attempt < _RELISTS and read_layout(run_dir) != layout:
-                    time.sleep(_RELIST_PAUSE_S)
-                elif isinstance(error, FileNotFoundError):
-                    raise damaged(Path(error.filename), "it vanished while being read") from error
-                elif layout.sealed and (isinstance(error, _DATA_ERRORS) or type(error) is duckdb.Error):
-                    raise open_error(run_dir / DATABASE, error) from error
-                else:
-                    raise
+        scope = _Scope(self._tables_in(sql), steps, skip_damaged)
+        return self._read(run_id, scope, lambda cursor: _plain(cursor.execute(sql, list(params)).df()))
+
+    def read(self, run_id: str, action: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
+        """What `action` makes of a connection that has all tables and views of the run under their plain names.
+
+        The action is run again if a file it was reading was merged away. Raises as `frame` does.
+        """
+        return self._read(run_id, _Scope(frozenset(_NAMES), (None, None), False), action)
 
     def last_step(self, run_id: str) -> int | None:
         """The newest whole step, from file names alone while the run is live; None before the first."""
         run_dir = self.run_dir(run_id)
         layout = read_layout(run_dir)
         if not layout.sealed:
-            return layout.last_step
+            return None if layout.last_step < 0 else layout.last_step
         last = self.frame(run_id, "select max(step) as last from steps")["last"].iloc[0]
         return None if pd.isna(last) else int(last)
 
@@ -135,6 +129,24 @@ class Store:
                     found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
         return found
 
+    def _read(self, run_id: str, scope: _Scope, action: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
+        run_dir = self.run_dir(run_id)
+        for attempt in itertools.count():
+            layout = read_layout(run_dir)
+            try:
+                with self._cursor() as cursor, self._tables(cursor, run_dir, layout, scope):
+                    return action(cursor)
+            except (FileNotFoundError, duckdb.Error) as error:
+                # compaction, sealing or unsealing took a file away between listing and opening: list again
+                if attempt < _RELISTS and read_layout(run_dir) != layout:
+                    time.sleep(_RELIST_PAUSE_S)
+                elif isinstance(error, FileNotFoundError):
+                    raise damaged(Path(error.filename), "it vanished while being read") from error
+                elif layout.sealed and (isinstance(error, _DATA_ERRORS) or type(error) is duckdb.Error):
+                    raise open_error(run_dir / DATABASE, error) from error
+                else:
+                    raise
+
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._cursors:
@@ -156,30 +168,36 @@ class Store:
             self._named[sql] = views | {name for name in found if name in _NAMES}
         return self._named[sql]
 
-    def _from_segments(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, layout: Layout, query: _Query) -> pd.DataFrame:
-        first, last = query.steps
-        if layout.last_step is not None:  # a step is whole once `steps` has it
-            last = layout.last_step if last is None else min(last, layout.last_step)
-        for name in query.tables & set(TABLES):
-            gaps = [] if query.skip_damaged else [gap for gap in layout.gaps(name) if gap.overlaps(first, last)]
-            if gaps:
-                raise missing(run_dir, name, gaps[0])
-            intact = self._checked([s for s in layout.segments[name] if s.overlaps(first, last)], query.skip_damaged)
-            _add_view(cursor, name, files_source(s.path for s in intact) if intact else f"empty_{name}", (first, last))
-        if VOCABULARY.name in query.tables:
-            path = run_dir / VOCABULARY_FILE
-            _add_view(cursor, VOCABULARY.name, files_source([path]) if path.exists() else f"empty_{VOCABULARY.name}")
-        return _run(cursor, query)
-
-    def _from_sealed(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, query: _Query) -> pd.DataFrame:
-        path, alias = run_dir / DATABASE, f"sealed_{next(self._aliases)}"
-        cursor.execute(f"attach {quoted(path)} as {alias} (read_only)")
+    @contextmanager
+    def _tables(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, layout: Layout, scope: _Scope) -> Iterator[None]:
+        """Gives the cursor the tables and views in scope; a sealed file is attached for as long as that lasts."""
+        alias = f"sealed_{next(self._aliases)}"
+        if layout.sealed:
+            cursor.execute(f"attach {quoted(run_dir / DATABASE)} as {alias} (read_only)")
         try:
-            for name in query.tables & {*TABLES, VOCABULARY.name}:
-                _add_view(cursor, name, f"{alias}.main.{name}", query.steps if name in TABLES else (None, None))
-            return _run(cursor, query)
+            for name in scope.tables & set(TABLES):
+                source, steps = (f"{alias}.main.{name}", scope.steps) if layout.sealed else self._segments_source(run_dir, layout, name, scope)
+                cursor.execute(f"create temp view {name} as select * from {source}{_within(steps)}")
+            if VOCABULARY.name in scope.tables:
+                source = f"{alias}.main.{VOCABULARY.name}" if layout.sealed else _vocabulary_source(run_dir)
+                cursor.execute(f"create temp view {VOCABULARY.name} as select * from {source}")
+            for view in VIEWS:
+                if view.name in scope.tables:
+                    cursor.execute(f"create temp view {view.name} as {view.sql}")
+            yield
         finally:
-            cursor.execute(f"detach {alias}")
+            if layout.sealed:
+                cursor.execute(f"detach {alias}")
+
+    def _segments_source(self, run_dir: Path, layout: Layout, name: str, scope: _Scope) -> tuple[str, Bounds]:
+        """SQL for the segments that hold the steps in scope, and those steps as far as they are whole."""
+        first, last = scope.steps
+        last = layout.last_step if last is None else min(last, layout.last_step)
+        gaps = [] if scope.skip_damaged else [gap for gap in layout.gaps(name) if gap.overlaps(first, last)]
+        if gaps:
+            raise missing(run_dir, name, gaps[0])
+        intact = self._checked([s for s in layout.segments[name] if s.overlaps(first, last)], scope.skip_damaged)
+        return files_source(s.path for s in intact) if intact else f"empty_{name}", (first, last)
 
     def _checked(self, segments: Iterable[Segment], skip_damaged: bool) -> list[Segment]:
         """The segments whose bytes are as written; each file is checked once per process and again if it changed."""
@@ -206,19 +224,16 @@ class Store:
         return []
 
 
-def _run(cursor: duckdb.DuckDBPyConnection, query: _Query) -> pd.DataFrame:
-    for view in VIEWS:
-        if view.name in query.tables:
-            cursor.execute(f"create temp view {view.name} as {view.sql}")
-    return _plain(cursor.execute(query.sql, list(query.params)).df())
+def _vocabulary_source(run_dir: Path) -> str:
+    path = run_dir / VOCABULARY_FILE
+    return files_source([path]) if path.exists() else f"empty_{VOCABULARY.name}"
 
 
-def _add_view(cursor: duckdb.DuckDBPyConnection, name: str, source: str, steps: Bounds = (None, None)) -> None:
+def _within(steps: Bounds) -> str:
     first, last = steps
     bounds = [f"step >= {int(first)}"] if first is not None else []
     bounds += [f"step <= {int(last)}"] if last is not None else []
-    where = f" where {' and '.join(bounds)}" if bounds else ""
-    cursor.execute(f"create temp view {name} as select * from {source}{where}")
+    return f" where {' and '.join(bounds)}" if bounds else ""
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

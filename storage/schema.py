@@ -50,40 +50,42 @@ def _trace(name: str, unit: str, means: str) -> Column:
     return Column(name, pa.list_(F32), unit, means, rounded=True)
 
 
-UPDATE = pa.struct(
-    [
-        ("update", I32),
-        ("epoch", I32),
-        ("minibatch", I32),
-        ("loss", F64),
-        ("terms", PARTS),
-        ("grad_norm", F64),
-        ("clip_low", F64),
-        ("clip_high", F64),
-        ("kl_before", F64),
-        ("kl_ref", F64),
-        ("ratio_max", F64),
-        ("entropy", F64),
-        ("tokens", I64),
-        ("lr", F64),
-    ]
-)
+def _struct(columns: tuple[Column, ...]) -> pa.StructType:
+    return pa.struct([pa.field(c.name, c.type) for c in columns])
 
-POSITION = pa.struct(
-    [
-        ("bin", I16),
-        ("first", I32),
-        ("last", I32),
-        ("tokens", I64),
-        ("entropy", F64),
-        ("logp", F64),
-        ("delta_correct", F64),
-        ("delta_wrong", F64),
-        ("clipped", F64),
-        ("tokens_rescored_correct", I64),
-        ("tokens_rescored_wrong", I64),
-    ]
+
+UPDATE_COLUMNS = (
+    Column("update", I32, "index", "position of the update in its step, from 0"),
+    Column("epoch", I32, "index", "pass over the rollout batch, from 0"),
+    Column("minibatch", I32, "index", "minibatch of the pass, from 0"),
+    Column("loss", F64, "loss", "the loss whose gradient was taken"),
+    Column("terms", PARTS, "loss", "the parts that add up to the loss, after weighting"),
+    Column("grad_norm", F64, "L2 norm", "gradient norm before clipping"),
+    Column("clip_low", F64, "share", "share of loss tokens held at the lower bound; empty where it is zero by construction"),
+    Column("clip_high", F64, "share", "share of loss tokens held at the upper bound; empty where it is zero by construction"),
+    Column("kl_before", F64, "nats/token", "k3 estimate of KL(policy before the step ‖ policy at this update) on the update's tokens"),
+    Column("kl_ref", F64, "nats/token", "k3 estimate of KL(policy ‖ reference) on the update's tokens; empty without a reference model"),
+    Column("ratio_max", F64, "ratio", "largest token probability ratio, policy at this update over policy before the step"),
+    Column("entropy", F64, "nats/token", "mean entropy of the full next-token distribution over the update's tokens"),
+    Column("tokens", I64, "tokens", "tokens in the loss of the update"),
+    Column("lr", F64, "1/update", "learning rate of the update"),
 )
+UPDATE = _struct(UPDATE_COLUMNS)
+
+POSITION_COLUMNS = (
+    Column("bin", I16, "index", "bin of token position, from 0; bins are equally wide and empty ones are left out"),
+    Column("first", I32, "position", "first token position in the bin, from 0 at the start of the completion"),
+    Column("last", I32, "position", "last token position in the bin, included"),
+    Column("tokens", I64, "tokens", "completion tokens in the bin"),
+    Column("entropy", F64, "nats/token", "mean entropy of the full next-token distribution before the update"),
+    Column("logp", F64, "nats/token", "mean log-prob before the update"),
+    Column("delta_correct", F64, "nats/token", "mean paired change of log-prob over the step's updates, over tokens of correct rollouts that were rescored"),
+    Column("delta_wrong", F64, "nats/token", "the same over tokens of wrong rollouts"),
+    Column("clipped", F64, "share", "share of the bin's tokens held at a bound in any update; empty where that is impossible by construction"),
+    Column("tokens_rescored_correct", I64, "tokens", "tokens behind delta_correct"),
+    Column("tokens_rescored_wrong", I64, "tokens", "tokens behind delta_wrong"),
+)
+POSITION = _struct(POSITION_COLUMNS)
 
 STEPS = Table(
     "steps",
@@ -123,7 +125,12 @@ STEPS = Table(
         Column("delta_wrong", F64, "nats/token", "the same over tokens of wrong rollouts"),
         Column("delta_zero", F64, "nats/token", "the same over tokens of rollouts whose advantage is 0"),
         Column("displaced_correct", F64, "share", "share of rescored correct rollouts whose whole completion became less likely (sum of changes below 0)"),
-        Column("entropy", F64, "nats/token", "mean entropy of the full next-token distribution at the sampling temperature, over completion tokens, before the update"),
+        Column(
+            "entropy",
+            F64,
+            "nats/token",
+            "mean entropy of the full next-token distribution at the sampling temperature, over completion tokens, before the update",
+        ),
         Column("grad_norm", F64, "L2 norm", "mean over updates of the gradient norm before clipping"),
         Column("grad_norm_max", F64, "L2 norm", "largest gradient norm before clipping of the step's updates"),
         Column("loss", F64, "loss", "mean loss of the step's updates; for many methods its value says little, its gradient is what counts"),
@@ -164,7 +171,12 @@ GROUPS = Table(
         Column("baseline", F64, "reward", "what the method subtracted from the first rollout's reward; leave-one-out baselines differ per rollout"),
         Column("correct", I32, "count", "correct rollouts"),
         Column("size", I32, "count", "rollouts in the group"),
-        Column("outcome", TEXT, "", "mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct) or failed (fewer than two scored rollouts)"),
+        Column(
+            "outcome",
+            TEXT,
+            "",
+            "mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct) or failed (fewer than two scored rollouts)",
+        ),
         Column("kept", BOOL, "", "whether the group entered the loss"),
         Column("reason", TEXT, "", "why it was dropped, or empty"),
         Column("sampling_round", I32, "index", "which round of dynamic sampling made it, from 0"),
@@ -214,19 +226,40 @@ VOCABULARY = Table(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view that plain DuckDB sees beside the tables; `sql` selects from the tables by name."""
+    """A view that plain DuckDB sees beside the tables; `sql` selects `columns` from the tables by name."""
 
     name: str
     means: str
+    columns: tuple[Column, ...]
     sql: str
 
 
+_STEP = STEPS.column("step")
+
 VIEWS: tuple[View, ...] = (
-    View("updates", "One row per optimizer update", "select step, unnest(update_rows, recursive := true) from steps"),
-    View("positions", "One row per step and bin of token position", "select step, unnest(position_rows, recursive := true) from steps"),
+    View("updates", "One row per optimizer update", (_STEP, *UPDATE_COLUMNS), "select step, unnest(update_rows, recursive := true) from steps"),
+    View(
+        "positions",
+        "One row per step and bin of token position",
+        (_STEP, *POSITION_COLUMNS),
+        "select step, unnest(position_rows, recursive := true) from steps",
+    ),
     View(
         "tokens",
         "One row per completion token, with every trace as a scalar",
+        (
+            *(ROLLOUTS.column(name) for name in ("step", "group_index", "rollout_index", "correct", "reward")),
+            Column("position", I64, "position", "position of the token in its completion, from 0"),
+            Column("token_id", I32, "token id", "the token; `vocabulary` has its text"),
+            Column("logp_sampling", F32, "nats", ROLLOUTS.column("logp_sampling").means),
+            Column("logp_before", F32, "nats", "trainer's log-prob before the update: logp_sampling plus logp_gap; add logp_delta for the log-prob after it"),
+            Column("logp_delta", F32, "nats", ROLLOUTS.column("logp_delta").means),
+            Column("logp_ref", F32, "nats", ROLLOUTS.column("logp_ref").means),
+            Column("entropy", F32, "nats", ROLLOUTS.column("entropy").means),
+            Column("advantage", F32, "advantage", ROLLOUTS.column("advantages").means),
+            Column("weight", F32, "× average token", ROLLOUTS.column("weights").means),
+            Column("clipped", I8, "side", ROLLOUTS.column("clipped").means),
+        ),
         """select step, group_index, rollout_index, correct, reward,
        generate_subscripts(token_ids, 1) - 1 as position,
        unnest(token_ids) as token_id,

@@ -29,7 +29,7 @@ class RunWriter:
         self.run_dir = run_dir
         self.precision = precision
         self._lock = lock
-        self._last_step = read_layout(run_dir).last_step
+        self.last_step = read_layout(run_dir).last_step  # the newest whole step, -1 if there is none
 
     @classmethod
     def open(cls, run_dir: Path, *, precision: Literal["rounded", "exact", "half"] = "rounded") -> Self:
@@ -60,11 +60,6 @@ class RunWriter:
             lock.release()
             raise
 
-    @property
-    def last_step(self) -> int:
-        """The newest whole step, -1 if there is none."""
-        return -1 if self._last_step is None else self._last_step
-
     def append_step(self, tables: Mapping[str, pa.Table]) -> None:
         """Publishes one step: a table of schema.TABLES each, `steps` with one row. It is seen whole or not at all.
 
@@ -82,7 +77,7 @@ class RunWriter:
             for path in reversed(published):
                 path.unlink(missing_ok=True)
             raise
-        self._last_step = step
+        self.last_step = step
 
     def write_vocabulary(self, pieces: Sequence[str]) -> None:
         """Stores the text of every token id, in order; a second call replaces the first."""
@@ -103,7 +98,7 @@ class RunWriter:
         Raises DiskFull, SegmentDamaged; the run is then as it was.
         """
         count = supersede(self.run_dir, after_step, self.precision)
-        self._last_step = read_layout(self.run_dir).last_step
+        self.last_step = read_layout(self.run_dir).last_step
         return count
 
     def close(self) -> None:

@@ -35,7 +35,6 @@ def supersede(run_dir: Path, after_step: int, precision: str) -> int:
 def mend(run_dir: Path, precision: str) -> None:
     """Clears what lies beyond the last whole step: the one a killed writer was publishing, or a supersede that was cut short."""
     last = read_layout(run_dir).last_step
-    last = -1 if last is None else last
     beyond = [s for name in TABLES for s in list_segments(run_dir / name) if s.last > last]
     if len({(s.first, s.last) for s in beyond}) == 1 and not beyond[0].merged:
         for segment in beyond:

@@ -16,7 +16,7 @@ from storage.queries.groups import rollouts_of_group, vocabulary
 from storage.queries.steps import step_series
 from storage.reader import Store
 from storage.schema import ROLLOUTS, TABLES
-from storage.segments import RunWriter
+from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +181,19 @@ def test_leftovers_of_a_killed_writer_are_swept(run_dir, store):
     assert len(store.frame("r1", "select * from rollouts")) == 16
 
 
+@pytest.mark.parametrize("tables", [("rollouts",), ("rollouts", "groups")])
+def test_a_first_step_that_never_became_whole_is_not_seen_nor_sealed(run_dir, store, plain, tables):
+    with RunWriter.open(run_dir) as writer:
+        writer.append_step(make_step_tables(0))
+    for table in set(TABLES) - set(tables):
+        list_segments(run_dir / table)[0].path.unlink()
+    assert store.frame("r1", "select * from rollouts").empty and store.frame("r1", "select * from groups", steps=(0, 0)).empty
+    assert plain("select (select count(*) from rollouts), (select count(*) from groups)") == [(0, 0)]
+    assert store.last_step("r1") is None
+    seal(run_dir)
+    assert store.frame("r1", "select * from rollouts").empty
+
+
 def test_lost_step_files_do_not_cost_the_rollouts(run_dir, store):
     with RunWriter.open(run_dir) as writer:
         for step in range(4):
@@ -199,7 +212,7 @@ def test_a_full_disk_leaves_nothing_of_the_step_and_all_earlier_ones(tmp_path):
 import resource, sys
 from pathlib import Path
 from storage.errors import DiskFull
-from storage.segments import RunWriter
+from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
 writer = RunWriter.open(Path({str(run_dir)!r}))
 writer.append_step(make_step_tables(0))

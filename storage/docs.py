@@ -1,0 +1,73 @@
+"""docs/schema.md, made from schema.py: `python -m storage.docs` rewrites it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from storage.schema import BOOL, F32, F64, I8, I16, I32, I64, SCHEMA_VERSION, TABLES, TEXT, VIEWS, VOCABULARY, Table, View
+
+PATH = Path(__file__).parents[1] / "docs" / "schema.md"
+
+_SQL_TYPES = {F32: "FLOAT", F64: "DOUBLE", I8: "TINYINT", I16: "SMALLINT", I32: "INTEGER", I64: "BIGINT", TEXT: "VARCHAR", BOOL: "BOOLEAN"}
+
+_OPENING = f"""# What a run records
+
+Made from `storage/schema.py` (store version {SCHEMA_VERSION}) by `python -m storage.docs`; edit there, not here.
+
+Every run has a `run.duckdb` that plain DuckDB opens from the first second, while the run trains as well as afterwards:
+
+```python
+import duckdb
+run = duckdb.connect("groupscope-data/runs/<run>/run.duckdb", read_only=True)
+run.sql("select step, reward_mean, entropy from steps order by step")
+run.sql("select position, avg(entropy) from tokens where step = 42 group by position order by position")
+```
+
+While the run is live, its tables are views on Parquet files by absolute path; after `seal` they are tables inside the file, and
+the file stands alone. A store that was moved while a run was live is read by Groupscope as before; plain DuckDB finds the files
+again once the run is resumed or sealed. Open it with `read_only=True`: a program that holds it for writing locks others out.
+
+Empty (NULL) means not measured or not defined, never 0. `NaN` is stored as it was computed. Token traces are float32, shortened to
+10 mantissa bits (`precision` rounded: relative error at most 2⁻¹¹), 7 bits (half: 2⁻⁸), or untouched (exact).
+"""
+
+_FILES = """## Files
+
+`steps/`, `groups/` and `rollouts/` hold one Parquet file per step, `s<step>-<crc>.parquet`, later merged into
+`c<first step>-<last step>-<since>-<crc>.parquet`. Each is written beside, flushed and renamed, `rollouts` first and `steps` last, so a
+step whose `steps` row is visible is whole. `<crc>` is the CRC-32 of the file. A merged file replaces the files it covers, which
+disappear some seconds after `<since>` (ms since 1970). Steps that a resume from an older checkpoint trained again are kept in
+`superseded/<n>/` in the same form. `store.json` says which schema version wrote the run and whether it is sealed; `run.lock`
+belongs to the one process that writes.
+
+The files are plain Parquet: `select * from read_parquet('superseded/0/rollouts/*.parquet')`.
+"""
+
+
+def schema_markdown() -> str:
+    """The whole of docs/schema.md."""
+    sections = [_section(f"`{table.name}`", table) for table in (*TABLES.values(), VOCABULARY)]
+    sections += [_section(f"`{view.name}` (view)", view) for view in VIEWS]
+    return "\n".join([_OPENING, *sections, _FILES])
+
+
+def _section(title: str, table: Table | View) -> str:
+    rows = [(f"`{c.name}`", _sql_type(c.type), c.unit, c.means + (" (rounded)" if c.rounded else "")) for c in table.columns]
+    lines = ["| column | type | unit | meaning |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return f"## {title}\n\n{table.means}.\n\n" + "\n".join(lines) + "\n"
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    """The type's name in DuckDB; the nested rows of `steps` are too long to spell out."""
+    if pa.types.is_list(kind):
+        return "STRUCT[]" if pa.types.is_struct(kind.value_type) else f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+    return _SQL_TYPES[kind]
+
+
+if __name__ == "__main__":
+    PATH.write_text(schema_markdown(), encoding="utf-8")
+    print(f"wrote {PATH}")
