@@ -1,9 +1,13 @@
 # Two commands: `make demo` shows Groupscope at work, `make test` proves it.
 
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check --no-input
+NEWS := sed '/^Requirement already satisfied/d'
 
 .PHONY: demo app test
 
@@ -23,9 +27,9 @@ $(RUN):
 
 $(VENV)/.installed: requirements.txt | $(RUN)
 	@echo "installing requirements.txt into $(VENV); this takes some minutes the first time"
-	@$(PIP) -r requirements.txt
+	@$(PIP) -r requirements.txt | $(NEWS)
 	@touch $@
 
 $(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
-	@$(PIP) -r requirements-test.txt
+	@$(PIP) -r requirements-test.txt | $(NEWS)
 	@touch $@

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 import click
 
 from grpo_core.config import SECTIONS, RunConfig, load_config, make_config
-from grpo_core.errors import GroupscopeError, LaunchError
+from grpo_core.errors import GroupscopeError, LaunchError, TrainingStopped
 from grpo_core.methods import METHODS
 from grpo_core.presets import PRESETS, preset
 from storage.errors import StoreError
@@ -242,6 +242,8 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
         progress = Progress(heartbeat, config.steps, bar=bar)
         try:
             ending = _train_and_record(folder, config, heartbeat, requests, progress)
+        except TrainingStopped:
+            ending = Ending("stopped", OK, f"Stopped while {progress.busy_with}; steps finished before that: {heartbeat.step_count}.")
         except KeyboardInterrupt:
             ending = Ending("stopped", FAILED, f"Stopped in the middle of a step; steps finished before that: {heartbeat.step_count}.")
         except (GroupscopeError, StoreError) as error:
@@ -286,6 +288,11 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
                 recorder.record(trace)
             progress.step(trace, recorder)
 
+        def on_phase(name: str, done: int, total: int) -> None:
+            progress.phase(name, done, total)
+            if not progress.training and requests.asked():  # from the first step on, the loop asks for itself
+                raise TrainingStopped
+
         result = train_loop(
             config,
             cache_dir=folder.store_root / "cache",
@@ -293,7 +300,7 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
             record=record,
             flush=lambda: recorder.flush(timeout_s=FLUSH_PATIENCE_S),
             on_start=on_start,
-            progress=progress.phase,
+            progress=on_phase,
             should_stop=requests.asked,
             resume=heartbeat.attempt > 0,
             attempt=heartbeat.attempt,
@@ -334,21 +341,21 @@ class Progress:
         self._heartbeat = heartbeat
         self._steps = steps
         self._show = bar
-        self._phase = ""
+        self.busy_with = ""
         self._bar = self._new_bar("", 0)
-        self._training = False
+        self.training = False
         self._pace_s: float | None = None
         self._last = time.monotonic()
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
         """Busy with something other than a step; before the first step it has a bar of its own."""
         self._heartbeat.phase(name, done, total)
-        if self._training:
+        if self.training:
             self._bar.set_description_str(name)
             return
-        if name != self._phase:
+        if name != self.busy_with:
             self._bar.close()
-            self._phase, self._bar = name, self._new_bar(name, total)
+            self.busy_with, self._bar = name, self._new_bar(name, total)
         self._bar.update(done - self._bar.n)
 
     def begin(self, first_step: int) -> None:
@@ -356,7 +363,7 @@ class Progress:
         self._heartbeat.step(first_step, None)
         self._bar.close()
         self._bar = self._new_bar("training", self._steps, first_step)
-        self._training = True
+        self.training = True
         self._last = time.monotonic()
 
     def step(self, trace: StepTrace, recorder: Recorder) -> None:

@@ -46,7 +46,7 @@ def begin(store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def the_run(store_root: Path, child: Begun) -> RunFolder:
     """The only run of the store, once it is there."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (ids := Store(store_root).run_ids()):
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -58,7 +58,7 @@ def test_ctrl_c_finishes_the_step_and_resume_goes_on_to_the_end(begin, store_roo
     folder = the_run(store_root, child)
     wait_for(folder, lambda status: status.step >= 2)
     child.send_signal(signal.SIGINT)
-    _, shown = child.communicate(timeout=120)
+    _, shown = child.communicate(timeout=240)
     status = run_status(store_root, folder.run_id)
     assert child.returncode == 0, shown
     assert status.state == "stopped" and shown.endswith(f"Stopped after step {status.step}; checkpoint written.\n")
@@ -66,7 +66,7 @@ def test_ctrl_c_finishes_the_step_and_resume_goes_on_to_the_end(begin, store_roo
     assert "Traceback" not in shown
 
     again = begin("resume", folder.run_id, "--steps", str(status.step + 3))
-    _, shown = again.communicate(timeout=120)
+    _, shown = again.communicate(timeout=240)
     ended = run_status(store_root, folder.run_id)
     assert again.returncode == 0, shown
     assert (ended.state, ended.step, ended.attempt) == ("finished", status.step + 3, 1)
@@ -90,7 +90,7 @@ def test_a_second_ctrl_c_interrupts_a_step_that_does_not_end(begin, store_root: 
     time.sleep(1)
     assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    _, shown = child.communicate(timeout=60)
+    _, shown = child.communicate(timeout=240)
     assert child.returncode == 1 and "Traceback" not in shown
     assert shown.endswith("Stopped in the middle of a step; steps finished before that: 0.\n")
     assert run_status(store_root, folder.run_id).state == "stopped"
@@ -99,7 +99,7 @@ def test_a_second_ctrl_c_interrupts_a_step_that_does_not_end(begin, store_root: 
 def test_bad_input_found_late_is_one_line_a_failed_run_and_exit_code_2(begin, store_root: Path, tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text('{"prompt": "1", "answer": "1"}\n{"prompt": "2"}\n')
     child = begin("train", *QUICK, "--task", "dataset", "--data", "data.jsonl")
-    _, shown = child.communicate(timeout=120)
+    _, shown = child.communicate(timeout=240)
     errors = [line for line in shown.splitlines() if line.startswith("error: ")]
     assert child.returncode == 2 and len(errors) == 1 and "Traceback" not in shown, shown
     assert "data.jsonl" in errors[0] and "answer" in errors[0] and "2" in errors[0]
@@ -111,7 +111,7 @@ def test_a_fault_of_ours_or_of_user_code_leaves_its_traceback_in_the_log_alone(b
     (tmp_path / "my_rewards.py").write_text("import sys\n\ndef leave(prompt, completion) -> float:\n    sys.exit(3)\n")
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"prompt": f"{i}", "answer": f"{i}"}) + "\n" for i in range(8)))
     child = begin("train", *QUICK, "--task", "dataset", "--data", "data.jsonl", "--rewards", "my_rewards:leave")
-    _, shown = child.communicate(timeout=120)
+    _, shown = child.communicate(timeout=240)
     folder = the_run(store_root, child)
     assert child.returncode == 1 and "Traceback" not in shown, shown
     assert f"error: SystemExit: 3 (details in {folder.log})" in shown

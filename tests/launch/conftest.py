@@ -43,7 +43,7 @@ def begin(folder: RunFolder) -> Iterator[Begin]:
         child.wait()
 
 
-def wait_for(folder: RunFolder, reached: Callable[[RunStatus], bool], patience_s: float = 60.0) -> RunStatus:
+def wait_for(folder: RunFolder, reached: Callable[[RunStatus], bool], patience_s: float = 180.0) -> RunStatus:
     deadline = time.monotonic() + patience_s
     while not reached(status := run_status(folder.store_root, folder.run_id)):
         assert time.monotonic() < deadline and status.state != "failed", status

@@ -101,6 +101,14 @@ def test_a_run_has_a_session_of_its_own_and_a_kill_is_seen_with_its_signal(store
     assert status.message.startswith("the process was killed by SIGKILL; steps finished before that: ")
 
 
+def test_a_run_that_is_still_warming_up_stops_at_once(store_root: Path) -> None:
+    folder = RunFolder.open(store_root, launch(store_root, config(warmup_steps=50_000)))
+    wait_for(folder, lambda s: s.phase_done >= 2 and s.phase.startswith("warming up"))
+    stopped = stop_run(store_root, folder.run_id, grace_s=60)
+    assert (stopped.outcome, stopped.sentence) == ("stopped", "Stopped while warming up the tiny model; steps finished before that: 0.")
+    assert run_status(store_root, folder.run_id).exit_code == 0
+
+
 def test_stop_then_resume_goes_on_where_it_was(store_root: Path) -> None:
     run_id = launch(store_root, config(steps=400))
     folder = RunFolder.open(store_root, run_id)
