@@ -11,7 +11,11 @@ import pyarrow as pa
 from grpo_core.records import Array, GroupTrace, StepTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
 from grpo_core.trace.rollups import group_std, steps_row
-from storage.schema import GROUPS, ROLLOUTS, STEPS, Table
+from storage.schema import TABLES
+
+SCHEMAS = {name: table.arrow for name, table in TABLES.items()}
+STEP = pa.struct(list(SCHEMAS["steps"]))
+LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "entropy", "advantages", "weights", "clipped")
 
 
 def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Table]:
@@ -22,19 +26,18 @@ def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Tabl
     """
     flat = flatten(trace)
     return {
-        "steps": _one_row(STEPS, steps_row(trace, flat, missing_before=missing_before)),
-        "groups": _table(GROUPS, _groups(trace, flat)),
-        "rollouts": _table(ROLLOUTS, _rollouts(trace, flat)),
+        "steps": _one_row(steps_row(trace, flat, missing_before=missing_before)),
+        "groups": _table(SCHEMAS["groups"], _groups(trace, flat)),
+        "rollouts": _table(SCHEMAS["rollouts"], _rollouts(trace, flat)),
     }
 
 
-def _one_row(table: Table, row: Mapping[str, object]) -> pa.Table:
-    schema = table.arrow
-    return pa.Table.from_struct_array(pa.array([row], pa.struct(list(schema))))  # one call: 60 columns one by one cost 1 ms of the GIL
+def _one_row(row: Mapping[str, object]) -> pa.Table:
+    """The row through one struct: its 60 columns one by one would hold the interpreter for a millisecond."""
+    return pa.Table.from_struct_array(pa.array([row], STEP))
 
 
-def _table(table: Table, columns: Mapping[str, object]) -> pa.Table:
-    schema = table.arrow
+def _table(schema: pa.Schema, columns: Mapping[str, object]) -> pa.Table:
     return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
@@ -52,8 +55,8 @@ def _groups(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
     std = group_std(flat.reward_R, flat.group_R, len(groups))
     prompt_ids = [np.asarray(g.prompt.token_ids, "i4") for g in groups]
     return {
-        "step": np.full(len(groups), trace.step),
-        "group_index": np.arange(len(groups)),
+        "step": np.full(len(groups), trace.step, "i4"),
+        "group_index": np.arange(len(groups), dtype="i4"),
         "group_id": [f"s{trace.step}.g{i}" for i in range(len(groups))],
         "prompt_id": [g.prompt.prompt_id for g in groups],
         "prompt_hash": [g.prompt.hash for g in groups],
@@ -89,31 +92,29 @@ def _rollouts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
     with np.errstate(invalid="ignore"):  # 0/0: a completion without tokens has no mean
         advantage_R = flat.sums_R(flat.advantages) / length_R
     return {
-        "step": np.full(len(rollouts), trace.step),
-        "group_index": flat.group_R,
-        "rollout_index": np.concatenate([np.arange(len(g.rollouts)) for g in trace.groups] or [np.arange(0)]),
+        "step": np.full(len(rollouts), trace.step, "i4"),
+        "group_index": flat.group_R.astype("i4"),
+        "rollout_index": np.array([i for g in trace.groups for i in range(len(g.rollouts))], "i4"),
         "text": [r.completion.text for r in rollouts],
         "reward": _nan_as_null(flat.reward_R),
         "reward_parts": [[(name, _known(value)) for name, value in r.reward.parts.items()] for r in rollouts],
         "correct": [r.reward.correct for r in rollouts],
         "failure": [r.reward.failure or "" for r in rollouts],
         "advantage": pa.array(advantage_R, pa.float64(), mask=length_R == 0),
-        "length": length_R,
+        "length": length_R.astype("i4"),
         "finish": [r.completion.finish for r in rollouts],
         "rescored": flat.logp_delta.present_R,
-        **{
-            name: _list_array(getattr(flat, name), length_R)
-            for name in ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "entropy", "advantages", "weights", "clipped")
-        },
+        **{name: _list_array(getattr(flat, name), length_R) for name in LISTS},
         "logp_gap": _list_array(Lists(flat.logp_gap_N, flat.logp.present_R), length_R),
     }
 
 
 def _list_array(trace: Lists, length_R: Array) -> pa.ListArray:
     """One list per rollout over the flat values, without copying them; null where the rollout has no such trace."""
-    ends = np.cumsum(np.where(trace.present_R, length_R, 0))
-    offsets = np.concatenate([[0], ends]).astype("i4")
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(trace.values), mask=pa.array(~trace.present_R))
+    offsets = np.zeros(len(length_R) + 1, "i4")
+    np.cumsum(length_R * trace.present_R, out=offsets[1:])
+    nulls = None if trace.present_R.all() else pa.array(~trace.present_R)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(trace.values), mask=nulls)
 
 
 def _nan_as_null(values: Array | Iterable[float]) -> pa.Array:
