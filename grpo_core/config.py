@@ -37,7 +37,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     name: str = option("", "run", "A name for people; empty makes one from method and task.", max_length=120)
-    seed: int = option(0, "run", "Seed of every random choice: warm-up, prompts, sampling.", ge=0, le=2**31 - 1)
+    seed: int = option(0, "run", "Seed of every random choice but tiny's warm-up, which is the same for all runs: prompts, sampling, LoRA.", ge=0, le=2**31 - 1)
     steps: int = option(150, "run", "Training steps; one step is a rollout batch and all updates made on it.", unit="steps", ge=1, le=10_000_000)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "run", "Where to compute; auto takes a GPU if there is one.")
     threads: int = option(1, "run", "CPU threads for tensor maths; 0 leaves torch's own choice.", unit="threads", ge=0, le=256)
@@ -49,7 +49,7 @@ class RunConfig(BaseModel):
     lora_alpha: float = option(16.0, "model", "LoRA scale numerator (alpha / rank multiplies the adapter).", gt=0)
 
     task: Literal["arithmetic", "dataset"] = option("arithmetic", "task", "arithmetic (built in: a+b with a worked column sum) or dataset (your own prompts and answers).")
-    data: str = option("", "task", "For the dataset task: a .jsonl or .parquet file, or a datasets path.")
+    data: str = option("", "task", "For the dataset task: a .jsonl or .parquet file, or a datasets path or id, ID:SUBSET where it has subsets.")
     split: str = option("train", "task", "For the dataset task with a datasets path: the split to train on.")
     prompt_column: str = option("prompt", "task", "For the dataset task: column with the prompt (text, or a list of chat messages).")
     answer_column: str = option("answer", "task", "For the dataset task: column with the expected answer.")
