@@ -57,6 +57,7 @@ def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precisi
         path,
         arrow,
         compression="zstd",
+        write_page_checksum=True,
         use_dictionary=_repetitive(arrow) or False,
         use_byte_stream_split=split or False,
         write_statistics=[c.name for c in schema.columns if c.name in PRUNED_BY],

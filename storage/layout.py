@@ -112,6 +112,18 @@ def check_segment(segment: Segment) -> None:
         raise damaged(segment.path, "its bytes do not match the checksum in its name")
 
 
+def check_vocabulary(run_dir: Path) -> None:
+    """Raises SegmentDamaged if the vocabulary is there and not as it was written; its fixed name has no room for a checksum, its pages do."""
+    path = run_dir / VOCABULARY_FILE
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        return
+    except (OSError, pa.ArrowException) as error:
+        why = " ".join(str(error).split())[:200]
+        raise SegmentDamaged(f"{path} cannot be read ({why}); put a good copy back, or remove it to do without the text of tokens") from None
+
+
 def damaged(path: Path, why: str) -> SegmentDamaged:
     return SegmentDamaged(
         f"{path} cannot be read ({why}); put a good copy back under this name, or move it out of the run to do without its steps; all other steps are untouched"

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import RunNotFound, SegmentDamaged
-from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, damaged, missing, open_error, quoted, read_layout
+from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, check_vocabulary, damaged, missing, open_error, quoted, read_layout
 from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source
 
@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _NAMES = {*TABLES, VOCABULARY.name, *(view.name for view in VIEWS)}
 _DATA_ERRORS = (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException, duckdb.FatalException)
+_EVERY_STEP = (0, 2**31 - 1)
 _RELISTS = 50
 _RELIST_PAUSE_S = 0.02
 
@@ -127,6 +128,10 @@ class Store:
                     continue  # merged away just now
                 except SegmentDamaged as error:
                     found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
+        try:
+            check_vocabulary(run_dir)
+        except SegmentDamaged as error:
+            found.append(DamagedFile(run_dir / VOCABULARY_FILE, VOCABULARY.name, *_EVERY_STEP, str(error)))
         return found
 
     def _read(self, run_id: str, scope: _Scope, action: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
@@ -179,6 +184,7 @@ class Store:
                 source, steps = (f"{alias}.main.{name}", scope.steps) if layout.sealed else self._segments_source(run_dir, layout, name, scope)
                 cursor.execute(f"create temp view {name} as select * from {source}{_within(steps)}")
             if VOCABULARY.name in scope.tables:
+                check_vocabulary(run_dir)
                 source = f"{alias}.main.{VOCABULARY.name}" if layout.sealed else _vocabulary_source(run_dir)
                 cursor.execute(f"create temp view {VOCABULARY.name} as select * from {source}")
             for view in VIEWS:
@@ -217,10 +223,10 @@ class Store:
 
     def _damaged_database(self, run_id: str, path: Path) -> list[DamagedFile]:
         try:
-            for name in TABLES:
+            for name in (*TABLES, VOCABULARY.name):
                 self.frame(run_id, f"select sum(hash(t)) from {name} as t")
         except SegmentDamaged as error:
-            return [DamagedFile(path, DATABASE, 0, 2**31 - 1, str(error))]
+            return [DamagedFile(path, DATABASE, *_EVERY_STEP, str(error))]
         return []
 
 
@@ -238,12 +244,13 @@ def _within(steps: Bounds) -> str:
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with numpy arrays, None and NaN in place of pandas' and numpy's own marks for missing values."""
-    for name, column in frame.items():
-        if column.dtype == object or column.dtype == "boolean" or isinstance(column.dtype, pd.StringDtype):
-            frame[name] = pd.Series([_plain_cell(cell) for cell in column], dtype=object, index=frame.index)
-        elif pd.api.types.is_extension_array_dtype(column.dtype):
-            frame[name] = column.astype("float64")
-    return frame
+    return pd.DataFrame({name: _plain_column(column) for name, column in frame.items()}, index=frame.index)
+
+
+def _plain_column(column: pd.Series) -> pd.Series:
+    if column.dtype == object or column.dtype == "boolean" or isinstance(column.dtype, pd.StringDtype):
+        return pd.Series([_plain_cell(cell) for cell in column], dtype=object, index=column.index)
+    return column.astype("float64") if pd.api.types.is_extension_array_dtype(column.dtype) else column
 
 
 def _plain_cell(cell: object) -> object:

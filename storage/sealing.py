@@ -23,6 +23,7 @@ from storage.layout import (
     Layout,
     StoreInfo,
     check_segment,
+    check_vocabulary,
     marker_text,
     merged_name,
     missing,
@@ -108,6 +109,7 @@ def _build_tables(run_dir: Path, layout: Layout, info: StoreInfo) -> None:
             raise missing(run_dir, name, gap)
         for segment in layout.segments[name]:
             check_segment(segment)
+    check_vocabulary(run_dir)
     sources = _sources(run_dir, layout)
 
     def fill(database: duckdb.DuckDBPyConnection) -> None:

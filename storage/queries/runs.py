@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from storage.layout import DATABASE, SUPERSEDED, VOCABULARY_FILE
 from storage.reader import Store
 from storage.schema import TABLES
@@ -25,4 +27,11 @@ def run_size(store: Store, run_id: str) -> int:
     run_dir = store.run_dir(run_id)
     folders = [run_dir / name for name in (*TABLES, SUPERSEDED)]
     files = [run_dir / DATABASE, run_dir / VOCABULARY_FILE, *(path for folder in folders for path in folder.rglob("*.parquet"))]
-    return sum(path.stat().st_size for path in files if path.exists())
+    return sum(map(_size, files))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # merged away since it was listed, or not there yet
+        return 0

@@ -8,7 +8,7 @@ import pytest
 from storage import compaction
 from storage.errors import RunNotFound, SegmentDamaged
 from storage.layout import list_segments
-from storage.queries.groups import groups_of_step, prompt_history, rollouts_of_group
+from storage.queries.groups import groups_of_step, prompt_history, rollouts_of_group, vocabulary
 from storage.queries.runs import last_step, reward_curve, run_size
 from storage.queries.steps import step_series, update_series
 from storage.reader import Store
@@ -174,6 +174,24 @@ def test_a_missing_segment_is_named_by_its_step(store, record, run_dir):
     assert len(groups_of_step(store, "r1", 1)) == 2
     assert prompt_history(store, "r1", "0" * 16)["step"].tolist() == [0, 1, 2, 3]
     assert [(d.table, d.first_step, d.last_step) for d in store.damaged("r1")] == [("rollouts", 1, 1)]
+
+
+@pytest.mark.parametrize("harm", [truncate, garbage, flip_a_bit, empty])
+def test_a_damaged_vocabulary_is_named_and_costs_no_step(store, record, writer, run_dir, harm):
+    record(0, 1)
+    writer.write_vocabulary(["a"] * 500)
+    path = run_dir / "vocabulary.parquet"
+    harm(path)
+    with pytest.raises(SegmentDamaged, match=r"vocabulary\.parquet cannot be read"):
+        vocabulary(store, "r1")
+    assert [d.path for d in store.damaged("r1")] == [path]
+    assert len(step_series(store, "r1")) == 2
+    writer.close()
+    with pytest.raises(SegmentDamaged, match=r"vocabulary\.parquet cannot be read"):
+        seal(run_dir)
+    path.unlink()
+    assert vocabulary(store, "r1") == [] and store.damaged("r1") == []
+    seal(run_dir)
 
 
 def test_a_damaged_sealed_run_is_named(store, record, writer, run_dir):
