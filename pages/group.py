@@ -19,7 +19,7 @@ if steps.empty:
 step = step_groups.chosen_step(steps)
 groups = data.groups(run, step)
 if groups.empty:
-    step_groups.step_picker(steps, step, redraw=[])
+    step_groups.step_picker(steps, step)
     empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
     st.stop()
 
@@ -32,7 +32,7 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         states.badge(run.status)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
         group_picker(group, len(groups))
-        step_groups.step_picker(steps, step, redraw=[])
+        step_groups.step_picker(steps, step)
 
 if group not in groups["group_index"].to_numpy():
     empty.nothing(f"Step {step} has no group {group}", f"Its groups are numbered 0 to {len(groups) - 1}.")

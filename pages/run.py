@@ -11,7 +11,6 @@ from pages.components.text import ago, escape
 from pages.components.tiles import tiles
 
 run = pick.run()
-PARTS = ["run.charts", "run.groups"]
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content", key="title"):
@@ -45,37 +44,25 @@ def overview() -> None:
     tiles(now.status, steps)
 
 
-@part(key="run.charts", live=live)
-def curves() -> None:
+@part(key="run.body", live=live)
+def curves_and_groups() -> None:
+    """One part, not two: a click on a curve changes both, and a callback that reruns another part can break the connection."""
     steps = data.steps(data.run(run.run_id))
     if steps.empty:
         empty.nothing("No step recorded yet", "The first curve point appears once the first step has been trained.")
         return
-    panels.grid(run, steps, panels.toolbar(steps), on_step=open_step)
-
-
-def open_step(plot: str) -> None:
-    url.put(step=int(st.session_state[plot].step))
-    st.rerun(PARTS)
-
-
-@part(key="run.groups", live=live and url.whole("step") is None)
-def groups() -> None:
-    steps = data.steps(data.run(run.run_id))
-    if steps.empty:
-        return
+    panels.grid(run, steps, panels.toolbar(steps), on_step=lambda plot: url.put(step=int(st.session_state[plot].step)))
     step = step_groups.chosen_step(steps)
     with st.container(border=True, key="groups"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown("**Groups of a step**", help="A group is the rollouts of one prompt. Click a point of any chart to come here.", width="content")
-            step_groups.step_picker(steps, step, redraw=PARTS)
+            step_groups.step_picker(steps, step)
         group = step_groups.groups_of_step(run, steps, step)
     if group is not None:
         goto(GROUP, run=run.run_id, step=step, group=group)
 
 
 overview()
-curves()
-groups()
+curves_and_groups()
 details(run)
 actions.dialogs()

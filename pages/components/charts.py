@@ -16,7 +16,7 @@ import pandas as pd
 
 from pages.components import series
 from pages.components.cards import Card, Line, Panel
-from pages.components.text import number
+from pages.components.text import number, percent
 
 Array = np.ndarray
 POINTS = 500
@@ -314,7 +314,7 @@ def _end_labels(panel: Panel, curves: list[_Curve], axis: str, *, height: float,
 def _value(curve: _Curve, panel: Panel) -> str:
     if panel.unit != "share":
         return number(curve.last)
-    return f"{100 * curve.last:.0f} %" if panel.stacked or curve.last >= 0.1 else f"{number(100 * curve.last, 2)} %"
+    return percent(curve.last) if panel.stacked or curve.last >= 0.1 else f"{number(100 * curve.last, 2)}\u00a0%"
 
 
 def _extent(curves: list[_Curve], *, log: bool, zero: bool) -> float:

@@ -22,3 +22,12 @@ const chip = ({ text, tone, icon = "" }) => {
 
 const plainClick = (event) => event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
 const typing = (event) => event.composedPath().some((node) => node.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName ?? ""));
+
+// Whether a component was called again with what it already shows, as a live page does every two seconds.
+const shown = new WeakMap();
+const unchanged = (parentElement, data) => {
+  const text = JSON.stringify(data);
+  if (shown.get(parentElement) === text) return true;
+  shown.set(parentElement, text);
+  return false;
+};

@@ -33,6 +33,13 @@ function row(group) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const frame = parentElement.querySelector(".frame");
+  frame.onclick = (event) => {
+    const line = event.target.closest("tbody tr");
+    if (!line || !plainClick(event)) return;
+    event.preventDefault();
+    setTriggerValue("group", +line.dataset.group);
+  };
+  if (unchanged(parentElement, data)) return;
   const head = el("tr");
   for (const [title, style] of [["#", ""], ["Prompt", ""], ["Rewards", ""], ["Outcome", ""], ["Mean", "right"], ["Std", "right wide"], ["Kept in the loss", "wide"]])
     head.append(el("th", style, title, { scope: "col" }));
@@ -41,10 +48,4 @@ export default function ({ data, parentElement, setTriggerValue }) {
   body.append(...data.groups.map(row));
   table.append(top, body);
   frame.replaceChildren(table);
-  frame.onclick = (event) => {
-    const line = event.target.closest("tbody tr");
-    if (!line || !plainClick(event)) return;
-    event.preventDefault();
-    setTriggerValue("group", +line.dataset.group);
-  };
 }

@@ -52,13 +52,16 @@ class LivePlot {
     this.sight = new IntersectionObserver(([entry]) => {
       this.visible = entry.isIntersecting;
       if (this.visible) this.draw();
-    }, { rootMargin: "250px" });
+    }, { rootMargin: "150px" });
     this.sight.observe(this.frame);
   }
 
   update(data, trigger) {
-    this.data = data;
     this.trigger = trigger;
+    const theme = getComputedStyle(this.frame).getPropertyValue("--st-background-color");
+    if (this.data?.figure === data.figure && this.theme === theme) return;
+    this.data = data;
+    this.theme = theme;
     this.frame.style.height = `${data.height}px`;
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", data.alt);

@@ -17,6 +17,11 @@ _HTML = """
 _CSS = """
 .live-plot { position: relative; width: 100%; }
 .live-plot .canvas { width: 100%; height: 100%; }
+.live-plot:not([data-drawn])::after {
+  content: "drawing…"; position: absolute; inset: 0; display: grid; place-items: center; font-size: 13px; color: var(--st-gray-color);
+  opacity: 0; animation: live-plot-wait .3s .7s forwards;
+}
+@keyframes live-plot-wait { to { opacity: .8; } }
 .live-plot .hairline {
   position: absolute; top: 26px; bottom: 36px; width: 1px; background: var(--st-gray-color); opacity: .55; pointer-events: none; display: none;
 }

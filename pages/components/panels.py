@@ -28,7 +28,7 @@ def toolbar(steps: pd.DataFrame) -> Options:
         changed = url.sync("axis", "run.axis", axis, default="Step")
         st.segmented_control("Horizontal axis", list(AXES), required=True, key="run.axis", on_change=changed, help=AXES_HELP)
         log = url.choice("log", ("1",), "") == "1"
-        st.session_state["run.log"] = log
+        url.show("run.log", log)
         st.toggle("Log scale", key="run.log", on_change=_put_log, help="For gradient norm and KL.")
     for note in notes(steps):
         st.caption(escape(note))

@@ -63,6 +63,13 @@ function row(run) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const frame = parentElement.querySelector(".frame");
+  frame.onclick = (event) => {
+    const line = event.target.closest("tbody tr");
+    if (!line || !plainClick(event)) return;
+    event.preventDefault();
+    setTriggerValue("act", { act: event.target.closest("button")?.dataset.act ?? "open", run_id: line.dataset.run });
+  };
+  if (unchanged(parentElement, data)) return;
   const focused = (parentElement.activeElement ?? document.activeElement)?.dataset?.key;
   const table = el("table", "", null, { "aria-label": "Runs" }), top = el("thead"), head = el("tr"), body = el("tbody");
   head.append(...COLUMNS.map(([title, style]) => el("th", style, title, { scope: "col" })));
@@ -71,10 +78,4 @@ export default function ({ data, parentElement, setTriggerValue }) {
   table.append(top, body);
   frame.replaceChildren(table);
   if (focused) [...frame.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.focus();
-  frame.onclick = (event) => {
-    const line = event.target.closest("tbody tr");
-    if (!line || !plainClick(event)) return;
-    event.preventDefault();
-    setTriggerValue("act", { act: event.target.closest("button")?.dataset.act ?? "open", run_id: line.dataset.run });
-  };
 }

@@ -27,11 +27,11 @@ def neighbours(step: int, recorded: np.ndarray) -> tuple[int | None, int | None]
     return (int(before[-1]) if len(before) else None), (int(after[0]) if len(after) else None)
 
 
-def step_picker(steps: pd.DataFrame, step: int, *, redraw: list[str]) -> None:
-    """Previous, number, next, newest. `redraw` names the parts of the page to refresh after a change."""
+def step_picker(steps: pd.DataFrame, step: int) -> None:
+    """Previous, number, next, newest; each writes the step into the address."""
     recorded = steps["step"].to_numpy()
     before, after = neighbours(step, recorded)
-    st.session_state["groups.step"] = step
+    url.show("groups.step", step)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width="content"):
         st.button(
             "Step",
@@ -39,10 +39,10 @@ def step_picker(steps: pd.DataFrame, step: int, *, redraw: list[str]) -> None:
             key="groups.before",
             disabled=before is None,
             on_click=_go,
-            args=(before, redraw),
+            args=(before,),
             help="Previous recorded step",
         )
-        st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, args=(redraw,), width=104, label_visibility="collapsed")
+        st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, width=104, label_visibility="collapsed")
         st.button(
             "Step",
             icon=":material/chevron_right:",
@@ -50,13 +50,11 @@ def step_picker(steps: pd.DataFrame, step: int, *, redraw: list[str]) -> None:
             key="groups.after",
             disabled=after is None,
             on_click=_go,
-            args=(after, redraw),
+            args=(after,),
             help="Next recorded step",
         )
         following = url.whole("step") is None
-        st.button(
-            "Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None, redraw), help="Follow the newest step"
-        )
+        st.button("Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None,), help="Follow the newest step")
 
 
 def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:
@@ -92,11 +90,9 @@ def why_not(step: int, steps: pd.DataFrame) -> str:
     return f"It was trained but not recorded, because the recorder had to keep up with training. The nearest recorded steps are {nearest}."
 
 
-def _go(step: int | None, redraw: list[str]) -> None:
+def _go(step: int | None) -> None:
     url.put(step=step)
-    if redraw:
-        st.rerun(redraw)
 
 
-def _typed(redraw: list[str]) -> None:
-    _go(st.session_state["groups.step"], redraw)
+def _typed() -> None:
+    _go(st.session_state["groups.step"])

@@ -41,7 +41,7 @@ def fixed(value: float | None, decimals: int = 2, *, sign: bool = False) -> str:
 
 def percent(share: float | None) -> str:
     """A share from 0 to 1 as a whole percentage; a dash where it is missing."""
-    return "–" if share is None or math.isnan(share) else f"{100 * share:.0f} %"
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.0f}\u00a0%"
 
 
 def duration(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The key figures of a run: the last steps' mean, how it changed, a sparkline, and what the figure means."""
+"""The key figures of a run: the last steps' mean, how it changed, a small curve, and what the figure means."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import streamlit as st
 
 from grpo_core.launch.status import RunStatus
 from pages.components import series
+from pages.components.assets import script
 from pages.components.summary import BACK, WINDOW
-from pages.components.text import MINUS, about, duration, fixed, number, percent
+from pages.components.text import UNKNOWN, about, duration, fixed, number, percent
 from storage.schema import STEPS
 
-SPARK = 48
-BARS = 24
+POINTS, BARS = 48, 24
+LITTLE = 0.05
+"""A change of less than this share of the figure is no news, so it gets no colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,15 @@ TILES = (
     Tile("Gradient norm", "grad_norm", "down"),
     Tile("KL of a step", "kl_step"),
 )
-_COLOURS = {"up": "normal", "down": "inverse", "": "off"}
+_HTML = """
+<div class="tiles" role="group" aria-label="Key figures"></div>
+"""
+_mount = st.components.v2.component("tiles", html=_HTML, css=script("base.css") + script("tiles.css"), js=script("dom.js") + script("tiles.js"))
 
 
 def tiles(status: RunStatus, steps: pd.DataFrame) -> None:
     """Draw the step tile and `TILES`."""
-    with st.grid(6, min_column_width=148, gap="small", row_height=166):
-        _step_tile(status, steps)
-        for tile in TILES:
-            _tile(tile, series.column(steps, tile.column))
+    _mount(key="run.tiles", data={"tiles": [_step_tile(status, steps), *(_tile(tile, series.column(steps, tile.column)) for tile in TILES)]})
 
 
 def meaning(column: str) -> str:
@@ -53,48 +55,50 @@ def meaning(column: str) -> str:
     return f"{described.means[0].upper()}{described.means[1:]}, in {described.unit}. {shown}"
 
 
-def _step_tile(status: RunStatus, steps: pd.DataFrame) -> None:
+def _step_tile(status: RunStatus, steps: pd.DataFrame) -> dict:
     left = f"{about(status.eta_s)} left" if status.alive and status.step and status.eta_s is not None else ""
-    st.metric(
-        "Step",
-        f"{status.step} / {status.steps}",
-        left or percent(status.step / status.steps),
-        delta_color="off",
-        delta_arrow="off",
-        delta_description=f"{duration_of_step(status.seconds_per_step)} each" if status.seconds_per_step else "no step yet",
-        border=True,
-        height="stretch",
-        chart_data=series.thin(series.column(steps, "duration_s"), BARS) or None,
-        chart_type="bar",
-        help="Finished and planned steps. The bars are the seconds each step took, recording not included.",
-    )
+    return {
+        "label": "Step",
+        "value": f"{status.step} / {status.steps}",
+        "known": True,
+        "change": {"text": left or percent(status.step / status.steps), "tone": "gray"},
+        "note": _pace(status.seconds_per_step),
+        "values": series.thin(series.column(steps, "duration_s"), BARS),
+        "bars": True,
+        "tone": "gray",
+        "help": "Finished and planned steps. The bars are the seconds each step took, recording not included.",
+    }
 
 
-def duration_of_step(seconds: float) -> str:
-    return duration(seconds) if seconds >= 60 else f"{number(seconds, 2)} s"
+def _pace(seconds_per_step: float | None) -> str:
+    if not seconds_per_step:
+        return "no step yet"
+    return f"{duration(seconds_per_step) if seconds_per_step >= 60 else f'{number(seconds_per_step, 2)} s'} each"
 
 
-def _tile(tile: Tile, values: np.ndarray) -> None:
+def _tile(tile: Tile, values: np.ndarray) -> dict:
     recent, change = series.window_means(values, WINDOW, BACK)
-    st.metric(
-        tile.label,
-        _shown(tile, recent),
-        _delta(tile, change),
-        delta_color=_COLOURS[tile.better],
-        delta_description=None if np.isnan(change) else f"{BACK} steps",
-        border=True,
-        height="stretch",
-        chart_data=series.thin(values, SPARK) or None,
-        help=meaning(tile.column),
-    )
+    tone = _tone(tile.better, recent, change)
+    changed = {"text": _shown(tile, change, sign=True), "tone": tone, "icon": "▲" if change > 0 else "▼" if change < 0 else ""}
+    return {
+        "label": tile.label,
+        "value": UNKNOWN if np.isnan(recent) else _shown(tile, recent),
+        "known": not np.isnan(recent),
+        "change": None if np.isnan(change) else changed,
+        "note": "" if np.isnan(change) else f"{BACK} steps",
+        "values": series.thin(values, POINTS),
+        "bars": False,
+        "tone": tone,
+        "help": meaning(tile.column),
+    }
+
+
+def _tone(better: str, recent: float, change: float) -> str:
+    """Green for a change for the better, red for the worse, grey for little change and where neither way is better."""
+    if not better or np.isnan(change) or abs(change) < LITTLE * abs(recent):
+        return "gray"
+    return "green" if (change > 0) == (better == "up") else "red"
 
 
 def _shown(tile: Tile, value: float, *, sign: bool = False) -> str:
     return number(value, 3, sign=sign) if tile.decimals is None else fixed(value, tile.decimals, sign=sign)
-
-
-def _delta(tile: Tile, change: float) -> str | int | None:
-    """Streamlit colours by a leading ASCII minus, and shows an exact 0 without an arrow."""
-    if np.isnan(change):
-        return None
-    return _shown(tile, change, sign=True).replace(MINUS, "-") if change else 0

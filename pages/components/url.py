@@ -46,9 +46,15 @@ def put(**values: object) -> None:
             st.query_params[name] = ",".join(value) if isinstance(value, list) else str(value)
 
 
+def show(key: str, value: object) -> None:
+    """Give the widget `key` a value. Only a new one, because setting it wipes what a person is typing there."""
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
+
+
 def sync(name: str, key: str, value: object, default: object = None) -> Callable[[], None]:
     """Show `value` in the widget `key`, and return the callback that writes what a person picks there to the address."""
-    st.session_state[key] = value
+    show(key, value)
 
     def write() -> None:
         picked = st.session_state[key]

@@ -21,8 +21,10 @@ def test_sentence_first_then_figures(seeded, open_page) -> None:
     said = words_of(app)
     assert "**Finished all 40 steps in 4 min" in said
     assert "of rollouts correct. Correct rollouts are" in said and "Held-out:" in said
-    assert [metric.label for metric in app.metric] == ["Step", "Reward", "Correct log-prob", "Entropy", "Gradient norm", "KL of a step"]
-    assert app.metric[0].value == "40 / 40"
+    tiles = rows_of(app, "run.tiles")["tiles"]
+    assert [tile["label"] for tile in tiles] == ["Step", "Reward", "Correct log-prob", "Entropy", "Gradient norm", "KL of a step"]
+    assert tiles[0]["value"] == "40 / 40" and tiles[1]["change"]["text"].startswith("+") and tiles[1]["tone"] == "green"
+    assert "mean total reward over the step's scored rollouts, in reward" in tiles[1]["help"].lower()
 
 
 def test_every_card_is_drawn_and_gaps_are_told(seeded, open_page) -> None:
@@ -40,7 +42,7 @@ def test_what_was_not_measured_is_not_available(seeded, open_page) -> None:
     said = words_of(app)
     assert "Upper and Lower not available: with one update per rollout batch it is zero by construction." in said
     assert "Correct (change by the update) and Wrong (change by the update) not available" in said
-    assert app.metric[5].value == "–"
+    assert rows_of(app, "run.tiles")["tiles"][5]["value"] == "not available"
 
 
 def test_a_failed_run_shows_why_and_its_log(seeded, open_page) -> None:

@@ -29,9 +29,9 @@ def test_how_the_figures_moved() -> None:
     reward = np.r_[np.zeros(10), np.ones(30)]
     steps = pd.DataFrame({"step": range(40), "reward_mean": reward, "correct_rate": reward, "logp_correct": -reward, "eval_correct": [0.25] + [np.nan] * 39})
     assert run_sentences(status(), steps)[1:] == [
-        "Mean reward up 0.50 to 1.00 over 25 steps, 100 % of rollouts correct.",
+        "Mean reward up 0.50 to 1.00 over 25 steps, 100\u00a0% of rollouts correct.",
         "Correct rollouts are 0.50 nats/token less likely than 25 steps ago.",
-        "Held-out: 25 % correct at step 0.",
+        "Held-out: 25\u00a0% correct at step 0.",
     ]
 
 
