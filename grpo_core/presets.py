@@ -20,7 +20,7 @@ class Preset:
     settings: Mapping[str, object]
 
 
-_OVERDRIVEN = {"steps": 160, "epochs": 4, "lr": 6e-4}
+_OVERDRIVEN = {"steps": 150, "epochs": 4, "lr": 1e-3}
 
 PRESETS: dict[str, Preset] = {
     p.name: p
@@ -32,7 +32,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             name="collapse",
-            means="The same with four passes over each batch at three times the learning rate: the likelihood of correct rollouts falls, then the reward.",
+            means="The same with four passes over each batch at five times the learning rate: the likelihood of correct rollouts falls, then the reward.",
             settings=dict(name="collapse", **_OVERDRIVEN),
         ),
         Preset(

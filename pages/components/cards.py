@@ -83,9 +83,10 @@ CARDS: dict[str, Card] = {
         Card(
             key="likelihood",
             title="Likelihood of correct and wrong rollouts",
-            height=340,
+            height=440,
             means="Mean log-prob per token before the step's updates, of correct and of wrong rollouts. Below, how much the step's updates moved it: "
-            "correct rollouts becoming less likely is likelihood displacement.",
+            "correct rollouts becoming less likely is likelihood displacement. Last, the log-prob of the task's own worked answers to held-out prompts: "
+            "the same texts every time, so no change of what is sampled can hide a fall.",
             panels=(
                 Panel(
                     title="Log-prob before the update",
@@ -103,6 +104,11 @@ CARDS: dict[str, Card] = {
                         Line(column="delta_correct", label="Correct", colour="c0"),
                         Line(column="delta_wrong", label="Wrong", colour="c1", dash="dash"),
                     ),
+                ),
+                Panel(
+                    title="Worked answers to held-out prompts",
+                    unit="nats/answer",
+                    lines=(Line(column="eval_gold_logp", label="Worked", colour="c3", sparse=True),),
                 ),
             ),
         ),
@@ -223,6 +229,8 @@ def why_missing(column: str, config: RunConfig) -> str:
             return "with one update per rollout batch it is zero by construction"
     if column == "kl_ref" and not (config.kl_coef or 0):
         return "no reference model is kept while kl_coef is 0"
+    if column == "eval_gold_logp" and config.task == "dataset":
+        return "a dataset has answers, but no worked ones"
     if column.startswith("eval_"):
         return "evaluation is off (eval_every is 0)" if config.eval_every == 0 else "no evaluation yet"
     if column.startswith("delta_") or column == "kl_step":
