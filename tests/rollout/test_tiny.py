@@ -61,11 +61,12 @@ def test_the_cached_model_is_the_one_that_was_made(tmp_path: Path) -> None:
 
 def test_everything_that_shapes_the_model_is_in_its_key(tmp_path: Path) -> None:
     rows = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "2+1=", "answer": "3"}]
+    swapped = [{"prompt": "1+1=", "answer": "3"}, {"prompt": "2+1=", "answer": "2"}]  # the same characters, other answers
     specs = [
         (ARITHMETIC, 1),
         (ARITHMETIC, 2),
         (build_task(dataset_config(jsonl(tmp_path / "a.jsonl", rows))), 1),
-        (build_task(dataset_config(jsonl(tmp_path / "b.jsonl", [rows[0], {**rows[1], "answer": "1"}]))), 1),
+        (build_task(dataset_config(jsonl(tmp_path / "b.jsonl", swapped))), 1),
     ]
     for spec, steps in specs:
         load_tiny(spec, steps, tmp_path / "cache", silent)
