@@ -22,6 +22,7 @@ UPSTREAM: dict[str, set[str]] = {
     "methods": set(),
     "records": set(),
     "config": {"errors", "methods"},
+    "methods_page": {"methods"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
     "tasks": {"errors", "methods", "config", "records"},
