@@ -37,8 +37,8 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             name="llds",
-            means="The collapsing settings with the LLDS penalty, which holds the likelihood of correct rollouts up.",
-            settings=dict(name="llds", method="grpo_llds", llds_coef=2.0, **_OVERDRIVEN),
+            means="The collapsing settings with the LLDS penalty, which keeps most of the likelihood that the run would lose.",
+            settings=dict(name="llds", method="grpo_llds", llds_coef=3.0, **_OVERDRIVEN),
         ),
     )
 }
