@@ -14,7 +14,7 @@ from storage.layout import DATABASE, VOCABULARY_FILE, StoreInfo, quoted
 from storage.publish import disk_full, publish
 from storage.schema import SCHEMA_VERSION, TABLES, VIEWS, VOCABULARY
 
-Step = Callable[[duckdb.DuckDBPyConnection], None]
+Work = Callable[[duckdb.DuckDBPyConnection], None]
 
 STORAGE_VERSION = "v1.5.0"
 """DuckDB's file format: older than the newest, so that a DuckDB from before 2.0 opens run.duckdb too."""
@@ -65,7 +65,7 @@ def files_source(paths: Iterable[Path]) -> str:
     return f"read_parquet([{', '.join(quoted(glob.escape(str(path))) for path in paths)}], hive_partitioning = false)"
 
 
-def publish_database(run_dir: Path, info: StoreInfo, fill: Step, check: Step = lambda database: None) -> None:
+def publish_database(run_dir: Path, info: StoreInfo, fill: Work, check: Work = lambda database: None) -> None:
     """Builds run.duckdb beside the old one and renames it into place.
 
     `fill` puts tables or views in it; `check` reads it back from disk and raises if something is wrong. Raises DiskFull.
