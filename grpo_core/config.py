@@ -30,6 +30,8 @@ def option(default, section: str, means: str, *, unit: str = "", **limits):
     """A field of RunConfig: its section in the form, its unit (empty for names and switches) and one sentence."""
     return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
 
+_DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
+
 
 class RunConfig(BaseModel):
     """All settings of one run. Immutable; made and checked in one go; unknown keys are errors."""
@@ -120,10 +122,10 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{knob} is set but method {self.method} does not read it; leave it empty or take one of {users}")
         if self.task == "dataset" and not self.data:
             raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
-        if self.task == "arithmetic" and self.data:
-            raise ValueError("data is set but the arithmetic task makes its own prompts; leave it empty or set task=dataset")
-        if self.task == "arithmetic" and self.rewards:
-            raise ValueError("rewards is set but the arithmetic task brings its own; leave it empty or set task=dataset")
+        if self.task == "arithmetic":
+            unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+            if unread:
+                raise ValueError(f"{', '.join(unread)}: not read by the arithmetic task, which brings its own prompts and reward; leave it empty or set task=dataset")
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError(
                 f"overlong_buffer={self.overlong_buffer} covers the whole {self.max_new_tokens} tokens of a completion; "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grpo_core.errors import ConfigError
 from grpo_core.records import Completion, Group, Prompt
-from grpo_core.rollout.batch import pad, Rows
+from grpo_core.rollout.batch import Rows, pad
 from grpo_core.rollout.forward import Forward
 from grpo_core.rollout.head import BANNED
 
