@@ -61,6 +61,11 @@ class FlatStep:
     logp_ref: Lists
 
     @property
+    def scored_R(self) -> Array:
+        """Which rollouts have a reward."""
+        return ~np.isnan(self.reward_R)
+
+    @property
     def logp_gap_N(self) -> Array:
         """Trainer's log-prob minus the sampler's, subtracted in float32 before the store rounds either."""
         return self.logp.values - self.logp_sampling.values

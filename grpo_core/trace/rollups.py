@@ -130,7 +130,7 @@ def _counts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
         "groups_all_pass": _groups_all(flat, 1) if judged else None,
         "groups_tied": _groups_tied(flat),
         "rollouts": len(flat.rollouts),
-        "rollouts_failed": int(np.isnan(flat.reward_R).sum()),
+        "rollouts_failed": int(np.sum(~flat.scored_R)),
         "tokens": tokens,
         "prompt_tokens": sum(len(g.prompt.token_ids) for g in trace.groups),
         "tokens_per_s": tokens / trace.timings.total_s if trace.timings.total_s > 0 else None,
@@ -139,24 +139,24 @@ def _counts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
 
 def _groups_all(flat: FlatStep, verdict: int) -> int:
     """Groups with at least one scored rollout in which every scored rollout has this verdict."""
-    group_S, correct_S = flat.group_R[~np.isnan(flat.reward_R)], flat.correct_R[~np.isnan(flat.reward_R)]
-    return len(np.setdiff1d(group_S, group_S[correct_S != verdict]))
+    group_S, correct_S = flat.group_R[flat.scored_R], flat.correct_R[flat.scored_R]
+    other = np.bincount(group_S[correct_S != verdict], minlength=group_S.max(initial=-1) + 1)
+    return int(np.sum((np.bincount(group_S) > 0) & (other == 0)))
 
 
 def _groups_tied(flat: FlatStep) -> int:
     """Groups of at least two scored rollouts whose rewards are all equal."""
-    scored_R = ~np.isnan(flat.reward_R)
-    groups, first_S, group_S, size = np.unique(flat.group_R[scored_R], return_index=True, return_inverse=True, return_counts=True)
-    reward_S = flat.reward_R[scored_R]
-    other = np.bincount(group_S[reward_S != reward_S[first_S][group_S]], minlength=len(groups))
-    return int(np.sum((size >= 2) & (other == 0)))
+    group_S, reward_S = flat.group_R[flat.scored_R], flat.reward_R[flat.scored_R]
+    first_of_group = np.flatnonzero(np.diff(group_S, prepend=-1))
+    lowest, highest = np.minimum.reduceat(reward_S, first_of_group), np.maximum.reduceat(reward_S, first_of_group)
+    return int(np.sum((lowest == highest) & (np.diff(first_of_group, append=len(group_S)) >= 2)))
 
 
 def _rewards(flat: FlatStep) -> dict[str, object]:
     std = group_std(flat.reward_R, flat.group_R, int(flat.group_R.max(initial=-1)) + 1)
-    correct_S = flat.correct_R[~np.isnan(flat.reward_R)]
+    correct_S = flat.correct_R[flat.scored_R]
     return {
-        "reward_mean": mean(flat.reward_R[~np.isnan(flat.reward_R)]),
+        "reward_mean": mean(flat.reward_R[flat.scored_R]),
         "reward_group_std": mean(std[~np.isnan(std)]),
         "reward_parts": _part_means(flat),
         "correct_rate": mean(correct_S[correct_S >= 0]),
@@ -165,8 +165,8 @@ def _rewards(flat: FlatStep) -> dict[str, object]:
 
 def _part_means(flat: FlatStep) -> list[tuple[str, float]]:
     parts: dict[str, list[float]] = {}
-    for rollout in flat.rollouts:
-        if not rollout.reward.failed:
+    for rollout, scored in zip(flat.rollouts, flat.scored_R.tolist()):
+        if scored:
             for name, value in rollout.reward.parts.items():
                 parts.setdefault(name, []).append(value)
     return [(name, mean(values)) for name, values in parts.items()]
