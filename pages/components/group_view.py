@@ -62,7 +62,7 @@ def prompt_card(run: Run, group) -> None:
 
 def rollout_strip(run: Run, rollouts: pd.DataFrame, steps: pd.DataFrame, step: int, group: int) -> None:
     """The controls and the rollouts; keys move between rollouts, tokens and steps."""
-    quantity, shown, layout = _controls()
+    quantity, shown, layout = _controls("delta" if rollouts["rescored"].any() else "advantage")
     fitting = _filtered(rollouts, shown)
     pages = parts(fitting["length"].to_numpy(), TOKENS_AT_ONCE)
     chosen = url.whole("rollout")
@@ -92,10 +92,11 @@ def parts(lengths: np.ndarray, at_once: int) -> list[tuple[int, int]]:
     return [*stretches, (first, len(lengths))]
 
 
-def _controls() -> tuple[str, str, str]:
+def _controls(first: str) -> tuple[str, str, str]:
+    """The chosen quantity (`first` unless the address says another), which rollouts to show, and the layout."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        quantity = url.choice("quantity", QUANTITIES, "advantage")
-        changed = url.sync("quantity", "group.quantity", quantity, default="advantage")
+        quantity = url.choice("quantity", QUANTITIES, first)
+        changed = url.sync("quantity", "group.quantity", quantity, default=first)
         st.segmented_control(
             "Colour tokens by", list(QUANTITIES), required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label
         )
