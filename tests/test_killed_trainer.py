@@ -32,12 +32,12 @@ ROWS = "select step, count(*) from rollouts group by step order by step"
 def processes():
     """Children forked from a process that has torch loaded, so that 20 starts do not cost 20 imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_killed_trainer", "grpo_core.cli", "grpo_core.trainer.loop", "grpo_core.trace.recorder"])
+    context.set_forkserver_preload(["tests.test_killed_trainer", "grpo_core.running", "grpo_core.trainer.loop", "grpo_core.trace.recorder"])
     return context
 
 
 def train(store_root: Path, run_id: str) -> None:
-    from grpo_core.cli import run_training
+    from grpo_core.running import run_training
 
     folder = RunFolder.open(store_root, run_id)
     run_training(folder, folder.read_config(), bar=False)
