@@ -22,7 +22,10 @@ def token(mask_BT: Tensor, max_length: int) -> Tensor:
 
 @NORMALISERS.register("sequence")
 def sequence(mask_BT: Tensor, max_length: int) -> Tensor:
-    """Mean over each row's tokens, then over rows (GRPO, arXiv:2402.03300 Eq. 3). Rows without a trained token are left out, as in verl; TRL counts them as 0."""
+    """Mean over each row's tokens, then over rows (GRPO, arXiv:2402.03300 Eq. 3).
+
+    Rows without a trained token are left out, as in verl; TRL counts them as 0.
+    """
     length_B1 = mask_BT.sum(1, keepdim=True)
     return mask_BT / length_B1.clamp(min=1) / (length_B1 > 0).sum().clamp(min=1)
 
