@@ -22,7 +22,7 @@ page = st.navigation(
 )
 
 
-@part(key="live", live=True)
+@part(key="live", every_s=5.0)
 def live_count() -> None:
     alive = data.alive_count()
     st.badge(f"{alive} live" if alive else "nothing running", icon=":material/fiber_manual_record:", color="green" if alive else "gray")

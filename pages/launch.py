@@ -40,6 +40,6 @@ form, aside = st.columns([3, 2], gap="medium")
 with form:
     launch_form.basics(wrong)
     launch_form.sections(wrong)
-with aside:
+with aside, st.container(key="launch-aside"):
     launching.method_card(launch_form.method())
     launching.command_card(config, wrong)

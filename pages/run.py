@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.components import actions, data, empty, panels, pick, states, step_groups, url
-from pages.components.frames import part
+from pages.components.frames import LIVE_S, part
 from pages.components.nav import GROUP, LAUNCH, goto
 from pages.components.run_details import details, ending, facts
 from pages.components.summary import run_sentences
@@ -28,11 +28,11 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         if st.button("Clone", icon=":material/content_copy:", key="run.clone", help="Fill the launch form with this run's settings"):
             goto(LAUNCH, **{"from": run.run_id})
 
-live = run.status.alive and st.session_state.get("run.live", "Live") == "Live"
+every_s = LIVE_S if run.status.alive and st.session_state.get("run.live", "Live") == "Live" else None
 ending(run)
 
 
-@part(key="run.overview", live=live)
+@part(key="run.overview", every_s=every_s)
 def overview() -> None:
     now = data.run(run.run_id)
     if now.status.state != run.status.state:
@@ -44,7 +44,7 @@ def overview() -> None:
     tiles(now.status, steps)
 
 
-@part(key="run.body", live=live)
+@part(key="run.body", every_s=every_s)
 def curves_and_groups() -> None:
     """One part, not two: a click on a curve changes both, and a callback that reruns another part can break the connection."""
     steps = data.steps(data.run(run.run_id))

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.components import actions, data, empty, states, url
-from pages.components.frames import part
+from pages.components.frames import LIVE_S, part
 from pages.components.nav import RUN, goto
 from pages.components.run_table import matches, run_table
 from pages.components.text import counted, escape
@@ -20,7 +20,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     st.pills("State", states.STATES, selection_mode="multi", key="runs.state", on_change=chosen)
 
 
-@part(key="runs.table", live=True)
+@part(key="runs.table", every_s=LIVE_S)
 def table() -> None:
     runs, unreadable = data.runs()
     wanted = [run for run in runs if matches(run, st.session_state["runs.search"])]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import streamlit as st
 
 from grpo_core.launch.start import resume_run
 from grpo_core.launch.stop import StopResult, stop_run
 from pages.components import data
-from pages.components.frames import plainly
+from pages.components.frames import part, plainly
 from pages.components.text import escape
 
 STOPS_AT_ONCE = 8
+STOP, ASKED, EDIT = "stop.run", "stop.asked", "edit.run"
+"""Session keys: the run a dialog is about, and the run that has been asked to stop."""
 
 
 class StopDesk:
@@ -42,55 +45,64 @@ def _desk() -> StopDesk:
 
 def ask_to_stop(run_id: str) -> None:
     """Open the confirmation at the next full run of the page."""
-    st.session_state["stop.ask"] = run_id
-    st.session_state.pop("stop.asked", None)
+    _forget()
+    st.session_state[STOP] = run_id
 
 
 def ask_to_edit(run_id: str) -> None:
     """Open the form for name, tags and note at the next full run of the page."""
-    st.session_state["edit.ask"] = run_id
+    _forget()
+    st.session_state[EDIT] = run_id
 
 
 def dialogs() -> None:
-    """Open the dialog that was asked for; call once, from the page itself, since a part that refreshes would close it."""
-    if run_id := st.session_state.pop("stop.ask", None):
-        _stop_dialog(run_id)
-    elif run_id := st.session_state.pop("edit.ask", None):
-        _edit_dialog(run_id)
+    """Open the dialog that was asked for, and keep it open until it is closed, also when the page runs anew because the run has ended.
+
+    Call once, from the page itself: a part that refreshes would close it.
+    """
+    if STOP in st.session_state:
+        _stop_dialog(st.session_state[STOP])
+    elif EDIT in st.session_state:
+        _edit_dialog(st.session_state[EDIT])
 
 
-@st.dialog("Stop this run?", icon=":material/stop_circle:")
+def _forget() -> None:
+    for key in (STOP, ASKED, EDIT):
+        st.session_state.pop(key, None)
+
+
+@st.dialog("Stop this run?", icon=":material/stop_circle:", on_dismiss=_forget)
 def _stop_dialog(run_id: str) -> None:
-    if st.session_state.get("stop.asked") == run_id:
+    if st.session_state.get(ASKED) == run_id:
         _outcome(run_id)
         return
     with plainly():
         run = data.run(run_id)
-        st.markdown(f"**{escape(run.name)}** is at step {run.status.step} of {run.status.steps}. It finishes the current step, writes a checkpoint and ends.")
+        where = f"is at step {run.status.step} of {run.status.steps}" if run.status.step else "has not finished a step yet"
+        st.markdown(f"**{escape(run.name)}** {where}. It finishes the current step, writes a checkpoint and ends.")
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep running", key="stop.no"):
-            st.rerun()
+            _close()
         if st.button("Stop run", key="stop.yes", type="primary", icon=":material/stop_circle:"):
             _desk().ask(data.root(), run_id)
-            st.session_state["stop.asked"] = run_id
+            st.session_state[ASKED] = run_id
             st.rerun(scope="fragment")
 
 
-@st.fragment(run_every=0.5)
+@part(key="stop.outcome", every_s=0.5)
 def _outcome(run_id: str) -> None:
-    with plainly():
-        result = _desk().result(data.root(), run_id)
-        if result is None:
-            st.info("Asked. The run is finishing its step; after 30 s it is ended by force.", icon=":material/hourglass_top:")
-            return
-        tell = st.success if result.outcome in ("stopped", "already_over") else st.warning
-        tell(escape(result.sentence))
+    result = _desk().result(data.root(), run_id)
+    if result is None:
+        st.info("Asked. The run is finishing its step; after 30 s it is ended by force.", icon=":material/hourglass_top:")
+        return
+    tell = st.success if result.outcome in ("stopped", "already_over") else st.warning
+    tell(escape(result.sentence))
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Close", key="stop.close"):
-            st.rerun()
+            _close()
 
 
-@st.dialog("Name, tags and note", icon=":material/edit:")
+@st.dialog("Name, tags and note", icon=":material/edit:", on_dismiss=_forget)
 def _edit_dialog(run_id: str) -> None:
     with plainly():
         run = data.run(run_id)
@@ -102,7 +114,12 @@ def _edit_dialog(run_id: str) -> None:
             data.catalog().rename(run_id, name.strip() or run.config.title)
             data.catalog().set_tags(run_id, tags)
             data.catalog().set_note(run_id, note.strip())
-            st.rerun()
+            _close()
+
+
+def _close() -> NoReturn:
+    _forget()
+    st.rerun()
 
 
 def resume(run_id: str) -> None:

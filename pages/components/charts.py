@@ -150,6 +150,7 @@ class _Curve:
             mode="lines+markers",
             name=self.line.label,
             hovertemplate="%{y:.4~g}",
+            cliponaxis=False,
             customdata=np.stack([step[at], self.raw[at]], axis=1),
             line={"width": 1, "color": f"@{self.line.colour}/0.5", "dash": "dot"},
             marker={"size": 6, "symbol": "diamond", "color": f"@{self.line.colour}"},
@@ -206,8 +207,8 @@ def _layout(card: Card, steps: pd.DataFrame, options: Options, x: Array) -> dict
     }
     if options.axis == "Training time":
         x_axis["ticksuffix"] = " min"
-    if len(x) and options.axis != "Clock":
-        x_axis |= {"autorangeoptions": {"minallowed": 0}, "rangemode": "nonnegative"}
+    if len(x) > 1:  # by itself Plotly leaves room for half a marker, and cards with markers would not line up with the others
+        x_axis["range"] = [float(x[0]), float(x[-1])]
     return {
         "height": card.height,
         "margin": {"l": 8, "r": RIGHT, "t": TOP, "b": BOTTOM},

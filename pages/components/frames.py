@@ -9,10 +9,13 @@ from contextlib import contextmanager
 import streamlit as st
 
 from grpo_core.errors import GroupscopeError
+from pages.components.assets import script
 from pages.components.text import escape
 from storage.errors import StoreError
 
 LIVE_S = 2.0
+
+_mount_ticker = st.components.v2.component("ticker", html="<span></span>\n<!-- shows nothing -->\n", js=script("ticker.js"))
 
 
 @contextmanager
@@ -24,15 +27,17 @@ def plainly() -> Iterator[None]:
         st.error(escape(str(error)), icon=":material/error:")
 
 
-def part(*, key: str, live: bool = False) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """A part of a page that reruns alone, every 2 s while `live`; its expected errors show as sentences."""
+def part(*, key: str, every_s: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A part of a page that reruns alone, every `every_s` seconds if given; its expected errors show as sentences."""
 
-    def decorate(function: Callable[[], None]) -> Callable[[], None]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def with_sentences() -> None:
+        def with_sentences(*arguments: object) -> None:
             with plainly():
-                function()
+                function(*arguments)
+            if every_s is not None:
+                _mount_ticker(key=f"tick.{key}", data={"every_ms": round(1000 * every_s)}, on_tick_change=lambda: None)
 
-        return st.fragment(with_sentences, run_every=LIVE_S if live else None, key=key)
+        return st.fragment(with_sentences, key=key)
 
     return decorate

@@ -48,7 +48,7 @@ class Option:
     def label(self) -> str:
         words = " ".join(WORDS.get(word, word) for word in self.name.split("_"))
         title = words[0].upper() + words[1:]
-        return f"{title} :gray[{self.unit}]" if self.unit and self.unit != self.name else title
+        return f"{title} :gray[{self.unit}]" if self.unit and self.unit not in title.lower() else title
 
     @property
     def help(self) -> str:
@@ -133,7 +133,7 @@ def _grid(members: list[Option], wrong: Mapping[str, list[str]]) -> None:
         with grid.cell(), st.container(gap="xxsmall"):
             _widget(option)
             for sentence in wrong.get(option.name, []):
-                st.caption(f":red[:material/error: {escape(sentence)}]")
+                st.markdown(f":red[:material/error: :small[{escape(sentence)}]]")
 
 
 def _widget(option: Option) -> None:

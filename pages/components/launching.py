@@ -33,10 +33,9 @@ def command_card(config: RunConfig | None, wrong: dict[str, list[str]]) -> None:
     with st.container(border=True, gap="small"):
         st.markdown("**Command**", help="What the button starts, as its own process; typing it in a terminal does the same.")
         if config is None:
-            st.code("…", language=None)
             st.warning(f"Mend first: {escape(', '.join(name or 'the settings' for name in wrong))}.", icon=":material/build:")
             for sentence in wrong.get("", []):
-                st.caption(f":red[{escape(sentence)}]")
+                st.markdown(f":red[:small[{escape(sentence)}]]")
         else:
             st.code(shlex.join(command_line(config)), language=None, wrap_lines=True)
         if failure := st.session_state.pop(FAILURE, ""):

@@ -84,16 +84,21 @@ class LivePlot {
     if (!this.link.members.size) links.delete(this.linkName);
   }
 
-  async draw() {
+  draw() {
     if (!this.waiting) return;
     this.waiting = false;
+    this.drawing = this.redraw();
+  }
+
+  async redraw() {
     const Plotly = await loadPlotly(this.data.plotly);
+    if (this.gone) return;
     const { data, layout } = JSON.parse(this.data.figure);
     const { value, resolve } = colours(getComputedStyle(this.frame));
     this.dress(resolve(layout), value);
     await Plotly.react(this.canvas, resolve(data), layout, {
-      displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "reset",
-      modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "pan2d", "zoom2d"],
+      displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "autosize",
+      modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "pan2d", "zoom2d", "resetScale2d"],
     });
     if (!this.drawn) this.listen();
     this.drawn = true;
@@ -156,7 +161,9 @@ class LivePlot {
     this.leave();
     this.sizes.disconnect();
     this.sight.disconnect();
-    if (this.drawn) window.Plotly.purge(this.canvas);
+    this.gone = true;
+    // Plotly has timers of its own (margins, hover) that fail on a purged plot, so it is purged once they are over.
+    this.drawing?.then(() => setTimeout(() => this.drawn && window.Plotly.purge(this.canvas), 2000));
   }
 }
 

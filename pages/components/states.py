@@ -61,7 +61,8 @@ def progress(status: RunStatus) -> str:
     """`84 of 150 · about 2 min left`, or how far an ended run came and how long it took."""
     done = f"{status.step} of {status.steps}"
     if status.alive:
-        return f"{done} · {about(status.eta_s)} left" if status.eta_s is not None and status.step else done
+        expected = status.eta_s is not None and status.step and not status.message  # a message means that it has fallen silent
+        return f"{done} · {about(status.eta_s)} left" if expected else done
     if status.state == "finished" and status.started_at is not None and status.ended_at is not None:
         return f"{counted(status.step, 'step')} in {duration(status.ended_at - status.started_at)}"
     return done

@@ -56,9 +56,8 @@ def _where(status: RunStatus) -> str:
         return f"{status.phase.capitalize() or 'Starting'}{counter}; the first step follows."
     done = f"step {status.step} of {status.steps}"
     if status.state == "running":
-        left = f", {about(status.eta_s)} left" if status.eta_s is not None else ""
-        silent = f" ({status.message})" if status.message else ""
-        return f"Running, {done}{left}{silent}."
+        left = f"{about(status.eta_s)} left" if status.eta_s is not None else ""
+        return f"Running, {', '.join(filter(None, [done, status.message or left]))}."
     if status.state == "stopping":
         return f"Stopping after {done}: it finishes the step and writes a checkpoint."
     took = "" if status.ended_at is None or status.started_at is None else f" in {duration(status.ended_at - status.started_at)}"

@@ -70,7 +70,7 @@ def test_from_the_form_to_the_end(page: Page, own_app: str, store_root: Path) ->
         expect(dialog).to_contain_text(re.compile(r"[Ss]topped"))
         dialog.get_by_role("button", name="Close").last.click()
 
-        expect(page.get_by_text("stopped", exact=True).first).to_be_visible()
+        expect(page.get_by_test_id("stMain")).to_contain_text("Stopped at step")
         assert run_status(store_root, run_id).state == "stopped"
         page.goto(own_app)
         expect(page.locator(f'tr[data-run="{run_id}"]')).to_contain_text("stopped")
@@ -82,8 +82,8 @@ def test_from_the_form_to_the_end(page: Page, own_app: str, store_root: Path) ->
 
 def test_a_mistake_is_said_and_nothing_starts(page: Page, own_app: str, store_root: Path) -> None:
     page.goto(f"{own_app}/launch")
-    page.get_by_text("Rollouts", exact=True).click()
-    size = page.get_by_label("Group size rollouts")
+    page.locator("summary").filter(has_text="Rollouts").click()
+    size = page.locator(".st-key-launch-group_size input")
     size.fill("1")
     size.press("Enter")
     expect(page.get_by_text("leaves no other rollout to compare with")).to_be_visible()

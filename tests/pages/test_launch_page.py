@@ -3,6 +3,7 @@ from pathlib import Path
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.start import launch
 from grpo_core.launch.stop import stop_run
+from grpo_core.presets import PRESETS
 from pages.components import data, launching
 from tests.pages.looking import words_of
 from tests.pages.seeded import make_run
@@ -10,6 +11,10 @@ from tests.pages.seeded import make_run
 
 def command_of(app) -> str:
     return app.code[0].value
+
+
+def mistakes_of(app) -> list[str]:
+    return [text.value.replace("\\", "") for text in app.markdown if text.value.startswith(":red")]
 
 
 def test_the_command_says_exactly_what_the_form_says(store_root: Path, open_page) -> None:
@@ -24,7 +29,7 @@ def test_the_command_says_exactly_what_the_form_says(store_root: Path, open_page
 def test_a_preset_fills_the_form(store_root: Path, open_page) -> None:
     app = open_page(store_root, "launch", preset="llds")
     assert app.selectbox(key="launch.method").value == "grpo_llds"
-    assert app.number_input(key="launch.llds_coef").value == 2.0 and not app.number_input(key="launch.llds_coef").disabled
+    assert app.number_input(key="launch.llds_coef").value == PRESETS["llds"].settings["llds_coef"] and not app.number_input(key="launch.llds_coef").disabled
 
 
 def test_only_knobs_that_the_method_reads_are_open(store_root: Path, open_page) -> None:
@@ -49,11 +54,11 @@ def test_mistakes_are_said_beside_their_field(store_root: Path, open_page) -> No
     app = open_page(store_root, "launch")
     app.number_input(key="launch.group_size").set_value(1).run()
     app.number_input(key="launch.minibatches").set_value(3).run()
-    mistakes = [caption.value.replace("\\", "") for caption in app.caption if caption.value.startswith(":red")]
+    mistakes = mistakes_of(app)
     assert any("group_size=1 leaves no other rollout" in mistake for mistake in mistakes)
     assert app.button(key="launch.go").disabled
     app.number_input(key="launch.group_size").set_value(4).run()
-    mistakes = [caption.value.replace("\\", "") for caption in app.caption if caption.value.startswith(":red")]
+    mistakes = mistakes_of(app)
     assert any("minibatches=3 does not divide the 16 prompts" in mistake for mistake in mistakes)
 
 
