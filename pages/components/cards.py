@@ -26,11 +26,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """Curves over one y axis. `share` is its part of the card's height; `unit` stands beside the title."""
+    """Curves over one y axis. `share` is its part of the card's height; `short` tells its curves from those of the panels above."""
 
     title: str
     unit: str
     lines: tuple[Line, ...]
+    short: str = ""
     share: float = 1.0
     stacked: bool = False
     may_be_log: bool = False
@@ -59,7 +60,7 @@ CARDS: dict[str, Card] = {
         Card(
             key="reward",
             title="Reward",
-            height=340,
+            height=440,
             means="Mean total reward of each step; the band is one standard deviation inside a group. Below, the share of correct rollouts in training "
             "(sampled) and on held-out prompts (greedy).",
             panels=(
@@ -99,6 +100,7 @@ CARDS: dict[str, Card] = {
                 ),
                 Panel(
                     title="Change by the update",
+                    short="change",
                     unit="nats/token",
                     lines=(
                         Line(column="delta_correct", label="Correct", colour="c0"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,10 @@ from pages.components.text import number, percent
 
 Array = np.ndarray
 POINTS = 500
+PASSED_OVER = 8
+"""A line passes over at most so many neighbouring points without a figure."""
+FEW_POINTS = 60
+"""Up to so many evaluations are marked one by one."""
 TOP, BOTTOM, BETWEEN, RIGHT = 26, 36, 36, 104
 AXES = {"Step": "training step", "Training time": "time spent training, pauses left out", "Clock": "time of day"}
 
@@ -36,6 +40,7 @@ class Options:
 
 def figure(card: Card, steps: pd.DataFrame, options: Options) -> dict:
     """The card as a Plotly figure. `steps` has the columns of storage.schema.STEPS and the shares of series.with_shares."""
+    card = _without_empty_panels(card, steps)
     drawn = series.buckets(series.column(steps, "missing_before"), POINTS)
     x = x_values(steps, options.axis)
     domains = _domains(card)
@@ -44,14 +49,12 @@ def figure(card: Card, steps: pd.DataFrame, options: Options) -> dict:
     for index, (panel, (bottom, top)) in enumerate(zip(card.panels, domains, strict=True)):
         axis = "y" if index == 0 else f"y{index + 1}"
         layout[f"yaxis{'' if index == 0 else index + 1}"] = _y_axis(panel, (bottom, top), options)
-        notes.append(_panel_title(panel, top, options))
-        curves = [_Curve(line, steps, drawn, options.smoothing) for line in panel.lines]
+        notes.append(_panel_title(panel, top, options, thinned=drawn.width if index == 0 else 1))
+        curves = [_Curve(line, steps, drawn, options.smoothing, name=_name(line, panel)) for line in panel.lines]
         known = [curve for curve in curves if curve.known]
         step = series.column(steps, "step")
         traces += _stacked(known, x, step, axis) if panel.stacked else [trace for curve in known for trace in curve.traces(x, step, axis)]
         notes += _end_labels(panel, known, axis, height=(top - bottom) * (card.height - TOP - BOTTOM), log=options.log and panel.may_be_log)
-    if drawn.thinned:
-        notes.append(_note(f"1 point = {drawn.width} steps, shade = lowest to highest"))
     layout["annotations"] = notes
     layout["shapes"] = _marks(steps, x, drawn, options.marked)
     return {"data": traces, "layout": layout}
@@ -85,8 +88,8 @@ def polygons(x: Array, low: Array, high: Array) -> tuple[Array, Array]:
 class _Curve:
     """One line of a panel with its smoothed values, ready to be drawn."""
 
-    def __init__(self, line: Line, steps: pd.DataFrame, drawn: series.Buckets, smoothing: float) -> None:
-        self.line, self.drawn = line, drawn
+    def __init__(self, line: Line, steps: pd.DataFrame, drawn: series.Buckets, smoothing: float, *, name: str) -> None:
+        self.line, self.drawn, self.name = line, drawn, name
         self.raw = series.column(steps, line.column)
         self.smoothed = smoothing > 0 and not line.sparse
         self.smooth = series.ema(self.raw, smoothing) if self.smoothed else self.raw
@@ -121,38 +124,42 @@ class _Curve:
         if drawn.thinned:
             behind.append(_fill(xs, drawn.with_gaps(drawn.lowest(self.raw)), drawn.with_gaps(drawn.highest(self.raw)), axis, f"{colour}/0.22"))
         elif self.smoothed:
-            behind.append(_scatter(xs, drawn.with_gaps(drawn.last(self.raw)), axis, hoverinfo="skip", line={"width": 1, "color": f"{colour}/0.32"}))
-        return [*behind, self._line(xs, step, axis)]
+            behind.append(self._line(xs, self.raw, step, axis) | {"hoverinfo": "skip", "hovertemplate": None, "line": {"width": 1, "color": f"{colour}/0.32"}})
+        return [*behind, self._line(xs, self.smooth, step, axis)]
 
     def step_and_raw(self, step: Array) -> Array:
         """What a hover and a click need of each drawn point: its step and its unsmoothed value (M + K, 2)."""
-        return np.stack([self.drawn.with_gaps(self.drawn.last(step)), self.drawn.with_gaps(self.drawn.last(self.raw))], axis=1)
+        return np.stack([self.drawn.with_gaps(self.drawn.last(step)), self.drawn.with_gaps(self.drawn.last_known(self.raw))], axis=1)
 
-    def _line(self, xs: Array, step: Array, axis: str) -> dict:
-        shown = "%{customdata[1]:.4~g}" + ("  <i>(smoothed %{y:.4~g})</i>" if self.smoothed else "")
+    def _line(self, xs: Array, values: Array, step: Array, axis: str) -> dict:
+        """The curve, which passes over a few steps without a figure (no rollout was correct, say) but not over unrecorded ones."""
+        y = self.drawn.with_gaps(self.drawn.last_known(values))
+        drawn = ~series.short_gaps(y, PASSED_OVER, self.drawn.gap_places)
+        shown = "%{customdata[1]:.3~g}" + ("  <i>smooth %{y:.3~g}</i>" if self.smoothed else "")
         return _scatter(
-            xs,
-            self.drawn.with_gaps(self.drawn.last(self.smooth)),
+            xs[drawn],
+            y[drawn],
             axis,
-            mode="lines+markers" if len(xs) == 1 else "lines",
-            name=self.line.label,
-            customdata=self.step_and_raw(step),
+            mode="lines+markers" if drawn.sum() == 1 else "lines",
+            name=self.name,
+            customdata=self.step_and_raw(step)[drawn],
             hovertemplate=shown,
             line={"width": 2, "color": f"@{self.line.colour}", "dash": self.line.dash},
         )
 
     def _points(self, x: Array, step: Array, axis: str) -> dict:
         at = ~np.isnan(self.raw)
+        few = at.sum() <= FEW_POINTS
         return _scatter(
             x[at],
             self.raw[at],
             axis,
-            mode="lines+markers",
-            name=self.line.label,
+            mode="lines+markers" if few else "lines",
+            name=self.name,
             hovertemplate="%{y:.4~g}",
             cliponaxis=False,
             customdata=np.stack([step[at], self.raw[at]], axis=1),
-            line={"width": 1, "color": f"@{self.line.colour}/0.5", "dash": "dot"},
+            line={"width": 1, "color": f"@{self.line.colour}/0.5", "dash": "dot"} if few else {"width": 1.6, "color": f"@{self.line.colour}"},
             marker={"size": 6, "symbol": "diamond", "color": f"@{self.line.colour}"},
         )
 
@@ -172,7 +179,7 @@ def _stacked(curves: list[_Curve], x: Array, step: Array, axis: str) -> list[dic
                 xs,
                 high,
                 axis,
-                name=curve.line.label,
+                name=curve.name,
                 customdata=curve.step_and_raw(step),
                 hovertemplate="%{customdata[1]:.0%}",
                 line={"width": 1.2, "color": f"@{curve.line.colour}"},
@@ -188,6 +195,12 @@ def _scatter(x: Array, y: Array, axis: str, **more) -> dict:
 def _fill(x: Array, low: Array, high: Array, axis: str, colour: str) -> dict:
     outline_x, outline_y = polygons(x, low, high)
     return _scatter(outline_x, outline_y, axis, fill="toself", fillcolor=colour, line={"width": 0}, hoverinfo="skip")
+
+
+def _without_empty_panels(card: Card, steps: pd.DataFrame) -> Card:
+    """The card with the panels that have something to show; the page says in words what the others lack."""
+    known = tuple(panel for panel in card.panels if not all(np.isnan(series.column(steps, line.column)).all() for line in panel.lines))
+    return replace(card, panels=known or card.panels)
 
 
 def _layout(card: Card, steps: pd.DataFrame, options: Options, x: Array) -> dict:
@@ -252,8 +265,15 @@ def _y_axis(panel: Panel, domain: tuple[float, float], options: Options) -> dict
     return axis | {"zeroline": any(line.column.startswith("delta") for line in panel.lines), "zerolinecolor": "@gray/0.5", "zerolinewidth": 1}
 
 
-def _panel_title(panel: Panel, top: float, options: Options) -> dict:
-    scale = ", log" if options.log and panel.may_be_log else ""
+def _name(line: Line, panel: Panel) -> str:
+    """The curve's name in a hover box, which holds all panels of the card: `Correct`, then `Correct, change`."""
+    return f"{line.label}, {panel.short}" if panel.short else line.label
+
+
+def _panel_title(panel: Panel, top: float, options: Options, *, thinned: int) -> dict:
+    detail = [panel.unit + (", log" if options.log and panel.may_be_log else "")]
+    if thinned > 1:
+        detail.append(f"1 point = {thinned} steps, shade = lowest to highest")
     return {
         "x": 0,
         "xref": "paper",
@@ -263,23 +283,8 @@ def _panel_title(panel: Panel, top: float, options: Options) -> dict:
         "yanchor": "bottom",
         "yshift": 4,
         "showarrow": False,
-        "text": f"{panel.title} <span style='opacity:.7'>({panel.unit}{scale})</span>",
+        "text": f"{panel.title} <span style='opacity:.7'>({'; '.join(detail)})</span>",
         "font": {"size": 12, "color": "@gray"},
-    }
-
-
-def _note(words: str) -> dict:
-    return {
-        "x": 1,
-        "xref": "paper",
-        "xanchor": "right",
-        "y": 1,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "yshift": 4,
-        "showarrow": False,
-        "text": words,
-        "font": {"size": 11, "color": "@gray/0.9"},
     }
 
 

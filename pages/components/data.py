@@ -78,7 +78,7 @@ def run_ids() -> list[str]:
 
 
 def runs() -> tuple[list[Run], list[Unreadable]]:
-    """Every run, newest first, and those that cannot be read."""
+    """Every run, the last started first, and those that cannot be read."""
     notes = catalog().annotations().set_index("run_id")
     readable, unreadable = [], []
     for run_id in run_ids():
@@ -86,7 +86,7 @@ def runs() -> tuple[list[Run], list[Unreadable]]:
             readable.append(_run(run_id, notes))
         except (StoreError, GroupscopeError) as error:
             unreadable.append(Unreadable(run_id=run_id, why=str(error)))
-    return readable, unreadable
+    return sorted(readable, key=lambda run: run.status.started_at or 0.0, reverse=True), unreadable
 
 
 def run(run_id: str) -> Run:

@@ -108,7 +108,7 @@ class LivePlot {
   dress(layout, value) {
     const text = value("--st-text-color"), border = value("--st-border-color"), font = value("--st-font");
     Object.assign(layout, {
-      autosize: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, family: font },
+      autosize: true, paper_bgcolor: value("--st-background-color"), plot_bgcolor: value("--st-background-color"), font: { color: text, family: font },
       hoverlabel: { bgcolor: value("--st-background-color"), bordercolor: border, font: { color: text, family: font, size: 12 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: value("--st-gray-color"), activecolor: value("--st-primary-color") },
     });

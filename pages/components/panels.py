@@ -77,7 +77,7 @@ def _reasons(card: Card, missing: list[str], run: Run) -> dict[str, list[str]]:
     for panel in card.panels:
         for line in panel.lines:
             if line.column in missing:
-                label = line.label if len(card.panels) == 1 else f"{line.label} ({panel.title.lower()})"
+                label = f"{line.label} ({panel.title[0].lower()}{panel.title[1:]})" if panel.short else line.label
                 reasons.setdefault(why_missing(line.column, run.config), []).append(label)
     return reasons
 

@@ -61,6 +61,12 @@ class Buckets:
         """The value at each bucket's last row (M,)."""
         return values[self.ends - 1]
 
+    def last_known(self, values: Array) -> Array:
+        """The last value in each bucket that is not missing (M,), NaN where it has none."""
+        newest = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values)))) if len(values) else np.empty(0, int)
+        at = newest[self.ends - 1]
+        return np.where(at >= self.starts, values[at], np.nan)
+
     def lowest(self, values: Array) -> Array:
         """The smallest value in each bucket (M,), NaN where it has none."""
         return _reduce(np.fmin, values, self.starts)
@@ -72,6 +78,11 @@ class Buckets:
     def with_gaps(self, values: Array, fill: float = np.nan) -> Array:
         """`values` (M,) with `fill` put in before every break, so that a line is interrupted there: (M + K,)."""
         return np.insert(values.astype("f8"), self.breaks, fill)
+
+    @property
+    def gap_places(self) -> Array:
+        """Where `with_gaps` and `x_with_gaps` put the points that interrupt (K,)."""
+        return self.breaks + np.arange(len(self.breaks))
 
     def x_with_gaps(self, x: Array) -> Array:
         """`x` (M,) with a point half-way across every break: (M + K,)."""
@@ -88,6 +99,15 @@ def buckets(missing_before: Array, points: int) -> Buckets:
     starts = np.unique(np.concatenate([np.arange(0, rows, width), gaps])).astype(int)
     ends = np.append(starts[1:], rows).astype(int) if rows else np.empty(0, int)
     return Buckets(starts, ends, np.flatnonzero(np.isin(starts, gaps)), width)
+
+
+def short_gaps(values: Array, longest: int, kept: Array) -> Array:
+    """Which missing values (N,) a line may pass over: those in runs of at most `longest` that hold none of the places `kept`."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], np.isnan(values), [False]]).astype(int)))
+    passed = np.zeros(len(values), bool)
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
+        passed[first:end] = end - first <= longest and not np.isin(kept, np.arange(first, end)).any()
+    return passed
 
 
 def window_means(values: Array, window: int, back: int) -> tuple[float, float]:

@@ -50,7 +50,7 @@ def test_a_long_run_shows_its_spike_and_says_how() -> None:
     envelope, line = figure["data"]
     assert envelope["fill"] == "toself" and np.nanmax(envelope["y"]) == 50.0
     assert len(line["x"]) == charts.POINTS
-    assert any(note["text"] == "1 point = 10 steps, shade = lowest to highest" for note in figure["layout"]["annotations"])
+    assert any("1 point = 10 steps, shade = lowest to highest" in note["text"] for note in figure["layout"]["annotations"])
 
 
 def test_unrecorded_steps_are_a_gap() -> None:
@@ -60,6 +60,14 @@ def test_unrecorded_steps_are_a_gap() -> None:
     assert math.isnan(line["y"][2]) and line["x"][2] == 3.0
     shade = figure["layout"]["shapes"][0]
     assert (shade["x0"], shade["x1"], shade["type"]) == (1.0, 5.0, "rect")
+
+
+def test_a_line_passes_over_a_few_steps_without_a_figure_but_not_over_many() -> None:
+    correct = np.ones(40)
+    correct[5:8] = np.nan  # no rollout was correct in three steps
+    correct[20:32] = np.nan
+    line = line_named(charts.figure(CARDS["likelihood"], steps_frame(40, logp_correct=correct), Options(smoothing=0.0)), "Correct")
+    assert 6 not in line["x"] and np.isnan(line["y"]).sum() == 12
 
 
 def test_resumes_and_the_chosen_step_are_marked() -> None:
@@ -85,6 +93,12 @@ def test_stacked_shares_by_hand() -> None:
     np.testing.assert_allclose(line_named(figure, "All correct")["y"], [0.75, 0.5])
     np.testing.assert_allclose(line_named(figure, "Tied")["y"], [0.75, 1.0])
     np.testing.assert_array_equal(line_named(figure, "Tied")["customdata"][:, 1], [0.0, 0.5])
+
+
+def test_a_panel_without_figures_gives_its_room_to_the_others() -> None:
+    frame = steps_frame(2, logp_correct=[-1.0, -1.0], logp_wrong=[-2.0, -2.0])
+    layout = charts.figure(CARDS["likelihood"], frame, Options())["layout"]
+    assert layout["yaxis"]["domain"] == [0.0, 1.0] and "yaxis2" not in layout and layout["xaxis"]["anchor"] == "y"
 
 
 def test_evaluation_points_stand_only_where_measured() -> None:

@@ -50,6 +50,11 @@ def test_no_bucket_spans_a_gap() -> None:
     assert drawn.ends[-1] == 100
 
 
+def test_the_last_known_value_of_a_bucket() -> None:
+    drawn = series.buckets(np.zeros(6), 3)
+    np.testing.assert_array_equal(drawn.last_known(np.array([1, np.nan, np.nan, np.nan, 5, 6])), [1, np.nan, 6])
+
+
 def test_empty_series() -> None:
     drawn = series.buckets(np.empty(0), 100)
     assert len(drawn.last(np.empty(0))) == 0 and len(drawn.highest(np.empty(0))) == 0
