@@ -19,7 +19,7 @@ from grpo_core.launch.status import run_status
 from storage.layout import list_segments
 from storage.reader import Store
 
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(1200)]
 
 KILLS = 20
 CONFIG = dict(
