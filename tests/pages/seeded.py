@@ -100,12 +100,21 @@ def say(folder: RunFolder, config: RunConfig, step: int, state: str, message: st
     """Write the run's last word as its process would have; a live one is this very process."""
     alive = state in ("starting", "running")
     word = Word(
-        state="running" if state == "lost" else state, phase="warming up the tiny model" if state == "starting" else "training",
-        phase_done=120 if state == "starting" else step, phase_total=250 if state == "starting" else config.steps,
-        step=step, steps=config.steps, started_at=STARTED, updated_at=time.time() + (FRESH_S if alive else 0), ended_at=None if alive or state == "lost" else STARTED + 245.0,
-        seconds_per_step=0.9, exit_code={"finished": 0, "stopped": 0, "failed": 1}.get(state), message=message,
-        process=myself() if alive else DEAD, machine=this_machine(),
-    )  # fmt: skip
+        state="running" if state == "lost" else state,
+        phase="warming up the tiny model" if state == "starting" else "training",
+        phase_done=120 if state == "starting" else step,
+        phase_total=250 if state == "starting" else config.steps,
+        step=step,
+        steps=config.steps,
+        started_at=STARTED,
+        updated_at=time.time() + (FRESH_S if alive else 0),
+        ended_at=None if alive or state == "lost" else STARTED + 245.0,
+        seconds_per_step=0.9,
+        exit_code={"finished": 0, "stopped": 0, "failed": 1}.get(state),
+        message=message,
+        process=myself() if alive else DEAD,
+        machine=this_machine(),
+    )
     write_word(folder, word)
     folder.log.write_text("".join(f"step {n} done\n" for n in range(step)) + (f"error: {message} {PAYLOADS[0]}\n" if state in ("failed", "lost") else ""))
 
