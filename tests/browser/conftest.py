@@ -28,7 +28,7 @@ expect.set_options(timeout=PATIENCE_MS)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All browser tests share one worker: one server for the seeded store, and a second Chromium would only slow the first.
 
-    Each may run twice: on a loaded machine one page in some hundred came up without one of its components. A second
+    Each may run twice: once, on a loaded machine, a group page came up without its rollouts, and why is not known. A second
     failure is a failure, and the first shows as "rerun" in the summary.
     """
     for item in items:
