@@ -64,7 +64,7 @@ def _put_aside(run_dir: Path, moving: dict[str, list[Segment]], after_step: int,
 
 def _cut(run_dir: Path, name: str, after_step: int, precision: str) -> None:
     everything = list_segments(run_dir / name)
-    for segment in visible(everything):
+    for segment in reversed(visible(everything)):  # the newest first: a kill in between leaves no gap
         if segment.last <= after_step:
             continue
         if segment.first <= after_step:

@@ -376,6 +376,34 @@ def test_supersede_names_the_gap_it_leaves_truthfully(small_blocks, writer, run_
     assert step_series(store, "r1")["step"].tolist() == [0, 1, 5, 8]
 
 
+@pytest.mark.parametrize("files_gone", range(1, 12))
+def test_a_supersede_that_dies_half_way_leaves_no_gap(files_gone, small_blocks, record, writer, run_dir, monkeypatch, store, plain):
+    """A kill after any number of removed files: the steps that are left are the first ones, each of them whole."""
+    record(0, 7)
+    writer.compact()
+    record(8, 9)
+    unlink, left = Path.unlink, [files_gone]
+
+    def dies_in_the_end(path: Path, **options) -> None:
+        if path.suffix == ".parquet":
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", dies_in_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        writer.supersede(4)
+    monkeypatch.undo()
+    steps = step_series(store, "r1")["step"].tolist()
+    assert steps == list(range(len(steps))) and 5 <= len(steps) <= 10
+    assert plain("select count(*), count(distinct step) from rollouts join steps using (step)") == [(8 * len(steps), len(steps))]
+    writer.close()
+    with RunWriter.open(run_dir) as again:
+        assert again.last_step == len(steps) - 1
+    assert store.frame("r1", "select count(*) as n from rollouts")["n"].tolist() == [8 * len(steps)]
+
+
 def test_supersede_that_cannot_divide_a_damaged_file_changes_nothing(small_blocks, record, writer, run_dir):
     record(0, 3)
     writer.compact()
