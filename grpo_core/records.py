@@ -110,7 +110,9 @@ class ScoredGroup:
 class RolloutTrace:
     """What happened to every token of one rollout in one step; see storage/schema.py for the meaning of each trace.
 
-    `logp_delta` is None if the rollout was not rescored, `logp_ref` None without a reference model.
+    `logp_delta` is None if the rollout was not rescored, `logp_ref` None without a reference model. `nthr` (T,) is the
+    push of each token of a wrong rollout against the group's correct ones, `gwhes` that of the wrong rollouts against this
+    correct one (algorithms/nthr.py); both None where not measured.
     """
 
     completion: Completion
@@ -120,6 +122,8 @@ class RolloutTrace:
     clipped: Array
     logp_delta: Array | None = None
     logp_ref: Array | None = None
+    nthr: Array | None = None
+    gwhes: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
