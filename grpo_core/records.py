@@ -137,6 +137,8 @@ class GroupTrace:
     kept: bool
     reason: str = ""
     sampling_round: int = 0
+    sampler_score: float | None = None
+    sampler_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,7 @@ class UpdateTrace:
     entropy: float | None
     tokens: int
     lr: float
+    ess: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +170,19 @@ class EvalTrace:
     correct: float
     reward: float
     gold_logp: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTrace:
+    """The probe set's known answers under the policy after the step.
+
+    `logp` is nats per token; `delta` nats per answer and `fell` a share, both against the first time the set was scored.
+    """
+
+    answers: int
+    logp: float
+    delta: float
+    fell: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,3 +209,4 @@ class StepTrace:
     groups: tuple[GroupTrace, ...]
     updates: tuple[UpdateTrace, ...]
     evaluation: EvalTrace | None = None
+    probe: ProbeTrace | None = None

@@ -64,9 +64,16 @@ def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precisi
         store_schema=False,
     ) as writer:
         writer.add_key_value_metadata(metadata)
-        for table in _packed(tables):
-            table = table if table.schema.equals(arrow) else table.select(arrow.names).cast(arrow)
+        for table in _packed(_fitted(table, arrow) for table in tables):
             writer.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table in this schema's order and types; columns that an older schema did not have become empty."""
+    if table.schema.equals(schema):
+        return table
+    columns = [table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type) for f in schema]
+    return pa.table(columns, schema=schema)
 
 
 def publish_tables(folder: Path, name: str | Callable[[str], str], tables: Iterable[pa.Table], schema: Table, precision: str) -> Path:

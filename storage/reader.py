@@ -22,7 +22,7 @@ import pandas as pd
 from storage.errors import RunNotFound, SegmentDamaged
 from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, check_vocabulary, damaged, missing, open_error, quoted, read_layout
 from storage.schema import TABLES, VIEWS, VOCABULARY
-from storage.views import empty_tables, files_source
+from storage.views import empty_tables, files_source, in_full
 
 Bounds = tuple[int | None, int | None]
 Result = TypeVar("Result")
@@ -182,7 +182,7 @@ class Store:
         try:
             for name in scope.tables & set(TABLES):
                 source, steps = (f"{alias}.main.{name}", scope.steps) if layout.sealed else self._segments_source(run_dir, layout, name, scope)
-                cursor.execute(f"create temp view {name} as select * from {source}{_within(steps)}")
+                cursor.execute(f"create temp view {name} as {in_full(f'empty_{name}', source)}{_within(steps)}")
             if VOCABULARY.name in scope.tables:
                 check_vocabulary(run_dir)
                 source = f"{alias}.main.{VOCABULARY.name}" if layout.sealed else _vocabulary_source(run_dir)

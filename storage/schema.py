@@ -11,7 +11,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: conflicts, diversity, probe set, effective sample size, displacement per completion. Columns an older run lacks read as empty."""
 POSITION_BINS = 64
 
 F32, F64, I8, I16, I32, I64 = pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()
@@ -117,6 +118,8 @@ STEPS = Table(
         Column("reward_mean", F64, "reward", "mean total reward over the step's scored rollouts"),
         Column("reward_group_std", F64, "reward", "mean over groups of the standard deviation (n) of total reward inside the group"),
         Column("reward_parts", PARTS, "reward", "mean of every unweighted reward part over the step's scored rollouts"),
+        Column("reward_part_stds", PARTS, "reward", "standard deviation (n) of every unweighted reward part over the step's scored rollouts"),
+        Column("reward_length_corr", F64, "correlation", "Pearson correlation of total reward and completion length over the step's scored rollouts"),
         Column("correct_rate", F64, "share", "share of scored rollouts that are correct"),
         Column("logp_correct", F64, "nats/token", "mean log-prob before the update of the tokens of correct rollouts"),
         Column("logp_wrong", F64, "nats/token", "mean log-prob before the update of the tokens of wrong rollouts"),
@@ -126,11 +129,19 @@ STEPS = Table(
         Column("delta_wrong", F64, "nats/token", "the same over tokens of wrong rollouts"),
         Column("delta_zero", F64, "nats/token", "the same over tokens of rollouts whose advantage is 0"),
         Column("displaced_correct", F64, "share", "share of rescored correct rollouts whose whole completion became less likely (sum of changes below 0)"),
+        Column("delta_sum_correct", F64, "nats/rollout", "mean over rescored correct rollouts of the change of the whole completion's log-prob"),
+        Column("delta_sum_quantiles", pa.list_(F64), "nats/rollout", "5, 25, 50, 75 and 95 % quantiles of the same over those rollouts"),
         Column(
             "entropy",
             F64,
             "nats/token",
             "mean entropy of the full next-token distribution at the sampling temperature, over completion tokens, before the update",
+        ),
+        Column(
+            "entropy_cov",
+            F64,
+            "nats × advantage",
+            "covariance over pushed tokens of log-prob before the update and advantage; positive drives entropy down",
         ),
         Column("grad_norm", F64, "L2 norm", "mean over updates of the gradient norm before clipping"),
         Column("grad_norm_max", F64, "L2 norm", "largest gradient norm before clipping of the step's updates"),
@@ -141,15 +152,37 @@ STEPS = Table(
         Column("kl_ref", F64, "nats/token", "k3 estimate of KL(policy ‖ reference) on the step's tokens; empty without a reference model"),
         Column("kl_sampler", F64, "nats/token", "k3 estimate of KL(sampler ‖ trainer) on the step's tokens: the mismatch between what sampled and what trains"),
         Column("ratio_max", F64, "ratio", "largest token probability ratio, policy in an update over policy before the step"),
+        Column(
+            "sampler_prob_diff",
+            F64,
+            "probability",
+            "mean absolute difference between the sampler's and the trainer's probability of a token; empty where the trainer takes the sampler's word",
+        ),
+        Column("ess", F64, "share", "effective sample size of the token probability ratios, smallest over the step's updates; empty with one update"),
         Column("length_mean", F64, "tokens", "mean completion length"),
         Column("length_max", I32, "tokens", "longest completion"),
         Column("truncated_rate", F64, "share", "share of completions cut at the token limit"),
+        Column("repetition", F64, "share", "mean over completions of the share of their 3-grams of tokens that they have had before"),
+        Column("loop_rate", F64, "share", "share of completions of which more than half of the 3-grams are repeats"),
+        Column("diversity", F64, "share", "mean over groups of 1 - self-BLEU of their completions' tokens: 0 when all are the same"),
+        Column("conflict_groups", I32, "count", "groups with advantages of both signs, the only ones that can hold conflicts"),
+        Column("conflict_tokens", I64, "tokens", "tokens of rollouts with an advantage other than 0 in those groups"),
+        Column("conflict_head", I64, "tokens", "of them, conflict tokens in the unbroken run from a rollout's first token (GTPO)"),
+        Column("conflict_tail", I64, "tokens", "of them, conflict tokens in the unbroken run up to a rollout's last token (GTPO)"),
+        Column("conflict_mid", I64, "tokens", "of them, the same token at the same place with both signs, outside the two runs"),
+        Column("conflict_shared", I64, "tokens", "of them, tokens with both signs after an identical beginning: two gradients on one distribution"),
+        Column("conflict_pushed_down", I64, "tokens", "of head, tail and mid conflicts, those whose group's advantages add up to less than 0"),
         Column("lr", F64, "1/update", "learning rate of the last update"),
         Column("eval_correct", F64, "share", "share of held-out prompts answered correctly with greedy decoding; empty on steps without evaluation"),
         Column("eval_reward", F64, "reward", "mean total reward on held-out prompts with greedy decoding; empty on steps without evaluation"),
         Column("eval_gold_logp", F64, "nats/rollout", "mean log-prob of the task's own worked answers on held-out prompts; empty where the task has none"),
         Column("eval_prompts", I32, "count", "held-out prompts evaluated; empty on steps without evaluation"),
+        Column("probe_logp", F64, "nats/token", "mean log-prob per token of the probe set's known answers, always the same ones, after the step's updates"),
+        Column("probe_delta", F64, "nats/answer", "mean change of a probe answer's log-prob since the first time the probe set was scored"),
+        Column("probe_fell", F64, "share", "share of probe answers less likely than when the probe set was first scored"),
+        Column("probe_answers", I32, "count", "known answers in the probe set; empty on steps on which it was not scored"),
         Column("update_rows", pa.list_(UPDATE), "", "one entry per update; the view `updates` has them as rows"),
+        Column("position_conflicts", pa.list_(I32), "tokens", "head, tail and mid conflict tokens in each bin of position_rows"),
         Column("position_rows", pa.list_(POSITION), "", f"up to {POSITION_BINS} bins of token position; the view `positions` has them as rows"),
     ),
 )
@@ -181,6 +214,17 @@ GROUPS = Table(
         Column("kept", BOOL, "", "whether the group entered the loss"),
         Column("reason", TEXT, "", "why it was dropped, or empty"),
         Column("sampling_round", I32, "index", "which round of dynamic sampling made it, from 0"),
+        Column("tokens", I32, "tokens", "completion tokens of the group"),
+        Column("delta_correct", F64, "nats/token", "mean paired change of log-prob over the step's updates, over tokens of the group's rescored correct rollouts"),
+        Column("delta_wrong", F64, "nats/token", "the same over tokens of its wrong rollouts"),
+        Column("diversity", F64, "share", "1 - self-BLEU of the completions' tokens, unpadded: 0 when all are the same"),
+        Column("distinct_3", F64, "share", "share of different 3-grams among all 3-grams of the group's completions"),
+        Column("conflict_run", I32, "tokens", "conflict tokens in the unbroken runs from the first and to the last token (GTPO)"),
+        Column("conflict_mid", I32, "tokens", "the same token at the same place with both signs of advantage, outside those runs"),
+        Column("conflict_shared", I32, "tokens", "tokens with both signs of advantage after an identical beginning"),
+        Column("conflict_net", F64, "advantage", "mean over head, tail and mid conflict tokens of the sum of advantages over the rollouts that share the token"),
+        Column("sampler_score", F64, "score", "the prompt's variance promotion score when it was drawn; empty unless the sampler keeps one"),
+        Column("sampler_probability", F64, "probability", "probability with which the sampler's weighted half drew this prompt; empty if all were equal"),
     ),
 )
 
@@ -199,6 +243,9 @@ ROLLOUTS = Table(
         Column("advantage", F64, "advantage", "mean over the rollout's tokens of the advantage used in the loss"),
         Column("length", I32, "tokens", "completion length, end-of-sequence token included"),
         Column("finish", TEXT, "", "stop (end-of-sequence token), stop_string, or length (cut at the token limit)"),
+        Column("delta_sum", F64, "nats", "change of the whole completion's log-prob over the step's updates; empty if not rescored"),
+        Column("repetition", F64, "share", "share of the completion's 3-grams of tokens that it has had before; empty below 3 tokens"),
+        Column("gwhes", F64, "score", "group weighted hidden embedding score of a correct rollout: larger foretells a smaller gain or a loss of its likelihood; empty unless measured"),
         Column("rescored", BOOL, "", "whether the rollout was scored again after the last update"),
         Column("token_ids", pa.list_(I32), "token id", "token ids of the completion"),
         _trace("logp_sampling", "nats", "log-prob under the distribution the token was sampled from, temperature and top-p applied"),
@@ -208,6 +255,7 @@ ROLLOUTS = Table(
         _trace("entropy", "nats", "entropy of the full next-token distribution at the sampling temperature, before the update"),
         _trace("advantages", "advantage", "advantage of the token used in the loss"),
         _trace("weights", "× average token", "the token's weight in the loss relative to an average loss token of its update; 0 where the token is left out"),
+        _trace("nthr", "score", "negative token hidden reward of a token of a wrong rollout: how much pushing it down takes from correct ones; empty unless measured"),
         Column("clipped", pa.list_(I8), "side", "-1 held at the lower bound, +1 at the upper, in any update of the step, 0 in none"),
     ),
 )

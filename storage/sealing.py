@@ -34,7 +34,7 @@ from storage.layout import (
 )
 from storage.publish import lock_run, publish, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
-from storage.views import empty_tables, files_source, publish_database
+from storage.views import empty_tables, files_source, in_full, publish_database
 
 UNSEAL_BLOCK = 1024
 """Steps per segment when a sealed run is taken apart again."""
@@ -122,7 +122,8 @@ def _build_tables(run_dir: Path, layout: Layout, info: StoreInfo) -> None:
         for name, source in sources.items():
             columns = ", ".join({**TABLES, VOCABULARY.name: VOCABULARY}[name].arrow.names)
             figures = "select count(*), sum(hash(r)) from (select {} from {}) as r"
-            (written,), (recorded,) = (database.execute(figures.format(columns, place)).fetchall() for place in (name, source))
+            whole = f"({in_full(f'(from {name} limit 0)', source)})"
+            (written,), (recorded,) = (database.execute(figures.format(columns, place)).fetchall() for place in (name, whole))
             if written != recorded:
                 raise StoreError(f"table {name} built for {run_dir} differs from its segments ({written}, not {recorded}); the run stays unsealed and whole")
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import filelock
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage.compaction import compact, remove_covered
 from storage.encode import MANTISSA_BITS, publish_tables, rounded
@@ -117,11 +118,15 @@ def _make_readable(run_dir: Path, precision: str) -> None:
     publish_info(run_dir, StoreInfo(SCHEMA_VERSION, precision, False))
     for name, table in TABLES.items():
         (run_dir / name).mkdir(exist_ok=True)
-        if not (run_dir / name / EMPTY_FILE).exists():
+        if not _has_columns(run_dir / name / EMPTY_FILE, table.arrow.names):  # an older one would hide the newer columns
             publish_tables(run_dir / name, EMPTY_FILE, [table.arrow.empty_table()], table, precision)
     if not (run_dir / VOCABULARY_FILE).exists():
         publish_tables(run_dir, VOCABULARY_FILE, [VOCABULARY.arrow.empty_table()], VOCABULARY, precision)
     publish_live_views(run_dir, precision)
+
+
+def _has_columns(path: Path, names: Sequence[str]) -> bool:
+    return path.exists() and pq.read_schema(path).names == list(names)
 
 
 def _checked_step(tables: Mapping[str, pa.Table]) -> int:

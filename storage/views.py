@@ -36,7 +36,7 @@ with files as (
      where c.since not between {early}
 )
 select {columns}
-  from read_parquet({glob}, filename = 'segment', hive_partitioning = false)
+  from read_parquet({glob}, filename = 'segment', hive_partitioning = false, union_by_name = true)
  where segment not in (select file from hidden)
    and coalesce(try_cast(regexp_extract(segment, '/c\d+-\d+-(\d+)-[0-9a-f]{{8}}\.parquet$', 1) as bigint), 0) not between {early}
    and step <= (select max(last) from ({step_files}))"""
@@ -61,8 +61,13 @@ def live_views(run_dir: Path) -> list[str]:
 
 
 def files_source(paths: Iterable[Path]) -> str:
-    """A table function over exactly these Parquet files, whatever characters their names have."""
-    return f"read_parquet([{', '.join(quoted(glob.escape(str(path))) for path in paths)}], hive_partitioning = false)"
+    """A table function over exactly these Parquet files, whatever characters their names have, also where an older one lacks a column."""
+    return f"read_parquet([{', '.join(quoted(glob.escape(str(path))) for path in paths)}], hive_partitioning = false, union_by_name = true)"
+
+
+def in_full(empty: str, source: str) -> str:
+    """A SELECT of all columns of `empty`, a table without rows, from a source of an older schema that may lack some: they are NULL."""
+    return f"select * from (select * from {empty} union all by name select * from {source})"
 
 
 def publish_database(run_dir: Path, info: StoreInfo, fill: Work, check: Work = lambda database: None) -> None:

@@ -47,6 +47,10 @@ def _rollout(rng: np.random.Generator, step: int, group: int, index: int, group_
         "length": length,
         "finish": "length" if index % 3 == 0 else "stop",
         "rescored": index % 2 == 0,
+        "delta_sum": 0.1 * (index - 1) if index % 2 == 0 else None,
+        "repetition": 0.25 if length >= 3 else None,
+        "gwhes": None,
+        "nthr": None,
         "token_ids": rng.integers(0, 50, length, "i4"),
         "logp_sampling": -np.abs(trace(1.0)),
         "logp_gap": np.zeros(length, "f4"),
@@ -82,6 +86,17 @@ def _group(step: int, index: int, rollouts: list[dict]) -> dict:
         "kept": outcome == "mixed",
         "reason": "" if outcome == "mixed" else "all rewards equal",
         "sampling_round": 0,
+        "tokens": sum(r["length"] for r in rollouts),
+        "delta_correct": -0.01,
+        "delta_wrong": -0.02,
+        "diversity": 0.5,
+        "distinct_3": 0.75,
+        "conflict_run": 2,
+        "conflict_mid": 1,
+        "conflict_shared": 1,
+        "conflict_net": -0.5,
+        "sampler_score": None,
+        "sampler_probability": None,
     }
 
 

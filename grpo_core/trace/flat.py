@@ -23,6 +23,7 @@ TRACES = (
     ("clipped", "clipped", "i1"),
     ("logp_delta", "logp_delta", "f4"),
     ("logp_ref", "logp_ref", "f4"),
+    ("nthr", "nthr", "f4"),
 )
 """Each per-token trace: its field in FlatStep, where a RolloutTrace has it, and the number it is kept as."""
 
@@ -59,11 +60,17 @@ class FlatStep:
     clipped: Lists
     logp_delta: Lists
     logp_ref: Lists
+    nthr: Lists
 
     @property
     def scored_R(self) -> Array:
         """Which rollouts have a reward."""
         return ~np.isnan(self.reward_R)
+
+    @property
+    def advantage_R(self) -> Array:
+        """Mean advantage of each rollout's tokens, float64; 0 for one without tokens."""
+        return self.sums_R(self.advantages) / np.maximum(self.length_R, 1)
 
     @property
     def logp_gap_N(self) -> Array:

@@ -6,20 +6,25 @@ nothing, a divergence without a reference, an evaluation that was not made. Mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from grpo_core.records import Array, EvalTrace, StepTrace, UpdateTrace
+from grpo_core.records import Array, EvalTrace, ProbeTrace, StepTrace, UpdateTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
+from grpo_core.trace.groups import GroupFigures, group_figures
 from storage.schema import POSITION_BINS, UPDATE
 
 UPDATE_FIELDS = tuple(field.name for field in UPDATE)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LOOPING = 0.5
+"""A completion of which a larger share of 3-grams repeats counts as a loop: half of it says nothing new."""
 
 
-def steps_row(trace: StepTrace, flat: FlatStep | None = None, *, missing_before: int = 0) -> dict[str, object]:
+def steps_row(trace: StepTrace, flat: FlatStep | None = None, figures: GroupFigures | None = None, *, missing_before: int = 0) -> dict[str, object]:
     """The row of `steps` for this trace: column name → number, None, or rows (lists of dicts)."""
     flat = flat if flat is not None else flatten(trace)
+    figures = figures if figures is not None else group_figures(flat, len(trace.groups))
     return {
         "step": trace.step,
         "attempt": trace.attempt,
@@ -32,8 +37,12 @@ def steps_row(trace: StepTrace, flat: FlatStep | None = None, *, missing_before:
         **_divergences(flat),
         **_updates(trace.updates),
         **_lengths(flat),
+        **_texts(figures),
+        **_conflicts(figures),
         **_evaluation(trace.evaluation),
+        **_probe(trace.probe),
         "update_rows": update_rows(trace.updates),
+        "position_conflicts": _position_conflicts(flat, figures),
         "position_rows": position_rows(flat, clipping=any(u.clip_low is not None or u.clip_high is not None for u in trace.updates)),
     }
 
@@ -49,9 +58,7 @@ def position_rows(flat: FlatStep, *, clipping: bool = True) -> list[dict[str, ob
     `first` and `last` are the bin's positions from 0, both included. `clipped` is the share of the bin's tokens that were
     held at a bound in any update, None if `clipping` says that no update could clip.
     """
-    longest = int(flat.length_R.max(initial=0))
-    width = max(1, -(-longest // POSITION_BINS))
-    bins = -(-longest // width)
+    longest, width, bins = _bins(flat)
     bin_N = flat.position_N // width
     tokens = np.bincount(bin_N, minlength=bins)
     bin_D, correct_D = bin_N[flat.per_token(flat.logp_delta.present_R, flat.logp)], flat.per_token(flat.correct_R, flat.logp_delta)
@@ -75,6 +82,20 @@ def position_rows(flat: FlatStep, *, clipping: bool = True) -> list[dict[str, ob
         "tokens_rescored_wrong": correct[1].tolist(),
     }
     return [row for row in (dict(zip(columns, values)) for values in zip(*columns.values())) if row["tokens"]]
+
+
+def _bins(flat: FlatStep) -> tuple[int, int, int]:
+    """(longest completion, tokens per bin, bins)."""
+    longest = int(flat.length_R.max(initial=0))
+    width = max(1, -(-longest // POSITION_BINS))
+    return longest, width, -(-longest // width)
+
+
+def _position_conflicts(flat: FlatStep, figures: GroupFigures) -> list[int]:
+    _, width, bins = _bins(flat)
+    bin_N = flat.position_N // width
+    tokens = np.bincount(bin_N, minlength=bins)
+    return np.bincount(bin_N[figures.conflicts.run | figures.conflicts.mid], minlength=bins)[tokens > 0].tolist()
 
 
 def k3(logp_other: Array, logp_own: Array) -> float | None:
@@ -158,18 +179,27 @@ def _rewards(flat: FlatStep) -> dict[str, object]:
     return {
         "reward_mean": mean(flat.reward_R[flat.scored_R]),
         "reward_group_std": mean(std[~np.isnan(std)]),
-        "reward_parts": _part_means(flat),
+        "reward_parts": _over_parts(flat, mean),
+        "reward_part_stds": _over_parts(flat, lambda values: float(np.std(values))),
+        "reward_length_corr": correlation(flat.reward_R[flat.scored_R], flat.length_R[flat.scored_R]),
         "correct_rate": mean(correct_S[correct_S >= 0]),
     }
 
 
-def _part_means(flat: FlatStep) -> list[tuple[str, float]]:
+def _over_parts(flat: FlatStep, figure: Callable[[list[float]], float]) -> list[tuple[str, float]]:
     parts: dict[str, list[float]] = {}
     for rollout, scored in zip(flat.rollouts, flat.scored_R.tolist()):
         if scored:
             for name, value in rollout.reward.parts.items():
                 parts.setdefault(name, []).append(value)
-    return [(name, mean(values)) for name, values in parts.items()]
+    return [(name, figure(values)) for name, values in parts.items()]
+
+
+def correlation(x: Array, y: Array) -> float | None:
+    """Pearson's r; None with fewer than three pairs or where one side does not vary."""
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
 
 
 def _likelihoods(flat: FlatStep) -> dict[str, float | None]:
@@ -180,7 +210,17 @@ def _likelihoods(flat: FlatStep) -> dict[str, float | None]:
         "logp_sum_correct": mean(sum_R[flat.correct_R == 1]),
         "logp_sum_wrong": mean(sum_R[flat.correct_R == 0]),
         "entropy": mean(flat.entropy.values),
+        "entropy_cov": _covariance(flat.logp.values, flat.advantages.values),
     }
+
+
+def _covariance(logp_N: Array, advantage_N: Array) -> float | None:
+    """Over tokens with an advantage other than 0: what drives entropy, ΔH ≈ −η·Cov(log π, A) (arXiv:2505.22617)."""
+    pushed = advantage_N != 0
+    if not pushed.any():
+        return None
+    logp, advantage = logp_N[pushed].astype("f8"), advantage_N[pushed].astype("f8")
+    return float(np.mean((logp - logp.mean()) * (advantage - advantage.mean())))
 
 
 def _displacement(flat: FlatStep) -> dict[str, float | None]:
@@ -188,12 +228,14 @@ def _displacement(flat: FlatStep) -> dict[str, float | None]:
     delta = flat.logp_delta
     correct_D = flat.per_token(flat.correct_R, delta)
     pushed_R = np.bincount(flat.rollout_N[flat.advantages.values != 0], minlength=len(flat.rollouts)) > 0
-    rescored_correct_R = delta.present_R & (flat.correct_R == 1)
+    sums = flat.sums_R(delta)[delta.present_R & (flat.correct_R == 1)]
     return {
         "delta_correct": mean(delta.values[correct_D == 1]),
         "delta_wrong": mean(delta.values[correct_D == 0]),
         "delta_zero": mean(delta.values[flat.per_token(~pushed_R, delta)]),
-        "displaced_correct": mean(flat.sums_R(delta)[rescored_correct_R] < 0),
+        "displaced_correct": mean(sums < 0),
+        "delta_sum_correct": mean(sums),
+        "delta_sum_quantiles": np.quantile(sums, QUANTILES).tolist() if len(sums) else None,
     }
 
 
@@ -203,6 +245,7 @@ def _divergences(flat: FlatStep) -> dict[str, float | None]:
         "kl_step": _k3_of(flat.logp_delta.values.astype("f8")),
         "kl_ref": k3(flat.logp_ref.values, _where(flat, flat.logp, flat.logp_ref)),
         "kl_sampler": k3(flat.logp.values, flat.logp_sampling.values),
+        "sampler_prob_diff": mean(np.abs(np.exp(flat.logp.values) - np.exp(flat.logp_sampling.values))) if flat.logp_gap_N.any() else None,
     }
 
 
@@ -221,6 +264,7 @@ def _updates(updates: tuple[UpdateTrace, ...]) -> dict[str, object]:
         "clip_low": mean([u.clip_low for u in updates if u.clip_low is not None]),
         "clip_high": mean([u.clip_high for u in updates if u.clip_high is not None]),
         "ratio_max": float(np.max([u.ratio_max for u in updates])) if updates else None,
+        "ess": min((u.ess for u in updates if u.ess is not None), default=None),
         "lr": updates[-1].lr if updates else None,
     }
 
@@ -230,6 +274,38 @@ def _lengths(flat: FlatStep) -> dict[str, object]:
         "length_mean": mean(flat.length_R),
         "length_max": int(flat.length_R.max()) if len(flat.length_R) else None,
         "truncated_rate": mean([r.completion.finish == "length" for r in flat.rollouts]),
+    }
+
+
+def _texts(figures: GroupFigures) -> dict[str, float | None]:
+    repetition = figures.repetition_R[~np.isnan(figures.repetition_R)]
+    return {
+        "repetition": mean(repetition),
+        "loop_rate": mean(repetition > LOOPING),
+        "diversity": mean(figures.diversity_P[~np.isnan(figures.diversity_P)]),
+    }
+
+
+def _conflicts(figures: GroupFigures) -> dict[str, int]:
+    found = figures.conflicts
+    return {
+        "conflict_groups": int(figures.divided_P.sum()),
+        "conflict_tokens": int(figures.pushed_tokens_P[figures.divided_P].sum()),
+        "conflict_head": int(found.head.sum()),
+        "conflict_tail": int(found.tail.sum()),
+        "conflict_mid": int(found.mid.sum()),
+        "conflict_shared": int(found.shared.sum()),
+        "conflict_pushed_down": int((found.net[found.run | found.mid] < 0).sum()),
+    }
+
+
+def _probe(probe: ProbeTrace | None) -> dict[str, object]:
+    known = probe is not None
+    return {
+        "probe_logp": probe.logp if known else None,
+        "probe_delta": probe.delta if known else None,
+        "probe_fell": probe.fell if known else None,
+        "probe_answers": probe.answers if known else None,
     }
 
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from grpo_core.records import Array, GroupTrace, StepTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
+from grpo_core.trace.groups import GroupFigures, group_figures
 from grpo_core.trace.rollups import group_std, steps_row
 from storage.schema import TABLES
 
 SCHEMAS = {name: table.arrow for name, table in TABLES.items()}
 STEP = pa.struct(list(SCHEMAS["steps"]))
-LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "entropy", "advantages", "weights", "clipped")
+LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "entropy", "advantages", "weights", "nthr", "clipped")
 
 
 def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Table]:
@@ -25,10 +26,11 @@ def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Tabl
     Raises ValueError if a trace of a rollout is not as long as its completion.
     """
     flat = flatten(trace)
+    figures = group_figures(flat, len(trace.groups))
     return {
-        "steps": _one_row(steps_row(trace, flat, missing_before=missing_before)),
-        "groups": _table(SCHEMAS["groups"], _groups(trace, flat)),
-        "rollouts": _table(SCHEMAS["rollouts"], _rollouts(trace, flat)),
+        "steps": _one_row(steps_row(trace, flat, figures, missing_before=missing_before)),
+        "groups": _table(SCHEMAS["groups"], _groups(trace, flat, figures)),
+        "rollouts": _table(SCHEMAS["rollouts"], _rollouts(trace, flat, figures)),
     }
 
 
@@ -50,7 +52,7 @@ def _array(values: object, kind: pa.DataType) -> pa.Array:
         return pa.array([v.encode("utf-8", "replace").decode() for v in values], kind)
 
 
-def _groups(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
+def _groups(trace: StepTrace, flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
     groups = trace.groups
     std = group_std(flat.reward_R, flat.group_R, len(groups))
     prompt_ids = [np.asarray(g.prompt.token_ids, "i4") for g in groups]
@@ -73,6 +75,17 @@ def _groups(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
         "kept": [g.kept for g in groups],
         "reason": [g.reason for g in groups],
         "sampling_round": [g.sampling_round for g in groups],
+        "tokens": figures.tokens_P.astype("i4"),
+        "delta_correct": _nan_as_null(figures.delta_correct_P),
+        "delta_wrong": _nan_as_null(figures.delta_wrong_P),
+        "diversity": _nan_as_null(figures.diversity_P),
+        "distinct_3": _nan_as_null(figures.distinct_P),
+        "conflict_run": figures.conflict_run_P.astype("i4"),
+        "conflict_mid": figures.conflict_mid_P.astype("i4"),
+        "conflict_shared": figures.conflict_shared_P.astype("i4"),
+        "conflict_net": _nan_as_null(figures.conflict_net_P),
+        "sampler_score": [g.sampler_score for g in groups],
+        "sampler_probability": [g.sampler_probability for g in groups],
     }
 
 
@@ -87,7 +100,7 @@ def _correct(group: GroupTrace) -> int | None:
     return sum(verdicts) if verdicts else None
 
 
-def _rollouts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
+def _rollouts(trace: StepTrace, flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
     rollouts, length_R = flat.rollouts, flat.length_R
     with np.errstate(invalid="ignore"):  # 0/0: a completion without tokens has no mean
         advantage_R = flat.sums_R(flat.advantages) / length_R
@@ -103,6 +116,9 @@ def _rollouts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
         "advantage": pa.array(advantage_R, pa.float64(), mask=length_R == 0),
         "length": length_R.astype("i4"),
         "finish": [r.completion.finish for r in rollouts],
+        "delta_sum": pa.array(flat.sums_R(flat.logp_delta), pa.float64(), mask=~flat.logp_delta.present_R),
+        "repetition": _nan_as_null(figures.repetition_R),
+        "gwhes": [r.gwhes for r in rollouts],
         "rescored": flat.logp_delta.present_R,
         **{name: _list_array(getattr(flat, name), length_R) for name in LISTS},
         "logp_gap": _list_array(Lists(flat.logp_gap_N, flat.logp.present_R), length_R),

@@ -10,7 +10,7 @@ from storage.errors import NewerStore, RunLocked, RunNotFound, SegmentDamaged, S
 from storage.layout import list_segments
 from storage.queries.steps import step_series
 from storage.reader import Store
-from storage.schema import TABLES
+from storage.schema import SCHEMA_VERSION, TABLES
 from storage.segments import RunWriter, is_sealed, seal
 from tests.factories import make_step_tables
 
@@ -37,7 +37,7 @@ def test_sealing_leaves_one_file_with_the_same_rows(recorded, store, plain):
         assert repr(plain(f"select * from {name} order by all")) == repr(live[name]), name
     assert store.frame("r1", TOKENS).equals(frame)
     assert plain("select table_name from duckdb_tables() order by 1") == [("groups",), ("rollouts",), ("steps",), ("store_info",), ("vocabulary",)]
-    assert plain("from store_info") == [(1, "rounded", True)]
+    assert plain("from store_info") == [(SCHEMA_VERSION, "rounded", True)]
 
 
 def test_a_sealed_file_stands_alone(recorded, tmp_path):

@@ -15,7 +15,7 @@ from storage.layout import list_segments
 from storage.queries.groups import rollouts_of_group, vocabulary
 from storage.queries.steps import step_series
 from storage.reader import Store
-from storage.schema import ROLLOUTS, TABLES
+from storage.schema import ROLLOUTS, SCHEMA_VERSION, TABLES
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
 
@@ -150,11 +150,11 @@ def test_a_newer_store_is_refused_and_left_alone_while_other_runs_are_read(run_d
     for name in ("r1", "r2"):
         with RunWriter.open(run_dir.parent / name) as writer:
             writer.append_step(make_step_tables(0))
-    marker = (run_dir / "store.json").read_text().replace('"schema_version": 1', '"schema_version": 2')
+    marker = (run_dir / "store.json").read_text().replace(f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {SCHEMA_VERSION + 1}')
     (run_dir / "store.json").write_text(marker)
     files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     for refused in (lambda: RunWriter.open(run_dir), lambda: step_series(store, "r1"), lambda: store.last_step("r1"), lambda: store.damaged("r1")):
-        with pytest.raises(NewerStore, match="run r1 was recorded with store version 2, but this Groupscope reads up to 1; update Groupscope"):
+        with pytest.raises(NewerStore, match=f"run r1 was recorded with store version {SCHEMA_VERSION + 1}, but this Groupscope reads up to {SCHEMA_VERSION}; update Groupscope"):
             refused()
     assert {path: path.read_bytes() for path in files} == files
     assert len(step_series(store, "r2")) == 1

@@ -26,6 +26,8 @@ BY_HAND = {
     "reward_mean": 2 / 3,  # 1, 0, 1; the failure is no 0
     "reward_group_std": 0.5,  # group 0: 1 and 0; group 1 has one reward and no spread
     "reward_parts": {"answer": 2 / 3, "format": 0.3},  # (0.5 + 0.1 + 0.3) / 3; D's format counts as little as D
+    "reward_part_stds": {"answer": math.sqrt(2) / 3, "format": math.sqrt(0.08 / 3)},
+    "reward_length_corr": -math.sqrt(3) / 2,  # rewards 1 0 1, lengths 2 3 1
     "correct_rate": 2 / 3,
     "logp_correct": -1.5,  # tokens -1 -3 of A, -0.5 of C; the mean of rollout means would be -1.25
     "logp_wrong": -3.0,
@@ -35,21 +37,30 @@ BY_HAND = {
     "delta_wrong": -1.0,
     "delta_zero": 0.3,  # D only
     "displaced_correct": 1.0,  # A: 0.5 - 1 < 0
+    "delta_sum_correct": -0.5, "delta_sum_quantiles": [-0.5] * 5,
     "entropy": 8.5 / 8,
+    "entropy_cov": 0.48,  # log-probs -1 -3 with A = 1 and -2 -2 -5 with A = -1
     "grad_norm": 3.0, "grad_norm_max": 4.0, "loss": 0.2,
     "clip_low": 0.2, "clip_high": 0.4,  # the first update cannot clip and does not count
     "kl_step": k3_of(0.5, -1, -1, -1, -1, 0.2, 0.4),
     "kl_ref": None,
     "kl_sampler": (math.exp(0.5) - 1.5) / 8,
+    "sampler_prob_diff": (math.exp(-3) - math.exp(-3.5)) / 8,
+    "ess": None,
+    "repetition": 0.0, "loop_rate": 0.0,  # only B has three tokens
+    "diversity": (1 + 1 - (math.exp(-1) * 0.01 ** (1 / 3) + 0.005 ** (1 / 3)) / 2) / 2,  # A and B share nothing; C and D the first token
+    "conflict_groups": 1, "conflict_tokens": 5,
+    "conflict_head": 0, "conflict_tail": 0, "conflict_mid": 0, "conflict_shared": 0, "conflict_pushed_down": 0, "position_conflicts": [0, 0, 0],
     "ratio_max": 1.5, "length_mean": 2.0, "length_max": 3, "truncated_rate": 0.25, "lr": 2e-3,
     "eval_correct": None, "eval_reward": None, "eval_gold_logp": None, "eval_prompts": None,
+    "probe_logp": None, "probe_delta": None, "probe_fell": None, "probe_answers": None,
 }  # fmt: skip
 
 
 def test_every_scalar_by_hand() -> None:
     row = steps_row(WORKED, missing_before=3)
     assert set(row) == {c.name for c in STEPS.columns} == {*BY_HAND, "update_rows", "position_rows"}
-    row["reward_parts"] = dict(row["reward_parts"])
+    row["reward_parts"], row["reward_part_stds"] = dict(row["reward_parts"]), dict(row["reward_part_stds"])
     for name, expected in BY_HAND.items():
         assert row[name] == (expected if expected is None else pytest.approx(expected, rel=1e-6)), name
 

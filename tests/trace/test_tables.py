@@ -9,7 +9,7 @@ import pytest
 
 from grpo_core.trace.tables import to_tables
 from storage.schema import TABLES
-from tests.trace.worked import A, B, WORKED, rollout, step_trace, with_rollouts
+from tests.trace.worked import A, B, PROBE, WORKED, rollout, step_trace, with_rollouts
 
 
 def test_schemas_are_exactly_the_stores() -> None:
@@ -35,9 +35,25 @@ def test_groups_by_hand() -> None:
         "prompt_hash": hashlib.sha256(np.array([1, 10, 1, 11], "<i4").tobytes()).hexdigest()[:16],
         "rewards": [1.0, 0.0], "reward_mean": 0.5, "reward_std": 0.5, "baseline": 0.5,
         "correct": 1, "size": 2, "outcome": "mixed", "kept": True, "reason": "", "sampling_round": 0,
+        "tokens": 5, "delta_correct": -0.25, "delta_wrong": -1.0, "diversity": 1.0, "distinct_3": 1.0,
+        "conflict_run": 0, "conflict_mid": 0, "conflict_shared": 0, "conflict_net": None, "sampler_score": None, "sampler_probability": None,
     }  # fmt: skip
     assert (failed["rewards"], failed["reward_mean"], failed["reward_std"], failed["baseline"]) == ([1.0, None], 1.0, None, None)
     assert (failed["correct"], failed["kept"], failed["reason"], failed["sampling_round"]) == (1, False, "1 of 2 rollouts scored", 1)
+
+
+def test_conflicts_and_scores_reach_every_table() -> None:
+    """Two rollouts with opposite advantages start with the same token, end with the same token, and differ between."""
+    same_ends = [replace(r, completion=replace(r.completion, token_ids=np.array(ids, "i4"))) for r, ids in ((A, [3, 9]), (B, [3, 4, 9]))]
+    trace = with_rollouts(replace(same_ends[0], gwhes=0.5), replace(same_ends[1], nthr=np.array([0.1, 0.2, 0.3], "f4")), probe=PROBE)
+    trace = replace(trace, groups=(replace(trace.groups[0], sampler_score=0.3, sampler_probability=0.01), *trace.groups[1:]))
+    tables = to_tables(trace)
+    step, group, rollouts = tables["steps"].to_pylist()[0], tables["groups"].to_pylist()[0], tables["rollouts"].to_pylist()
+    assert (group["conflict_run"], group["conflict_mid"], group["conflict_shared"], group["conflict_net"]) == (4, 0, 2, 0.0)
+    assert (step["conflict_head"], step["conflict_tail"], step["conflict_shared"], step["position_conflicts"]) == (2, 2, 2, [2, 1, 1])
+    assert (group["sampler_score"], group["sampler_probability"]) == (0.3, 0.01)
+    assert [r["gwhes"] for r in rollouts] == [0.5, None] and rollouts[1]["nthr"] == pytest.approx([0.1, 0.2, 0.3])
+    assert (step["probe_logp"], step["probe_delta"], step["probe_fell"], step["probe_answers"]) == (-0.5, -2.0, 0.75, 64)
 
 
 def test_rollouts_by_hand() -> None:
@@ -45,6 +61,7 @@ def test_rollouts_by_hand() -> None:
     assert b == {
         "step": 7, "group_index": 0, "rollout_index": 1, "text": "1 3 <b>", "reward": 0.0, "reward_parts": [("answer", 0.0), ("format", pytest.approx(0.1))],
         "correct": False, "failure": "", "advantage": -1.0, "length": 3, "finish": "length", "rescored": True,
+        "delta_sum": -3.0, "repetition": 0.0, "gwhes": None, "nthr": None,
         "token_ids": [5, 6, 7], "logp_sampling": [-2, -2, -5], "logp_gap": [0, 0, 0], "logp_delta": [-1, -1, -1], "logp_ref": None,
         "entropy": [0, 1, 2], "advantages": [-1, -1, -1], "weights": [1, 1, 1], "clipped": [0, 0, -1],
     }  # fmt: skip

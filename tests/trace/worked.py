@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from grpo_core.records import Completion, EvalTrace, GroupTrace, Prompt, Reward, RolloutTrace, StepTrace, Timings, UpdateTrace
+from grpo_core.records import Completion, EvalTrace, GroupTrace, ProbeTrace, Prompt, Reward, RolloutTrace, StepTrace, Timings, UpdateTrace
 
 TIMINGS = Timings(generate_s=1.0, score_s=0.25, update_s=2.0, rescore_s=0.5, evaluate_s=0.0, total_s=4.0)
 
@@ -78,6 +78,7 @@ WORKED = StepTrace(
     ),
     updates=UPDATES,
 )
+PROBE = ProbeTrace(answers=64, logp=-0.5, delta=-2.0, fell=0.75)
 EVALUATION = EvalTrace(prompts=128, correct=0.75, reward=0.8, gold_logp=None)
 
 

@@ -1,0 +1,52 @@
+"""How much signal a prompt's outcomes carry: outcome variance, variance promotion score, and the share of groups without any."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def outcome_variance(correct: Array, size: Array) -> Array:
+    """p(1−p) with p the share of correct rollouts: at most 0.25 (OVS, MMR1, arXiv:2509.21268). NaN where nothing was scored."""
+    p = _share(correct, size)
+    return p * (1 - p)
+
+
+def outcome_variance_unbiased(correct: Array, size: Array) -> Array:
+    """n/(n−1)·p(1−p): outcome_variance without its downward bias from few rollouts. NaN with fewer than two."""
+    size = np.asarray(size, "f8")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(size >= 2, outcome_variance(correct, size) * size / (size - 1), np.nan)
+
+
+def promotion_score(variance: Array, diversity: Array, *, alpha: float = 0.8, beta: float = 0.2) -> Array:
+    """VPS = α·OVS + β·TDS (MMR1 Eq. 3) with TDS = 1 − self-BLEU, so that more diverse prompts score higher.
+
+    Released code adds self-BLEU itself, which turns the sign of the second part. A diversity that is NaN counts as 0.
+    """
+    return alpha * np.asarray(variance, "f8") + beta * np.nan_to_num(diversity)
+
+
+def expected_tied(p: Array, size: int) -> Array:
+    """p^G + (1−p)^G: the share of groups of G rollouts, each correct with probability p on its own, that are all right or all wrong."""
+    p = np.asarray(p, "f8")
+    return p**size + (1 - p) ** size
+
+
+def pass_at_k(correct: Array, size: Array, k: int) -> Array:
+    """1 − C(n−c, k)/C(n, k): probability that at least one of k rollouts drawn from a group's n is correct (arXiv:2107.03374 Eq. 1).
+
+    NaN where a group has fewer than k rollouts.
+    """
+    correct, size = np.asarray(correct, "f8"), np.asarray(size, "f8")
+    missed = np.ones_like(size)
+    for i in range(k):
+        missed = missed * np.clip((size - correct - i) / np.maximum(size - i, 1), 0, 1)
+    return np.where(size >= k, 1 - missed, np.nan)
+
+
+def _share(correct: Array, size: Array) -> Array:
+    correct, size = np.asarray(correct, "f8"), np.asarray(size, "f8")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(size > 0, correct / size, np.nan)

@@ -1,0 +1,24 @@
+import numpy as np
+import pytest
+
+from grpo_core.measures.variance import expected_tied, outcome_variance, outcome_variance_unbiased, pass_at_k, promotion_score
+
+
+def test_worked_promotion_scores():
+    """collapse_math.md §3.2: VPS(0.8, 0.2) with TDS = 1 − self-BLEU."""
+    assert promotion_score(outcome_variance([4, 8, 4], [8, 8, 8]), np.array([0.5479, 1.0, 0.0])) == pytest.approx([0.3096, 0.2, 0.2], abs=5e-5)
+
+
+def test_unbiased_variance_corrects_for_few_rollouts():
+    assert outcome_variance_unbiased([1, 4, 1], [2, 8, 1])[:2] == pytest.approx([0.5, 0.25 * 8 / 7])
+    assert np.isnan(outcome_variance_unbiased([1], [1])[0]) and np.isnan(outcome_variance([0], [0])[0])
+
+
+def test_expected_share_of_groups_without_signal():
+    got = [expected_tied(p, 8) for p in (0.5, 0.75, 0.9, 0.95)]
+    assert got == pytest.approx([0.0078, 0.1001, 0.4305, 0.6634], abs=5e-5)
+
+
+def test_pass_at_k_worked():
+    assert [pass_at_k([2], [8], k)[0] for k in (1, 2, 4, 8)] == pytest.approx([0.25, 0.4643, 0.7857, 1.0], abs=5e-5)
+    assert np.isnan(pass_at_k([2], [4], 8)[0]) and pass_at_k([0], [8], 8)[0] == 0
