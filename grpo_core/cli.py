@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 import click
 
-from grpo_core.config import SECTIONS, RunConfig, load_config, make_config
+from grpo_core.config import SECTIONS, RunConfig, load_config, make_config, structural_notes
 from grpo_core.errors import GroupscopeError, LaunchError
 from grpo_core.methods import METHODS
 from grpo_core.presets import PRESETS, preset
@@ -173,8 +173,14 @@ def train(config: RunConfig, store: Path, prepared: str | None) -> None:
         folder = RunFolder.open(store, prepared)
         _exit_with(run_training(folder, folder.read_config(), bar=False))
     folder = create_run(store, config)
+    _say_notes(config)
     click.echo(f"run {folder.run_id} in {folder.path}", err=True)
     _exit_with(run_training(folder, config, bar=True))
+
+
+def _say_notes(config: RunConfig) -> None:
+    for note in structural_notes(config):
+        click.echo(f"note: {note}", err=True)
 
 
 @cli.command(cls=SectionedCommand)
@@ -186,6 +192,7 @@ def launch(config: RunConfig, store: Path, as_json: bool) -> None:
     from grpo_core.launch.start import launch as launch_run
 
     run_id = launch_run(store, config)
+    _say_notes(config)
     _print({"run_id": run_id}, as_json, text=run_id)
 
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.methods import METHODS, unknown_method
+from grpo_core.methods import METHODS, Method, unknown_method
 
 SECTIONS = {
     "run": "Run",
@@ -30,7 +30,7 @@ def option(default, section: str, means: str, *, unit: str = "", **limits):
     """A field of RunConfig: its section in the form, its unit (empty for names and switches) and one sentence."""
     return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
 
-_DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
+_DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
 
 
 class RunConfig(BaseModel):
@@ -55,6 +55,7 @@ class RunConfig(BaseModel):
     split: str = option("train", "task", "For the dataset task with a datasets path: the split to train on.")
     prompt_column: str = option("prompt", "task", "For the dataset task: column with the prompt (text, or a list of chat messages).")
     answer_column: str = option("answer", "task", "For the dataset task: column with the expected answer.")
+    gold_column: str = option("", "task", "For the dataset task: column with a worked completion, where there is one; tiny's warm-up learns it, and evaluation and the probe set follow its likelihood.")
     system_prompt: str = option("", "task", "For the dataset task: system message put before every prompt; needs a chat template.")
     chat_template: Literal["auto", "always", "never"] = option("auto", "task", "For the dataset task: wrap prompts in the tokenizer's chat template; auto does so if it has one.")
     rewards: tuple[str, ...] = option((), "task", "For the dataset task: rewards to add up, each NAME or NAME=WEIGHT with NAME one of exact, numeric, regex, math or module:function; empty is exact.")
@@ -77,6 +78,12 @@ class RunConfig(BaseModel):
     clip_high: float | None = option(None, "method", "Upper clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=100.0)
     kl_coef: float | None = option(None, "method", "Weight of KL(policy ‖ reference), k3 estimate; above 0 a frozen copy of the start model is kept. Empty takes the method's own.", ge=0.0)
     llds_coef: float | None = option(None, "method", "Weight λ of the likelihood-displacement penalty of LLDS methods; empty takes the method's own.", ge=0.0)
+    llds_gate: Literal["response", "action", "token"] = option("response", "method", "What must have become less likely as a whole before LLDS acts: the completion, an action of it (an unbroken run of trained tokens; a single-turn completion is one), or each token.")
+    llds_normaliser: Literal["preserve", "loss"] = option("preserve", "method", "LLDS is divided by the tokens with A ≥ 0 (preserve, as in the paper) or by all loss tokens (loss, as in its code).")
+    llds_answer_weight: float = option(1.0, "method", "Weight β of final-answer tokens in LLDS (LLDS-MA); 1 is off.", ge=0.0, le=1.0)
+    gtpo_entropy_coef: float | None = option(None, "method", "Weight γ with which GTPO takes a completion's mean entropy off its advantage; empty takes the method's own.", unit="advantage/nat", ge=0.0)
+    gtpo_conflict_weight: float | None = option(None, "method", "What a conflict token of a better completion weighs in GTPO; empty takes the method's own.", unit="× other tokens", ge=0.0)
+    gtpo_code: Literal["paper", "released"] = option("paper", "method", "GTPO as published, or with the departures of its authors' code; docs/methods.md lists them.")
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
     lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
@@ -87,10 +94,13 @@ class RunConfig(BaseModel):
 
     record: Literal["full", "off"] = option("full", "record", "full keeps every rollout and token; off trains without recording.")
     rescore: float = option(1.0, "record", "Share of groups scored again after the last update, which is what likelihood displacement is measured from.", unit="share", ge=0.0, le=1.0)
+    nthr_every: int = option(0, "record", "Measure on every this many steps which tokens of wrong completions pull correct ones of their group down (NTHR, GWHES); one more forward pass. 0 never.", unit="steps", ge=0)
     precision: Literal["rounded", "exact", "half"] = option("rounded", "record", "Stored precision of token traces: rounded keeps 10 mantissa bits, half 7, exact all 23.")
     queue_steps: int = option(64, "record", "Steps the recorder may hold before it drops (and counts) one rather than slow training.", unit="steps", ge=1)
     eval_every: int = option(10, "record", "Evaluate on held-out prompts every this many steps; 0 never.", unit="steps", ge=0)
     eval_prompts: int = option(128, "record", "Held-out prompts per evaluation.", unit="prompts", ge=1)
+    probe_every: int = option(5, "record", "Score the probe set every this many steps; 0 never.", unit="steps", ge=0)
+    probe_answers: int = option(64, "record", "Probe set: known answers of so many held-out prompts, always the same ones, to follow their likelihood.", unit="answers", ge=1)
     checkpoint_every: int = option(50, "record", "Write a checkpoint every this many steps; 0 only when the run ends or is stopped.", unit="steps", ge=0)
     checkpoints_kept: int = option(2, "record", "Newest checkpoints to keep.", unit="checkpoints", ge=1)
 
@@ -116,10 +126,12 @@ class RunConfig(BaseModel):
                 f"minibatches={self.minibatches} does not divide the {self.prompts_per_step} prompts of a step, and a group may not be split; "
                 f"try {_largest_divisor(self.prompts_per_step, self.minibatches)}"
             )
-        for knob in ("clip_low", "clip_high", "kl_coef", "llds_coef"):
-            if getattr(self, knob) is not None and knob not in method.knobs:
+        for knob in sorted(frozenset().union(*(m.knobs for m in METHODS.values())) - method.knobs):
+            default = type(self).model_fields[knob].default
+            if getattr(self, knob) != default:
                 users = ", ".join(sorted(m.name for m in METHODS.values() if knob in m.knobs))
-                raise ValueError(f"{knob} is set but method {self.method} does not read it; leave it empty or take one of {users}")
+                rest = "leave it empty" if default is None else f"leave it at {default}"
+                raise ValueError(f"{knob} is set but method {self.method} does not read it; {rest} or take one of {users}")
         if self.task == "dataset" and not self.data:
             raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
         if self.task == "arithmetic":
@@ -137,6 +149,17 @@ class RunConfig(BaseModel):
     def updates_per_rollout(self) -> int:
         """Optimizer updates made on each rollout batch."""
         return self.epochs * self.minibatches
+
+    @property
+    def method_row(self) -> Method:
+        """The row of the methods table that this run trains with, as published or as released."""
+        method = METHODS[self.method]
+        return method.as_released() if method.released_knob and getattr(self, method.released_knob) == "released" else method
+
+    def strength(self, knob: str, own: float) -> float:
+        """What an option says that may be empty, `own` where it is, or where there is no such option."""
+        value = getattr(self, knob) if knob else None
+        return own if value is None else value
 
     @property
     def title(self) -> str:
@@ -161,6 +184,27 @@ def make_config(settings: dict) -> RunConfig:
 def field_errors(error: ValidationError) -> list[tuple[str, str]]:
     """(field, sentence) pairs of a pydantic error; field is empty for a rule over several fields."""
     return [(str(item["loc"][0]) if item["loc"] else "", _sentence(item)) for item in error.errors()]
+
+
+def structural_notes(config: RunConfig) -> list[str]:
+    """What a valid config asks for that cannot happen by construction, one sentence each with a way out; usually none."""
+    notes = []
+    method, once = config.method_row, config.updates_per_rollout == 1
+    llds = any(p.knob == "llds_coef" and config.strength(p.knob, p.coef) > 0 for p in method.penalties)
+    if llds and once:
+        notes.append(
+            "LLDS is exactly zero in this run: with one update per rollout batch the policy never differs from the one that sampled; "
+            "set epochs or minibatches to 2 or more"
+        )
+    if "llds_coef" in method.knobs and not llds:
+        notes.append("LLDS is off in this run, as llds_coef is 0; leave it empty for the method's own weight, or take method=grpo")
+    if config.llds_gate == "action":
+        notes.append("llds_gate=action does the same as response here: completions are single-turn, and such a completion is one action")
+    if once and (config.clip_low is not None or config.clip_high is not None):
+        notes.append("nothing can be clipped in this run: with one update per rollout batch every ratio is 1; set epochs or minibatches to 2 or more")
+    if config.nthr_every and config.record == "off":
+        notes.append(f"nthr_every={config.nthr_every} measures what record=off does not keep; set nthr_every=0 or record=full")
+    return notes
 
 
 def load_config(path: Path) -> dict:

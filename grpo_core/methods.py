@@ -8,19 +8,33 @@ A name in a row decides one thing, and each is spelled once in its registry; a t
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One summand of the advantage: norm(value − base) over the rollouts that share `key`, times `weight`."""
+    """One summand of the advantage: norm(value − base) · scale over the rollouts of one prompt, times `weight`.
+
+    `knob` is the RunConfig option that overrides `weight`, if there is one.
+    """
 
     base: str = "mean"
     norm: str = "std"
-    key: str = "prompt"
     value: str = "outcome"
     scale: str = "one"
     weight: float = 1.0
+    knob: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """One rule for the token weights W: its registry name, the number it takes, and the RunConfig option that overrides it."""
+
+    name: str
+    value: float
+    knob: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +48,11 @@ class Penalty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One published method. `summary` is one sentence; `note` says where released code differs from the paper."""
+    """One published method. `summary` is one sentence; `note` says where released code differs from the paper.
+
+    `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
+    than the paper, taken when the option named `released_knob` is "released".
+    """
 
     name: str
     title: str
@@ -46,19 +64,39 @@ class Method:
     clip: tuple[float, float] | None
     normaliser: str
     penalties: tuple[Penalty, ...] = ()
-    weights: tuple[str, ...] = ()
+    weights: tuple[Weight, ...] = ()
     sampler: str = "uniform"
     note: str = ""
+    options: tuple[str, ...] = ()
+    released: Mapping[str, object] = field(default_factory=dict)
+    released_knob: str = ""
+
+    @property
+    def own_values(self) -> dict[str, float]:
+        """The method's own value of every option that, left empty, takes it."""
+        clip = dict(zip(("clip_low", "clip_high"), self.clip or (), strict=False))
+        penalties = {penalty.knob: penalty.coef for penalty in self.penalties}
+        weights = {weight.knob: weight.value for weight in self.weights if weight.knob}
+        return clip | penalties | weights | {c.knob: c.weight for c in self.credit if c.knob}
 
     @property
     def knobs(self) -> frozenset[str]:
         """RunConfig options this method reads beyond the ones every method reads."""
-        clip = {"clip_low", "clip_high"} if self.clip else set()
-        return frozenset(clip | {penalty.knob for penalty in self.penalties})
+        return frozenset({*self.own_values, *self.options, self.released_knob} - {""})
+
+    def as_released(self) -> Method:
+        """The method as its authors' code has it."""
+        return replace(self, **self.released)
 
 
 _KL = Penalty(name="kl_ref_k3", coef=0.0, knob="kl_coef")
 _GROUP_NORM = (Component(base="mean", norm="std"),)
+_REWARDED = Component(value="verdict", base="zero", norm="none", scale="positives")
+_PENALISED = Component(value="verdict", base="zero", norm="none", scale="negatives")
+_VERDICT_NOTE = (
+    "A is +1 or −1 by correctness, whatever the size of the reward, with no baseline: groups that are all wrong or all correct "
+    "count. Clipped at 0.2 with every token weighing the same and no KL, as in the released code."
+)
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -99,8 +137,46 @@ METHODS: dict[str, Method] = {
             summary="GRPO with a penalty on completions with A ≥ 0 that have become less likely since they were sampled.",
             credit=_GROUP_NORM, surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence",
             penalties=(Penalty(name="llds_response", coef=0.2, knob="llds_coef"), _KL),
-            note="Response gate (Eq. 10) and the paper's normaliser, tokens with A ≥ 0; released code divides by all loss tokens. "
-            "Exactly zero on the first update of a rollout batch.",
+            options=("llds_gate", "llds_normaliser", "llds_answer_weight"),
+            note="By default the response gate (Eq. 10) and the paper's normaliser, tokens with A ≥ 0; released code divides by all "
+            "loss tokens (`llds_normaliser=loss`). LLDS-MA (Eq. 5) is `llds_answer_weight` below 1; the paper sets it to "
+            "min(searches per rollout / 2, 1). Exactly zero on the first update of a rollout batch.",
+        ),
+        Method(
+            name="gtpo", title="GTPO", paper="arXiv:2508.03772",
+            summary="Tokens that begin or end both better and worse completions are never pushed down, and uncertain completions are left out.",
+            credit=(Component(base="mean", norm="none"), Component(value="certainty", base="zero", norm="none", weight=0.1, knob="gtpo_entropy_coef")),
+            surrogate="reinforce", level="token", clip=None, normaliser="sequence",
+            weights=(Weight(name="conflict", value=2.0, knob="gtpo_conflict_weight"), Weight(name="entropy_filter", value=math.log(2))),
+            released_knob="gtpo_code",
+            released={
+                "weights": (
+                    Weight(name="conflict_released", value=2.0, knob="gtpo_conflict_weight"),
+                    Weight(name="entropy_filter_always", value=0.7),
+                ),
+                "normaliser": "sequence_sum",
+            },
+            note="`gtpo_code=released` takes five departures of the authors' code from the README's objective together: tokens in both "
+            "conflict runs weigh 2 · 2 = 4; a completion's loss is divided by its number of conflict tokens, counted as the longer "
+            "of its two runs; completions above 0.7 nats are left out whatever the start model's entropy; losses are summed over "
+            "completions. Entropy is the sampler's, a constant without gradient; as −γ⟨H⟩ enters after the baseline, tied groups "
+            "are pushed down. Their rewards went to 20: with rewards of 0 and 1, γ = 0.1 weighs about ten times as much.",
+        ),
+        Method(
+            name="psr", title="PSR", paper="arXiv:2506.01347",
+            summary="Positive-sample reinforcement: correct completions become more likely, wrong ones are left alone.",
+            credit=(_REWARDED,), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
+        ),
+        Method(
+            name="nsr", title="NSR", paper="arXiv:2506.01347",
+            summary="Negative-sample reinforcement: wrong completions become less likely, correct ones are left alone.",
+            credit=(_PENALISED,), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
+        ),
+        Method(
+            name="w_reinforce", title="W-REINFORCE", paper="arXiv:2506.01347",
+            summary="PSR at a tenth of its weight plus NSR.",
+            credit=(replace(_REWARDED, weight=0.1), _PENALISED),
+            surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
         ),
     )
 }

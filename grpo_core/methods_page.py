@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grpo_core.methods import METHODS, Method
+from grpo_core.methods import METHODS, Component, Method
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -14,27 +14,42 @@ Made from `grpo_core/methods.py` by `python -m grpo_core.methods_page`; edit the
 
 Every method is one row over the same equation:
 
-    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = Σ_c w_c · Norm_c( r − Base_c(group) )
+    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = Σ_c w_c · Norm_c( value_c − Base_c(group) ) · Scale_c
 
 | choice | registry | what is there |
 |---|---|---|
-| credit: base and norm of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out` · `none`, `std` (n−1), `std_population` (n) |
-| surrogate φ and the level of its ratio ρ | `algorithms/surrogates.py` | `clip` · `token`, `sequence` |
-| regularisers reg_k with weight λ_k | `algorithms/penalties.py` | `kl_ref_k3`, `llds_response` |
-| normaliser N | `algorithms/normalisers.py` | `token`, `sequence`, `constant` |
+| credit: value of a rollout | `algorithms/credit.py` | `outcome` (total reward), `verdict` (±1 by correctness), `certainty` (minus mean token entropy) |
+| credit: base, norm and scale of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out`, `zero` · `none`, `std` (n−1), `std_population` (n) · `one`, `positives`, `negatives` |
+| surrogate φ and the level of its ratio ρ | `algorithms/surrogates.py` | `clip`, `reinforce` · `token`, `sequence` |
+| token weights W | `algorithms/weights.py` | `conflict`, `conflict_released`, `entropy_filter`, `entropy_filter_always` |
+| regularisers reg_k with weight λ_k | `algorithms/penalties.py` | `kl_ref_k3`, `llds_response`, `llds_action`, `llds_token` |
+| normaliser N | `algorithms/normalisers.py` | `token`, `sequence`, `sequence_sum`, `constant` |
 | data rule | `tasks/sampler.py` | `uniform`, `dynamic` |
 
 **Step and update.** A step is one rollout batch and all updates made on it: `epochs` passes of `minibatches` updates, two by default.
 On the first update the policy is the one that sampled, so ratios are 1, nothing is clipped and LLDS is exactly zero; with one
-update per rollout these methods differ only in credit and normaliser, and clip fractions are recorded as not available.
+update per rollout these methods differ only in credit, weights and normaliser, and clip fractions are recorded as not available.
 
 **Ties.** A group whose scored rewards are all equal has advantage exactly 0: a case of its own, not an epsilon. Its rollouts are
 not computed in an update unless a regulariser needs them; the loss and its gradient are the same either way, as the normaliser
-still counts their tokens. A rollout whose reward failed leaves the group's statistics and the loss.
+still counts their tokens. A rollout whose reward failed leaves the group's statistics and the loss. With base `zero` nothing is
+compared, so a tied group counts like any other.
 
 **LLDS.** Its penalty is λ · Σ max(0, log-prob when sampled − log-prob now) over the tokens of completions with A ≥ 0 that fell as a
 whole, divided by the tokens with A ≥ 0 (arXiv:2512.04220, Eq. 10). Falls below 1e-4 nats count as rounding: the gradient of the
 hinge does not shrink with the fall, so without that dead zone noise would be penalised on the very first update.
+
+- `llds_gate` says what must have fallen as a whole: the completion (`response`, Eq. 10, the default here), an action of it
+  (`action`, Eq. 4, the paper's default) or nothing but the token itself (`token`, Eq. 9). An action is an unbroken run of trained
+  tokens between tool results; completions written here have no tool results, so they are one action and the two gates agree.
+- `llds_normaliser=loss` divides by all loss tokens, as released code does.
+- `llds_answer_weight` is β of LLDS-MA (Eq. 5): tokens of the final answer weigh β. In the arithmetic task they are what follows the
+  last colon, in a dataset the last `<answer>…</answer>`.
+- With one update per rollout batch LLDS is exactly zero; the command line says so when such a run starts.
+
+**NTHR and GWHES** (arXiv:2505.18830) change nothing in training: with `nthr_every` above 0 they are measured on groups with correct
+and wrong rollouts, from one forward before the first update, and recorded. `nthr` is, for each token of a wrong rollout, how much
+pushing it down takes from the correct ones; `gwhes` foretells for a correct rollout how much it will lack.
 """
 
 _ADDING = """## Adding a method
@@ -66,17 +81,29 @@ def methods_markdown() -> str:
 
 
 def _section(method: Method) -> str:
-    credit = "; ".join(f"{c.base} / {c.norm}" for c in method.credit)
-    penalties = ", ".join(f"{p.name} × {p.coef:g} (`{p.knob}`)" for p in method.penalties) or "none"
-    clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
     lines = [
         f"## {method.title} (`{method.name}`)",
         f"\n{method.summary} {method.paper}.\n",
-        "| base / norm | surrogate | ratio | clip | normaliser | regularisers | data rule |",
-        "|---|---|---|---|---|---|---|",
-        f"| {credit} | {method.surrogate} | {method.level} | {clip} | {method.normaliser} | {penalties} | {method.sampler} |",
+        "| code | value − base / norm | surrogate | ratio | clip | token weights | normaliser | regularisers | data rule |",
+        "|---|---|---|---|---|---|---|---|---|",
+        _row("paper", method),
     ]
+    if method.released:
+        lines.append(_row(f"released (`{method.released_knob}`)", method.as_released()))
     return "\n".join(lines) + ("\n" + f"\n{method.note}\n" if method.note else "\n")
+
+
+def _row(label: str, method: Method) -> str:
+    penalties = ", ".join(f"{p.name} × {p.coef:g} (`{p.knob}`)" for p in method.penalties) or "none"
+    weights = ", ".join(f"{w.name} {w.value:.4g}" + (f" (`{w.knob}`)" if w.knob else "") for w in method.weights) or "none"
+    clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
+    credit = "; ".join(_component(c) for c in method.credit)
+    return f"| {label} | {credit} | {method.surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
+
+
+def _component(c: Component) -> str:
+    times = "" if c.weight == 1 and not c.knob else f" × {c.weight:g}" + (f" (`{c.knob}`)" if c.knob else "")
+    return f"{c.value} − {c.base} / {c.norm}" + ("" if c.scale == "one" else f", {c.scale}") + times
 
 
 if __name__ == "__main__":

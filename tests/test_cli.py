@@ -55,8 +55,9 @@ def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> Non
     others = {int: 3, float: 0.25, float | None: 0.25}
     for name, field in RunConfig.model_fields.items():
         choices = getattr(field.annotation, "__args__", ())
+        readers = [m.name for m in METHODS.values() if name in m.knobs]
         value = others.get(field.annotation) or next((c for c in choices if isinstance(c, str) and c != field.default), "x")
-        base = {"method": "grpo_llds", "prompts_per_step": 9, **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"})}
+        base = {"method": readers[-1] if readers else "grpo_llds", "prompts_per_step": 9, **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"})}
         base.pop(name, None)
         if name in ("method", "rewards", "stop"):
             value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x"}[name]
@@ -87,7 +88,7 @@ def test_presets_are_valid_configs(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["train", "--method", "grop"], 2, "error: method: unknown method 'grop'; known: grpo, dr_grpo, dapo, gspo, rloo, grpo_llds; did you mean grpo?"),
+        (["train", "--method", "grop"], 2, "error: method: unknown method 'grop'; known: grpo, dr_grpo, dapo, gspo, rloo, grpo_llds, gtpo, psr, nsr, w_reinforce; did you mean grpo?"),
         (["train", "--group-size", "1"], 2, "error: group_size: group_size=1 leaves no other rollout to compare with"),
         (["train", "--task", "chess"], 2, "error: task: input should be 'arithmetic' or 'dataset', got 'chess'"),
         (["train", "--steps", "many"], 2, "error: steps: input should be a valid integer"),

@@ -1,9 +1,10 @@
 import re
 
-from grpo_core.algorithms.credit import BASES, NORMS
+from grpo_core.algorithms.credit import BASES, NORMS, SCALES, VALUES
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import DEAD_ZONE, PENALTIES
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+from grpo_core.algorithms.weights import WEIGHTS
 from grpo_core.methods import METHODS
 from grpo_core.methods_page import PATH, methods_markdown
 from grpo_core.tasks.sampler import DATA_RULES
@@ -15,7 +16,7 @@ def test_the_page_is_current():
 
 def test_the_page_names_every_registered_choice_and_method():
     page = methods_markdown()
-    choices = [name for registry in (BASES, NORMS, SURROGATES, LEVELS, PENALTIES, NORMALISERS, DATA_RULES) for name in registry]
+    choices = [name for registry in (VALUES, BASES, NORMS, SCALES, SURROGATES, WEIGHTS, LEVELS, PENALTIES, NORMALISERS, DATA_RULES) for name in registry]
     assert not [name for name in (*choices, *METHODS) if f"`{name}`" not in page]
     assert f"{DEAD_ZONE:.0e}".replace("e-04", "e-4") in page
 

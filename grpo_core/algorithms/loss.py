@@ -1,27 +1,33 @@
-"""One equation for every method: loss = Σ N ⊙ (−φ) + Σ_k λ_k · Σ N_k ⊙ reg_k, each term kept per token."""
+"""One equation for every method: loss = Σ N ⊙ W ⊙ (−φ) + Σ_k λ_k · Σ N_k ⊙ reg_k, each term kept per token."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from grpo_core.algorithms.normalisers import NORMALISERS
-from grpo_core.algorithms.penalties import PENALTIES
+from grpo_core.algorithms.penalties import PENALTIES, answer_weights
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """A method's choices, resolved: registry names, clip bounds, and the penalties with λ > 0."""
+    """A method's choices, resolved: registry names, clip bounds, and the penalties with λ > 0.
+
+    `over` names the tokens a penalty is averaged over where that is not its rule's own choice; `answer_weight` is β of
+    `answer_weights` for the penalties that allow it.
+    """
 
     surrogate: str
     level: str
     clip: tuple[float, float]
     normaliser: str
     penalties: Mapping[str, float]
+    over: Mapping[str, str] = field(default_factory=dict)
+    answer_weight: float = 1.0
 
     @property
     def needs_reference(self) -> bool:
@@ -35,7 +41,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossBatch:
-    """The fixed inputs of one update, all (B, T): `weights` and `penalty_weights` already sum over the whole update."""
+    """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update."""
 
     before_BT: Tensor
     advantages_BT: Tensor
@@ -70,18 +76,36 @@ class Loss:
 
 
 def loss_batch(
-    objective: Objective, *, before_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, max_length: int, ref_BT: Tensor | None = None
+    objective: Objective,
+    *,
+    before_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+    max_length: int,
+    ref_BT: Tensor | None = None,
+    multipliers_BT: Tensor | None = None,
+    answer_BT: Tensor | None = None,
 ) -> LossBatch:
-    """Token weights of a whole update, from all its rows."""
-    weights_BT = NORMALISERS[objective.normaliser](mask_BT, max_length)
+    """Token weights of a whole update, from all its rows.
+
+    `multipliers_BT` are the method's W: they weigh the policy term only, and do not enter the normaliser. `answer_BT` marks the
+    tokens of the final answer with 1.0.
+    """
+    plain_BT = NORMALISERS[objective.normaliser](mask_BT, max_length)
     preserve_BT = mask_BT * (advantages_BT >= 0)
-    over = {"loss": weights_BT, "preserve": preserve_BT / preserve_BT.sum().clamp(min=1)}
+    over = {"method": plain_BT, "preserve": preserve_BT / preserve_BT.sum().clamp(min=1), "loss": mask_BT / mask_BT.sum().clamp(min=1)}
+
+    def penalty_weights(name: str, coef: float) -> Tensor:
+        rule = PENALTIES[name]
+        weights_BT = coef * over[objective.over.get(name, rule.over)]
+        return weights_BT * answer_weights(answer_BT, objective.answer_weight) if rule.answer_weighted and answer_BT is not None else weights_BT
+
     return LossBatch(
         before_BT=before_BT,
         advantages_BT=advantages_BT,
         mask_BT=mask_BT,
-        weights_BT=weights_BT,
-        penalty_weights={name: coef * over[PENALTIES[name].over] for name, coef in objective.penalties.items()},
+        weights_BT=plain_BT if multipliers_BT is None else plain_BT * multipliers_BT,
+        penalty_weights={name: penalty_weights(name, coef) for name, coef in objective.penalties.items()},
         ref_BT=ref_BT,
     )
 

@@ -30,6 +30,12 @@ def sequence(mask_BT: Tensor, max_length: int) -> Tensor:
     return mask_BT / length_B1.clamp(min=1) / (length_B1 > 0).sum().clamp(min=1)
 
 
+@NORMALISERS.register("sequence_sum")
+def sequence_sum(mask_BT: Tensor, max_length: int) -> Tensor:
+    """Mean over each row's tokens, summed over rows: the loss grows with the batch (GTPO's released code)."""
+    return mask_BT / mask_BT.sum(1, keepdim=True).clamp(min=1)
+
+
 @NORMALISERS.register("constant")
 def constant(mask_BT: Tensor, max_length: int) -> Tensor:
     """Sum over tokens divided by rows × max_length, whatever was written (Dr. GRPO, arXiv:2503.20783)."""

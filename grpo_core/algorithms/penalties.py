@@ -15,15 +15,15 @@ from grpo_core.algorithms.registry import Registry
 class PenaltyRule:
     """`values(logp, before, ref, advantages, mask)` gives (B, T) to minimise.
 
-    `over` is "loss" (averaged with the loss's own normaliser) or "preserve" (over tokens with A ≥ 0).
-    `zero_on_first_update` says that it vanishes, value and gradient, while the policy still is the one that sampled.
+    `over` is "method" (averaged with the loss's own normaliser), "preserve" (over tokens with A ≥ 0) or "loss" (over all loss
+    tokens). `answer_weighted` says that tokens of the final answer may weigh less in it.
     """
 
     values: Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor], Tensor]
     over: str
     needs_reference: bool = False
     needs_tied_groups: bool = False
-    zero_on_first_update: bool = False
+    answer_weighted: bool = False
 
 
 DEAD_ZONE = 1e-4
@@ -44,19 +44,54 @@ def _kl_ref(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantage
     return k3((ref_BT - logp_BT) * mask_BT)
 
 
+def action_runs(mask_BT: Tensor) -> Tensor:
+    """Number of the action each token belongs to, (B, T), 0 outside: an action is an unbroken run of trained tokens.
+
+    Text that others wrote into a completion (tool results) is not trained and parts two actions; a completion without any is one.
+    """
+    trained_BT = mask_BT > 0
+    begins_BT = trained_BT.clone()
+    begins_BT[:, 1:] &= ~trained_BT[:, :-1]
+    return begins_BT.long().cumsum(1) * trained_BT
+
+
 def llds_response(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """max(0, before − logp) on completions with A ≥ 0 whose log-prob fell as a whole (LLDS, arXiv:2512.04220 Eq. 10).
 
     Zero-advantage completions count as preserved, as in the paper. Falls within DEAD_ZONE are 0 with gradient 0; released code
     has no dead zone, and there rounding alone penalises about half of all tokens on the first update.
     """
-    keep_BT = mask_BT * (advantages_BT >= 0)
-    fall_BT = (before_BT - logp_BT) * keep_BT
-    open_B1 = fall_BT.detach().sum(1, keepdim=True) > DEAD_ZONE
-    return torch.where(fall_BT > DEAD_ZONE, fall_BT, 0.0) * open_B1
+    fall_BT = _fall(logp_BT, before_BT, advantages_BT, mask_BT)
+    return _hinge(fall_BT) * (fall_BT.detach().sum(1, keepdim=True) > DEAD_ZONE)
 
 
-PENALTIES.register("kl_ref_k3")(PenaltyRule(values=_kl_ref, over="loss", needs_reference=True, needs_tied_groups=True))
-PENALTIES.register("llds_response")(
-    PenaltyRule(values=llds_response, over="preserve", needs_tied_groups=True, zero_on_first_update=True)
-)
+def llds_action(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The same, on actions whose log-prob fell as a whole (Eq. 4); for a single-turn completion it is `llds_response`."""
+    fall_BT = _fall(logp_BT, before_BT, advantages_BT, mask_BT)
+    action_BT = action_runs(mask_BT)
+    sums_BK = fall_BT.detach().new_zeros(len(fall_BT), int(action_BT.max()) + 1).scatter_add(1, action_BT, fall_BT.detach())
+    return _hinge(fall_BT) * (sums_BK > DEAD_ZONE).gather(1, action_BT)
+
+
+def llds_token(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The same, on every token that fell, whatever the others did (Eq. 9)."""
+    return _hinge(_fall(logp_BT, before_BT, advantages_BT, mask_BT))
+
+
+def answer_weights(answer_BT: Tensor, beta: float) -> Tensor:
+    """β on tokens of the final answer, 1 elsewhere (LLDS-MA, arXiv:2512.04220 Eq. 5). `answer_BT` is 1.0 on answer tokens."""
+    return 1 + (beta - 1) * answer_BT
+
+
+def _fall(logp_BT: Tensor, before_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """How much less likely each preserved token has become, in nats; 0 on tokens with A < 0."""
+    return (before_BT - logp_BT) * mask_BT * (advantages_BT >= 0)
+
+
+def _hinge(fall_BT: Tensor) -> Tensor:
+    return torch.where(fall_BT > DEAD_ZONE, fall_BT, 0.0)
+
+
+PENALTIES.register("kl_ref_k3")(PenaltyRule(values=_kl_ref, over="method", needs_reference=True, needs_tied_groups=True))
+for _name, _values in (("llds_response", llds_response), ("llds_action", llds_action), ("llds_token", llds_token)):
+    PENALTIES.register(_name)(PenaltyRule(values=_values, over="preserve", needs_tied_groups=True, answer_weighted=True))

@@ -40,3 +40,9 @@ def clip(log_ratio_BT: Tensor, advantages_BT: Tensor, bounds: tuple[float, float
     held_low_BT = (held_BT < free_BT) & (ratio_BT < 1)
     held_high_BT = (held_BT < free_BT) & (ratio_BT > 1)
     return torch.minimum(free_BT, held_BT), held_high_BT.to(torch.int8) - held_low_BT.to(torch.int8)
+
+
+@SURROGATES.register("reinforce")
+def reinforce(log_ratio_BT: Tensor, advantages_BT: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """A · r per token with r = exp(log π − sg log π), which is 1 in value: gradient A · ∇ log π at every update, nothing clipped."""
+    return (log_ratio_BT - log_ratio_BT.detach()).exp() * advantages_BT, torch.zeros_like(log_ratio_BT, dtype=torch.int8)

@@ -148,17 +148,20 @@ class ModuleForward:
         self.model = model
 
     def score(self, rows: Rows, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        trained = rows.mask_BT > 0
+        logp_N, entropy_N = scores_of_logits(self.logits(rows)[trained], rows.completion_ids_BT[trained], temperature=temperature, banned=banned)
+        return _scatter(logp_N, rows.mask_BT), _scatter(entropy_N, rows.mask_BT)
+
+    def logits(self, rows: Rows) -> Tensor:
+        """Raw logits (B, T, V) from which each completion token was predicted."""
         ids, mask, positions = _left_padded(rows)
         ids = torch.cat((ids[rows.prompt_of_row_B], rows.completion_ids_BT[:, :-1]), dim=1)
         mask = torch.cat((mask[rows.prompt_of_row_B], rows.mask_BT[:, :-1].long()), dim=1)
         steps = torch.arange(1, rows.completion_ids_BT.shape[1], device=ids.device)
         positions = torch.cat((positions[rows.prompt_of_row_B], positions[rows.prompt_of_row_B, -1:] + steps), dim=1)
-        logits = self.model(
+        return self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=rows.completion_ids_BT.shape[1]
         ).logits
-        trained = rows.mask_BT > 0
-        logp_N, entropy_N = scores_of_logits(logits[trained], rows.completion_ids_BT[trained], temperature=temperature, banned=banned)
-        return _scatter(logp_N, rows.mask_BT), _scatter(entropy_N, rows.mask_BT)
 
     def start(self, rows: Rows, room: int) -> tuple[Tensor, Decoding]:
         ids, mask, positions = _left_padded(rows)

@@ -23,14 +23,15 @@ def token_scores(hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature
 
 def scores_of_logits(logits: Tensor, targets: Tensor, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
     """The same from ready logits (N, V), by autograd: for models whose head is more than one matrix."""
-    z = _tempered(logits.float(), temperature, banned)
+    z = tempered(logits.float(), temperature, banned)
     logz = z.logsumexp(-1)
     with torch.no_grad():
         entropy = logz - ((z - logz[:, None]).exp() * z).sum(-1)
     return z.gather(1, targets[:, None]).squeeze(1) - logz, entropy
 
 
-def _tempered(z: Tensor, temperature: float, banned: tuple[int, ...]) -> Tensor:
+def tempered(z: Tensor, temperature: float, banned: tuple[int, ...]) -> Tensor:
+    """Logits (N, V) of the distribution that is sampled from: over the temperature, banned tokens out of reach."""
     if temperature != 1.0:
         z = z / temperature
     if banned:
@@ -40,7 +41,7 @@ def _tempered(z: Tensor, temperature: float, banned: tuple[int, ...]) -> Tensor:
 
 def _distribution(hidden: Tensor, weight: Tensor, temperature: float, banned: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """z (N, V), probabilities (N, V) and log-partition (N,), float32."""
-    z = _tempered((hidden @ weight.T).float(), temperature, banned)
+    z = tempered((hidden @ weight.T).float(), temperature, banned)
     logz = z.logsumexp(-1)
     return z, (z - logz[:, None]).exp_(), logz
 

@@ -33,6 +33,7 @@ class Row:
     where: str
     prompt: str | tuple[Message, ...]
     answer: str
+    gold: str | None
     columns: Mapping[str, object]
 
     @property
@@ -54,11 +55,11 @@ class DatasetSpec:
 
     def alphabet(self) -> str:
         rows = (*self.training, *self.evaluation)
-        return "".join(sorted({character for row in rows for character in row.text + row.answer}))
+        return "".join(sorted({character for row in rows for character in row.text + row.answer + (row.gold or "")}))
 
     def warmup_example(self, rng: np.random.Generator) -> tuple[str, str]:
         row = self.training[rng.integers(len(self.training))]
-        return row.text, row.answer
+        return row.text, row.answer if row.gold is None else row.gold
 
     def bind(self, encoder: Encoder) -> Dataset:
         maker = PromptMaker(self.config, encoder)
@@ -124,7 +125,7 @@ class PromptMaker:
         """TaskError if the prompt needs a chat template that is not there, or does not fit the model."""
         text, ids = self.encoder.encode_chat(self._messages(row)) if self.templated else self._plain(row)
         check_fits(len(ids), self.config.max_new_tokens, self.encoder.context_limit, f"the prompt of {row.where}")
-        return Prompt(prompt_id=row.where, text=text, token_ids=tuple(ids), answer=row.answer, row=row.columns)
+        return Prompt(prompt_id=row.where, text=text, token_ids=tuple(ids), answer=row.answer, gold=row.gold, row=row.columns)
 
     def check(self, rows: Sequence[Row]) -> None:
         """TaskError for what `make` would refuse in any row, now rather than in the middle of a run.
@@ -177,7 +178,7 @@ def read_dataset(config: RunConfig) -> DatasetSpec:
 def _fingerprint(rows: Sequence[Row], held_out: int) -> str:
     digest = hashlib.sha256(f"{held_out}\n".encode())
     for row in rows:
-        digest.update(json.dumps([row.prompt, row.answer]).encode())
+        digest.update(json.dumps([row.prompt, row.answer, *([] if row.gold is None else [row.gold])]).encode())
     return digest.hexdigest()
 
 
@@ -247,6 +248,7 @@ def _checked(where: str, columns: Mapping[str, object], config: RunConfig) -> Ro
         where=where,
         prompt=_prompt(_value(columns, config.prompt_column, "prompt_column", where), f"{where}: column {config.prompt_column!r}"),
         answer=_answer(_value(columns, config.answer_column, "answer_column", where), f"{where}: column {config.answer_column!r}"),
+        gold=_gold(columns, config, where),
         columns=columns,
     )
     if config.system_prompt and not isinstance(row.prompt, str) and row.prompt[0]["role"] == "system":
@@ -254,6 +256,10 @@ def _checked(where: str, columns: Mapping[str, object], config: RunConfig) -> Ro
     if objection := answer_objection(config.rewards, row.answer):
         raise TaskError(f"{where}: {objection}")
     return row
+
+
+def _gold(columns: Mapping[str, object], config: RunConfig, where: str) -> str | None:
+    return _answer(_value(columns, config.gold_column, "gold_column", where), f"{where}: column {config.gold_column!r}") if config.gold_column else None
 
 
 def _value(columns: Mapping[str, object], column: str, option: str, where: str) -> object:

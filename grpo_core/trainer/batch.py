@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import credit
+from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.records import ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
+from grpo_core.trainer.answers import answer_mask
 from grpo_core.trainer.state import TrainState
 
 SCORING_ROWS = 256
@@ -20,7 +22,11 @@ SCORING_ROWS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBatch:
-    """The kept groups of a step. `mask_BT` leaves out rollouts whose scoring failed; `group_B` numbers the groups from 0."""
+    """The kept groups of a step. `mask_BT` leaves out rollouts whose scoring failed; `group_B` numbers the groups from 0.
+
+    `verdict_B` is +1 for correct rollouts, −1 for wrong ones, 0 where scoring failed. `multipliers_BT` are the method's token
+    weights, `answer_BT` marks the final answer with 1.0; each None where the method does not read it.
+    """
 
     rows: Rows
     group_B: Tensor
@@ -28,7 +34,10 @@ class TrainBatch:
     advantages_BT: Tensor
     mask_BT: Tensor
     baseline_B: Tensor
+    verdict_B: Tensor
     ref_BT: Tensor | None
+    multipliers_BT: Tensor | None = None
+    answer_BT: Tensor | None = None
 
     def unpad(self, values_BT: Tensor, dtype: str = "f4") -> list[np.ndarray]:
         """One array per rollout, as long as its completion."""
@@ -37,23 +46,61 @@ class TrainBatch:
 
 
 def train_batch(state: TrainState, kept: Sequence[ScoredGroup]) -> TrainBatch:
-    """Tensors of the kept groups; advantages by the method's credit, log-probs before the update from the trainer itself."""
+    """Tensors of the kept groups; advantages by the method's credit, log-probs before the update from the trainer itself.
+
+    The run's first call also sets what `state.memory` keeps of the beginning.
+    """
     device = state.writer.device
     rows = rows_of([s.group for s in kept], pad_id=state.writer.pad_id, device=device)
-    rewards_B = torch.from_numpy(np.concatenate([s.totals for s in kept]))
     group_B = torch.arange(len(kept)).repeat_interleave(torch.tensor([len(s.rewards) for s in kept]))
-    scored_B = ~rewards_B.isnan()
-    advantages_B, baseline_B = credit(rewards_B, group_B, scored_B, state.method.credit)
-    advantages_BT = advantages_B.float().to(device)[:, None] * rows.mask_BT
+    facts = _facts(kept)
+    scored_B = ~facts.rewards_B.isnan()
+    if state.memory.first_entropy is None:
+        state.memory.first_entropy = float(facts.entropies_B.mean())
+    advantages_B, baseline_B = credit(facts, group_B, scored_B, state.method.credit)
+    mask_BT = rows.mask_BT * scored_B.to(device)[:, None]
     return TrainBatch(
         rows=rows,
         group_B=group_B.to(device),
         before_BT=_before(state, kept, rows),
-        advantages_BT=advantages_BT,
-        mask_BT=rows.mask_BT * scored_B.to(device)[:, None],
+        advantages_BT=advantages_B.float().to(device)[:, None] * rows.mask_BT,
+        mask_BT=mask_BT,
         baseline_B=baseline_B,
+        verdict_B=facts.verdicts_B.to(device),
         ref_BT=None if state.reference is None else in_parts(rows, state.config.micro_batch, state.reference),
+        multipliers_BT=_multipliers(state, rows, mask_BT, group_B, facts) if state.method.weights else None,
+        answer_BT=_answers(state, kept).to(device) if state.objective.answer_weight != 1 else None,
     )
+
+
+def _facts(kept: Sequence[ScoredGroup]) -> Facts:
+    pairs = [pair for s in kept for pair in zip(s.group.completions, s.rewards, strict=True)]
+    return Facts(
+        rewards_B=torch.tensor([reward.total for _, reward in pairs], dtype=torch.float64),
+        verdicts_B=torch.tensor([0.0 if reward.failed else 1.0 if reward.correct else -1.0 for _, reward in pairs], dtype=torch.float64),
+        entropies_B=torch.tensor([completion.entropy.mean() for completion, _ in pairs], dtype=torch.float64),
+    )
+
+
+def _multipliers(state: TrainState, rows: Rows, mask_BT: Tensor, group_B: Tensor, facts: Facts) -> Tensor:
+    """The method's token weights. Signs are those of its first credit component: what was earned, before an entropy term moves it."""
+    earned_B, _ = credit(facts, group_B, ~facts.rewards_B.isnan(), state.method.credit[:1])
+    device = mask_BT.device
+    written = Written(
+        ids_BT=rows.completion_ids_BT,
+        mask_BT=mask_BT,
+        group_B=group_B.to(device),
+        advantages_B=earned_B.to(device),
+        entropies_B=facts.entropies_B.to(device),
+        first_entropy=state.memory.first_entropy,
+    )
+    return token_weights(written, state.method.weights)
+
+
+def _answers(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor:
+    """1.0 on the tokens of each completion's final answer (B, T)."""
+    masks = [answer_mask(state.config.task, c, state.writer.decode) for s in kept for c in s.group.completions]
+    return torch.from_numpy(pad(masks, fill=0.0, dtype=np.float32)[0])
 
 
 def _before(state: TrainState, kept: Sequence[ScoredGroup], rows: Rows) -> Tensor:

@@ -42,6 +42,8 @@ def save(state: TrainState, folder: Path, position: Position) -> Path:
                 "optimizer": state.optimizer.state_dict(),
                 "schedule": state.schedule.state_dict(),
                 "sampler": state.sampler.state(),
+                "first_entropy": state.memory.first_entropy,
+                "probe_start": state.memory.probe_start,
                 "elapsed_s": position.elapsed_s,
             },
             draft / "trainer.pt",
@@ -81,6 +83,7 @@ def load_newest(state: TrainState, folder: Path) -> Position:
         state.optimizer.load_state_dict(saved["optimizer"])
         state.schedule.load_state_dict(saved["schedule"])
         state.sampler.restore(saved["sampler"])
+        state.memory.first_entropy, state.memory.probe_start = saved.get("first_entropy"), saved.get("probe_start")  # older checkpoints have none
         return Position(int(_NAME.fullmatch(path.name).group(1)), saved["elapsed_s"])
     raise ModelError(f"no readable checkpoint among {len(found)} in {folder}, so there is nothing to resume from; start a new run with the same config")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from grpo_core.records import Completion, EvalTrace, Group, Prompt
-from grpo_core.rollout.batch import rows_of
+from grpo_core.rollout.batch import Rows, rows_of
 from grpo_core.rollout.generate import Sampling, sample_groups
 from grpo_core.tasks.scoring import score
 from grpo_core.trainer.batch import score_quietly
@@ -30,10 +30,15 @@ def evaluate(state: TrainState) -> EvalTrace | None:
 
 def _gold_logp(state: TrainState, prompts: list[Prompt]) -> float | None:
     """Mean log-prob in nats of the task's own worked answers, each ended by the end-of-sequence token; None where it has none."""
-    if any(p.gold is None for p in prompts):
+    rows = gold_rows(state, prompts)
+    return None if rows is None else float(score_quietly(state, rows).sum(1).mean())
+
+
+def gold_rows(state: TrainState, prompts: list[Prompt]) -> Rows | None:
+    """The task's own worked answers as rows to score; None without prompts or where one has no such answer."""
+    if not prompts or any(p.gold is None for p in prompts):
         return None
-    rows = rows_of([Group(prompt=p, completions=(_gold(state, p),)) for p in prompts], pad_id=state.writer.pad_id, device=state.writer.device)
-    return float(score_quietly(state, rows).sum(1).mean())
+    return rows_of([Group(prompt=p, completions=(_gold(state, p),)) for p in prompts], pad_id=state.writer.pad_id, device=state.writer.device)
 
 
 def _gold(state: TrainState, prompt: Prompt) -> Completion:

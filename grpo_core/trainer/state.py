@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from grpo_core.algorithms.loss import Objective, resolve
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError
-from grpo_core.methods import METHODS, Method
+from grpo_core.methods import Method, Penalty
 from grpo_core.rollout.batch import Rows
 from grpo_core.rollout.forward import Forward, choose_forward
 from grpo_core.rollout.generate import Sampling, Writer
@@ -28,9 +28,21 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is going on, done, total)."""
 
 
+@dataclass(slots=True)
+class Memory:
+    """What a run remembers of its beginning.
+
+    `first_entropy` is the mean over the first step's rollouts of their mean token entropy, in nats; `probe_start` the log-prob
+    of every probe answer before the first update, in nats.
+    """
+
+    first_entropy: float | None = None
+    probe_start: list[float] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainState:
-    """Everything a step reads or moves. The parts that move (model, optimizer, schedule, sampler) are in every checkpoint."""
+    """Everything a step reads or moves. The parts that move (model, optimizer, schedule, sampler, memory) are in every checkpoint."""
 
     config: RunConfig
     method: Method
@@ -42,6 +54,7 @@ class TrainState:
     optimizer: torch.optim.AdamW
     schedule: torch.optim.lr_scheduler.LRScheduler
     reference: Callable[[Rows], Tensor] | None
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -72,16 +85,33 @@ def device_of(config: RunConfig) -> torch.device:
 
 def objective_of(config: RunConfig) -> Objective:
     """The method's choices with the config's overrides."""
-    method = METHODS[config.method]
+    method = config.method_row
     low, high = method.clip or (0.0, 0.0)
-    coefs = [p.coef if getattr(config, p.knob) is None else getattr(config, p.knob) for p in method.penalties]
+    names = [_penalty_name(penalty, config) for penalty in method.penalties]
+    llds = {name: config.llds_normaliser for name, p in zip(names, method.penalties, strict=True) if p.knob == "llds_coef"}
     return Objective(
         surrogate=method.surrogate,
         level=method.level,
-        clip=(low if config.clip_low is None else config.clip_low, high if config.clip_high is None else config.clip_high),
+        clip=(config.strength("clip_low", low), config.strength("clip_high", high)),
         normaliser=method.normaliser,
-        penalties=resolve([p.name for p in method.penalties], coefs),
+        penalties=resolve(names, [config.strength(p.knob, p.coef) for p in method.penalties]),
+        over=llds,
+        answer_weight=config.llds_answer_weight,
     )
+
+
+def method_of(config: RunConfig) -> Method:
+    """The method's row with the config's numbers in its credit and weights."""
+    method = config.method_row
+    return replace(
+        method,
+        credit=tuple(replace(c, weight=config.strength(c.knob, c.weight)) for c in method.credit),
+        weights=tuple(replace(w, value=config.strength(w.knob, w.value)) for w in method.weights),
+    )
+
+
+def _penalty_name(penalty: Penalty, config: RunConfig) -> str:
+    return f"llds_{config.llds_gate}" if penalty.knob == "llds_coef" else penalty.name
 
 
 def build_state(config: RunConfig, *, cache_dir: Path, progress: Progress) -> TrainState:
@@ -99,7 +129,7 @@ def state_of(config: RunConfig, policy: Policy, task: Task) -> TrainState:
     warmup = max(config.lr_warmup, 1)
     return TrainState(
         config=config,
-        method=METHODS[config.method],
+        method=method_of(config),
         objective=objective,
         policy=policy,
         writer=writer_of(policy),

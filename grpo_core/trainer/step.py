@@ -9,6 +9,8 @@ from grpo_core.trainer.batch import train_batch
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.collect import collect_groups
 from grpo_core.trainer.evaluate import evaluate
+from grpo_core.trainer.pressure import measure_pressure
+from grpo_core.trainer.probe import probe, remember_start
 from grpo_core.trainer.rescore import rescore
 from grpo_core.trainer.state import TrainState
 from grpo_core.trainer.traces import group_traces
@@ -21,13 +23,16 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
     `elapsed_s` is the run's training time before this step. The policy, optimizer and prompt sampler in `state` move.
     """
     clock = Clock()
+    with clock.part("evaluate"):
+        remember_start(state)
     judged = collect_groups(state, step, clock)
     kept = [j.scored for j in judged if j.kept]
 
-    batch = updated = after = None
+    batch = pressure = updated = after = None
     if kept:
         with clock.part("update"):
             batch = train_batch(state, kept)
+            pressure = measure_pressure(state, batch, step)
             updated = run_updates(state, batch, step)
         with clock.part("rescore"):
             after = rescore(state, batch, step)
@@ -37,6 +42,9 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
         with clock.part("evaluate"):
             evaluation = evaluate(state)
 
+    with clock.part("evaluate"):
+        probed = probe(state, step, last=last)
+
     timings = clock.timings()
     return StepTrace(
         step=step,
@@ -44,7 +52,8 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
         finished_at=time.time(),
         elapsed_s=elapsed_s + timings.total_s,
         timings=timings,
-        groups=group_traces(judged, batch, updated, after),
+        groups=group_traces(judged, batch, pressure, updated, after),
         updates=updated.traces if updated else (),
         evaluation=evaluation,
+        probe=probed,
     )

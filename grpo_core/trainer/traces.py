@@ -10,13 +10,16 @@ import numpy as np
 from grpo_core.records import Completion, GroupTrace, Reward, RolloutTrace
 from grpo_core.trainer.batch import TrainBatch
 from grpo_core.trainer.collect import Judged
+from grpo_core.trainer.pressure import Pressure
 from grpo_core.trainer.rescore import Rescored
 from grpo_core.trainer.update import Updated
 
 
-def group_traces(judged: Sequence[Judged], batch: TrainBatch | None, updated: Updated | None, after: Rescored | None) -> tuple[GroupTrace, ...]:
+def group_traces(
+    judged: Sequence[Judged], batch: TrainBatch | None, pressure: Pressure | None, updated: Updated | None, after: Rescored | None
+) -> tuple[GroupTrace, ...]:
     """All groups of the step in sampling order; dropped ones have advantage and weight 0 and were not rescored."""
-    trained = iter(_trained_rollouts(judged, batch, updated, after) if batch and updated and after else ())
+    trained = iter(_trained_rollouts(judged, batch, pressure, updated, after) if batch and updated and after else ())
     baselines = iter(batch.baseline_B.tolist() if batch else ())
     traces = []
     for j in judged:
@@ -37,12 +40,13 @@ def group_traces(judged: Sequence[Judged], batch: TrainBatch | None, updated: Up
     return tuple(traces)
 
 
-def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, updated: Updated, after: Rescored):
+def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pressure | None, updated: Updated, after: Rescored):
     """One RolloutTrace per row of the batch, in order."""
     pairs = [pair for j in judged if j.kept for pair in zip(j.scored.group.completions, j.scored.rewards, strict=True)]
     before, advantages = batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
     weights, sides = batch.unpad(updated.weight_BT), batch.unpad(updated.side_BT, "i1")
     deltas, measured = batch.unpad(after.delta_BT), after.measured_B.tolist()
+    nthr, gwhes = ([None] * len(pairs),) * 2 if pressure is None else (pressure.nthr, pressure.gwhes)
     refs = [None] * len(pairs) if batch.ref_BT is None else batch.unpad(batch.ref_BT)
     for b, (completion, reward) in enumerate(pairs):
         yield RolloutTrace(
@@ -53,6 +57,8 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, updated: Upda
             clipped=sides[b],
             logp_delta=deltas[b] if measured[b] else None,
             logp_ref=refs[b],
+            nthr=nthr[b],
+            gwhes=gwhes[b],
         )
 
 

@@ -29,7 +29,14 @@ class Tally:
     kl_ref: float = 0.0
     entropy: float = 0.0
     ratio_max: float = 1.0
+    ratio: float = 0.0
+    ratio_squared: float = 0.0
     scored_tokens: float = 0.0
+
+    @property
+    def ess(self) -> float | None:
+        """Effective sample size of the token ratios as a share of the tokens, (Σρ)² / (n·Σρ²): 1 when all are equal."""
+        return self.ratio**2 / (self.scored_tokens * self.ratio_squared) if self.ratio_squared else None
 
     def mean(self, total: float) -> float | None:
         return total / self.scored_tokens if self.scored_tokens else None
@@ -71,10 +78,12 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         mask_BT=batch.mask_BT[rows],
         max_length=config.max_new_tokens,
         ref_BT=None if batch.ref_BT is None else batch.ref_BT[rows],
+        multipliers_BT=None if batch.multipliers_BT is None else batch.multipliers_BT[rows],
+        answer_BT=None if batch.answer_BT is None else batch.answer_BT[rows],
     )
     tokens = float(whole.mask_BT.sum())
     weight_BT[rows] = whole.weights_BT * tokens / whole.weights_BT.sum().clamp(min=1e-30)
-    moving = (whole.mask_BT > 0).any(1) if objective.needs_tied_groups else ((whole.advantages_BT * whole.mask_BT) != 0).any(1)
+    moving = (whole.mask_BT > 0).any(1) if objective.needs_tied_groups else ((whole.advantages_BT * whole.weights_BT) != 0).any(1)
     live = moving.nonzero().squeeze(1)
     tally = Tally()
     _zero_gradients(state)
@@ -83,7 +92,7 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
             _backward(state, batch, rows[part], whole.rows(part), side_BT, tally)
     norm = _optimize(state)
     update, epoch, minibatch = where
-    clipped = update > 0 and tokens > 0  # on the first update the policy is the sampler: nothing can be clipped
+    clipped = update > 0 and tokens > 0 and state.method.clip is not None  # on the first update the policy is the sampler: nothing can be clipped
     return UpdateTrace(
         update=update,
         epoch=epoch,
@@ -98,6 +107,7 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         ratio_max=tally.ratio_max,
         entropy=tally.mean(tally.entropy),
         tokens=int(tokens),
+        ess=tally.ess if update else None,  # on the first update every ratio is 1 by construction
         lr=state.optimizer.param_groups[0]["lr"],
     )
 
@@ -119,6 +129,9 @@ def _backward(state: TrainState, batch: TrainBatch, rows: Tensor, part: LossBatc
         tally.high += (loss.side_BT > 0).sum().item()
         tally.kl_before += k3(change_bt).sum().item()
         tally.ratio_max = max(tally.ratio_max, change_bt.max().exp().item())
+        ratio_bt = change_bt.exp() * part.mask_BT
+        tally.ratio += ratio_bt.sum().item()
+        tally.ratio_squared += ratio_bt.square().sum().item()
         tally.entropy += (entropy_bt * part.mask_BT).sum().item()
         tally.scored_tokens += part.mask_BT.sum().item()
         if part.ref_BT is not None:

@@ -21,7 +21,10 @@ BASICS = ("method", "name", "task", "model", "steps", "seed")
 """Shown at once; the other options wait in folded sections."""
 KNOBS = frozenset().union(*(method.knobs for method in METHODS.values()))
 DATASET_ONLY = "For the dataset task: "
-WORDS = {"lr": "learning rate", "kl": "KL", "llds": "LLDS", "lora": "LoRA", "coef": "coefficient", "dtype": "number format", "eval": "evaluation"}
+WORDS = {
+    "lr": "learning rate", "kl": "KL", "llds": "LLDS", "gtpo": "GTPO", "nthr": "NTHR", "lora": "LoRA", "coef": "coefficient",
+    "dtype": "number format", "eval": "evaluation",
+}  # fmt: skip
 """Parts of option names as people say them."""
 SOURCE = "launch.source"
 
@@ -159,9 +162,7 @@ def _own_value(name: str, lock: bool) -> str:
     """What an empty knob means: the method's own value, or that the method has no such knob."""
     if lock:
         return f"not read by {method().title}"
-    clip = dict(zip(("clip_low", "clip_high"), method().clip or (), strict=False))
-    own = clip.get(name, next((penalty.coef for penalty in method().penalties if penalty.knob == name), None))
-    return f"{own:g}, the method's own"
+    return f"{method().own_values[name]:g}, the method's own"
 
 
 def _text_placeholder(option: Option) -> str:

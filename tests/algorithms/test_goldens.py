@@ -6,8 +6,9 @@ Values and gradients were compared with verl's own functions where the method ex
 import pytest
 import torch
 
-from grpo_core.algorithms.credit import credit
+from grpo_core.algorithms.credit import Facts, credit
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
+from grpo_core.algorithms.penalties import action_runs, llds_action, llds_response
 from grpo_core.methods import METHODS, Component
 
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.float64)
@@ -20,7 +21,7 @@ ADVANTAGES = torch.tensor([0.5, -0.5, -0.5, 0.5], dtype=torch.float64)[:, None].
 
 def advantages(*components: Component, rewards=REWARDS, epsilon=1e-6):
     scored = ~torch.isnan(rewards)
-    return credit(rewards, torch.zeros(len(rewards), dtype=torch.long), scored, components, epsilon=epsilon)[0]
+    return credit(Facts(rewards_B=rewards), torch.zeros(len(rewards), dtype=torch.long), scored, components, epsilon=epsilon)[0]
 
 
 def graded(objective: Objective, **batch):
@@ -82,28 +83,65 @@ def test_k3_to_reference():
     assert result.terms["kl_ref_k3"].sum().item() == pytest.approx(0.023856, abs=1e-6)
 
 
-def test_llds_response_by_hand():
-    # Response 0 (A = +1, 5 trained tokens, token 2 a tool's): before − now = −.2, .1, ., .4, −.1, 0; its sum .2 > 0 opens the gate.
-    # numerator .1 + .4 = .5; paper's normaliser counts the 5 preserved tokens: .2 · .5 / 5 = .02. Response 1 (A = −1) adds nothing.
-    before = torch.tensor([[-1, -1, 0, -0.5, -0.5, -0.5], [-1, -1, -1, -1, -1, 0]], dtype=torch.float64)
-    now = torch.tensor([[-0.8, -1.1, 0, -0.9, -0.4, -0.5], [-2, -2, -2, -2, -2, 0]], dtype=torch.float64).requires_grad_()
-    mask = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 0]], dtype=torch.float64)
-    advantage = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).expand(2, 6)
-    objective = of_method("grpo_llds", penalties={"llds_response": 0.2})
-    batch = loss_batch(objective, before_BT=before, advantages_BT=advantage, mask_BT=mask, max_length=6)
-    term = policy_loss(objective, now, batch).terms["llds_response"].sum()
+# Response 0 (A = +1, 5 trained tokens, token 2 a tool's): before − now = −.2, .1, ., .4, −.1, 0. Response 1 (A = −1) fell by 1 everywhere.
+LLDS_BEFORE = torch.tensor([[-1, -1, 0, -0.5, -0.5, -0.5], [-1, -1, -1, -1, -1, 0]], dtype=torch.float64)
+LLDS_NOW = torch.tensor([[-0.8, -1.1, 0, -0.9, -0.4, -0.5], [-2, -2, -2, -2, -2, 0]], dtype=torch.float64)
+LLDS_MASK = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 0]], dtype=torch.float64)
+LLDS_ADVANTAGES = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).expand(2, 6)
+
+
+def llds(gate: str, normaliser: str = "preserve", *, answer_weight: float = 1.0, answer=None):
+    """(value, gradient) of λ = 0.2 times LLDS on the worked batch."""
+    name, now = f"llds_{gate}", LLDS_NOW.clone().requires_grad_()
+    objective = of_method("grpo_llds", penalties={name: 0.2}, over={name: normaliser}, answer_weight=answer_weight)
+    batch = loss_batch(objective, before_BT=LLDS_BEFORE, advantages_BT=LLDS_ADVANTAGES, mask_BT=LLDS_MASK, max_length=6, answer_BT=answer)
+    term = policy_loss(objective, now, batch).terms[name].sum()
     term.backward()
-    assert term.item() == pytest.approx(0.02)
-    # λ/N on each active token, 0 on the token that did not move
-    torch.testing.assert_close(now.grad[0], torch.tensor([0, -0.04, 0, -0.04, 0, 0], dtype=torch.float64))
-    assert now.grad[1].abs().max() == 0
+    return term.item(), now.grad
 
 
-def test_llds_is_zero_while_the_policy_is_the_sampler():
-    objective = of_method("grpo_llds", penalties={"llds_response": 0.2})
+@pytest.mark.parametrize(
+    ("gate", "normaliser", "value", "gradient"),
+    [
+        # response: the sum .2 > 0 opens it, .1 + .4 = .5 over the 5 preserved tokens (paper) or all 10 (released code)
+        ("response", "preserve", 0.020, [0, -0.04, 0, -0.04, 0, 0]),
+        ("response", "loss", 0.010, [0, -0.02, 0, -0.02, 0, 0]),
+        # action: the first run sums to −.1 and stays shut, the second to .3
+        ("action", "preserve", 0.016, [0, 0, 0, -0.04, 0, 0]),
+        ("action", "loss", 0.008, [0, 0, 0, -0.02, 0, 0]),
+        ("token", "preserve", 0.020, [0, -0.04, 0, -0.04, 0, 0]),
+        ("token", "loss", 0.010, [0, -0.02, 0, -0.02, 0, 0]),
+    ],
+)
+def test_llds_by_hand(gate, normaliser, value, gradient):
+    """λ/N on each active token, 0 on the one that did not move; the response with A < 0 adds nothing."""
+    found, grad = llds(gate, normaliser)
+    assert found == pytest.approx(value)
+    torch.testing.assert_close(grad, torch.tensor([gradient, [0] * 6], dtype=torch.float64))
+
+
+def test_llds_with_answer_weight_by_hand():
+    # β = ½ on the last three tokens: (.1 + ½ · .4) · .2 / 5; the gates and the normaliser do not see β
+    answer = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]], dtype=torch.float64)
+    value, grad = llds("response", answer_weight=0.5, answer=answer)
+    assert value == pytest.approx(0.012)
+    torch.testing.assert_close(grad[0], torch.tensor([0, -0.04, 0, -0.02, 0, 0], dtype=torch.float64))
+    assert llds("action", answer_weight=0.0, answer=answer)[0] == 0
+
+
+def test_the_action_gate_is_the_response_gate_without_tool_tokens():
+    mask = torch.ones_like(LLDS_MASK)
+    assert action_runs(LLDS_MASK).tolist() == [[1, 1, 0, 2, 2, 2], [1, 1, 1, 1, 1, 0]]
+    arguments = (LLDS_NOW, LLDS_BEFORE, None, LLDS_ADVANTAGES, mask)
+    assert torch.equal(llds_action(*arguments), llds_response(*arguments)) and llds_action(*arguments).sum() > 0
+
+
+@pytest.mark.parametrize("gate", ["response", "action", "token"])
+def test_llds_is_zero_while_the_policy_is_the_sampler(gate):
+    objective = of_method("grpo_llds", penalties={f"llds_{gate}": 0.2})
     logp = (BEFORE - 1e-5 * MASK).requires_grad_()  # rounding between sampler and trainer
     batch = loss_batch(objective, before_BT=BEFORE, advantages_BT=ADVANTAGES, mask_BT=MASK, max_length=3)
-    term = policy_loss(objective, logp, batch).terms["llds_response"].sum()
+    term = policy_loss(objective, logp, batch).terms[f"llds_{gate}"].sum()
     term.backward()
     assert term.item() == 0 and logp.grad.abs().max() == 0
 
@@ -122,6 +160,35 @@ def test_failed_rollouts_leave_the_statistics():
 
 def test_groups_do_not_mix():
     rewards = torch.tensor([1.0, 0, 5, 3])
-    found, base = credit(rewards, torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.bool), [Component(norm="none")])
+    found, base = credit(Facts(rewards_B=rewards), torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.bool), [Component(norm="none")])
     assert found.tolist() == [0.5, -0.5, 1, -1]
     assert base.tolist() == [0.5, 0.5, 4, 4]
+
+
+def test_negative_and_positive_sample_reinforcement():
+    # one mixed group and one that is all wrong; total rewards of any size, the verdict alone counts
+    facts = Facts(rewards_B=torch.tensor([3.0, 0.2, 0, 0]), verdicts_B=torch.tensor([1.0, -1, -1, -1]))
+    group, scored = torch.tensor([0, 0, 1, 1]), torch.tensor([True, True, True, False])
+
+    def of(name):
+        return credit(facts, group, scored, METHODS[name].credit)[0].tolist()
+
+    assert of("psr") == [1, 0, 0, 0] and of("nsr") == [0, -1, -1, 0] and of("w_reinforce") == [0.1, -1, -1, 0]
+
+
+def test_reinforce_has_value_a_and_gradient_a_wherever_the_policy_is():
+    objective = of_method("gtpo", clip=(0, 0), normaliser="token")
+    result, grad = graded(objective)
+    assert result.total.item() == pytest.approx(-(ADVANTAGES * MASK).sum().item() / 8)
+    torch.testing.assert_close(grad, -ADVANTAGES * MASK / 8)
+    assert not result.side_BT.any()
+
+
+def test_multipliers_weigh_the_policy_term_and_not_the_penalties():
+    objective = of_method("grpo", penalties={"kl_ref_k3": 1.0})
+    doubled, halves = torch.full_like(MASK, 2.0), torch.zeros_like(MASK)
+    plain = graded(objective, ref_BT=REF)[0].terms
+    for factor, multipliers in ((2, doubled), (0, halves)):
+        found = graded(objective, ref_BT=REF, multipliers_BT=multipliers)[0].terms
+        torch.testing.assert_close(found["policy"], factor * plain["policy"])
+        torch.testing.assert_close(found["kl_ref_k3"], plain["kl_ref_k3"])

@@ -5,12 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import BASES, NORMS
+from grpo_core.algorithms.credit import BASES, NORMS, SCALES, VALUES
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+from grpo_core.algorithms.weights import WEIGHTS
 from grpo_core.methods import METHODS
 
 NAMES = sorted(METHODS)
@@ -29,7 +30,7 @@ def random_batch(seed: int, rows: int = 6, width: int = 5):
 def objective_of(name: str) -> Objective:
     method = METHODS[name]
     return Objective(
-        surrogate=method.surrogate, level=method.level, clip=method.clip, normaliser=method.normaliser,
+        surrogate=method.surrogate, level=method.level, clip=method.clip or (0, 0), normaliser=method.normaliser,
         penalties={penalty.name: max(penalty.coef, 0.1) for penalty in method.penalties},
     )
 
@@ -47,12 +48,14 @@ def loss_and_gradient(objective, batch, *, max_length=5, parts=None):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_of_every_row_is_registered(name):
-    method = METHODS[name]
-    assert SURROGATES[method.surrogate] and LEVELS[method.level] and NORMALISERS[method.normaliser]
-    for component in method.credit:
-        assert BASES[component.base] and NORMS[component.norm]
-    for penalty in method.penalties:
-        assert PENALTIES[penalty.name]
+    for method in (METHODS[name], METHODS[name].as_released()):
+        assert SURROGATES[method.surrogate] and LEVELS[method.level] and NORMALISERS[method.normaliser]
+        for component in method.credit:
+            assert BASES[component.base] and NORMS[component.norm] and VALUES[component.value] and SCALES[component.scale]
+        for penalty in method.penalties:
+            assert PENALTIES[penalty.name]
+        for weight in method.weights:
+            assert WEIGHTS[weight.name]
 
 
 def test_a_registry_refuses_duplicates_and_names_what_it_knows():
@@ -108,4 +111,5 @@ def test_rows_with_no_advantage_have_no_gradient_unless_a_penalty_needs_them(nam
     batch["advantages"] = torch.zeros(6, 5, dtype=torch.float64)
     plain = Objective(surrogate=objective.surrogate, level=objective.level, clip=objective.clip, normaliser=objective.normaliser, penalties={})
     assert not plain.needs_tied_groups and loss_and_gradient(plain, batch)[1].abs().max() == 0
-    assert objective.needs_tied_groups and loss_and_gradient(objective, batch)[1].abs().max() > 0
+    if objective.penalties:
+        assert objective.needs_tied_groups and loss_and_gradient(objective, batch)[1].abs().max() > 0

@@ -6,17 +6,18 @@ import torch
 from safetensors.torch import load_file
 
 from grpo_core.errors import ModelError
-from grpo_core.trainer.checkpoint import checkpoints
-from tests.trainer.small_runs import Watched, small_config
+from grpo_core.trainer.checkpoint import Position, checkpoints, load_newest, save
+from grpo_core.trainer.step import run_step
+from tests.trainer.small_runs import Watched, small_config, small_state
 
 
 def fingerprint(trace):
     """Everything of a step that must repeat: ids, log-probs before and after, advantages, rewards, updates."""
-    arrays = [a for g in trace.groups for r in g.rollouts for a in (r.completion.token_ids, r.completion.logp, r.advantages, r.logp_delta) if a is not None]
+    arrays = [a for g in trace.groups for r in g.rollouts for a in (r.completion.token_ids, r.completion.logp, r.advantages, r.logp_delta, r.weights, r.nthr) if a is not None]
     return np.concatenate(arrays).tobytes(), [(u.loss, u.grad_norm, u.lr) for u in trace.updates], [g.prompt.prompt_id for g in trace.groups]
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30)])
+@pytest.mark.parametrize("changes", [dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30), dict(method="gtpo", nthr_every=3)])
 def test_stopped_and_resumed_is_the_same_run(tmp_path, model_cache, changes):
     config = small_config(steps=20, checkpoint_every=7, **changes)
     whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)
@@ -62,3 +63,21 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path, model_cache):
     assert run.starts[-1].first_step == 2
     with pytest.raises(ModelError, match="no readable checkpoint among 0"):
         Watched(tmp_path / "elsewhere", model_cache).run(config, resume=True)
+
+
+def test_the_first_entropy_outlives_a_restart_and_old_checkpoints_load(tmp_path, model_cache):
+    config = small_config(steps=4, method="gtpo")
+    state = small_state(model_cache, steps=4, method="gtpo")
+    state.memory.first_entropy = 0.123456789012345
+    save(state, tmp_path, Position(1, 0.0))
+    again = small_state(model_cache, steps=4, method="gtpo")
+    load_newest(again, tmp_path)
+    assert again.memory.first_entropy == 0.123456789012345
+    run_step(again, 1)
+    assert again.memory.first_entropy == 0.123456789012345
+    file = checkpoints(tmp_path)[-1] / "trainer.pt"
+    saved = torch.load(file, weights_only=False)
+    del saved["first_entropy"]  # as written before it was kept
+    torch.save(saved, file)
+    run = Watched(tmp_path, model_cache)
+    assert run.run(config, resume=True).steps_done == 4 and run.starts[0].first_step == 1

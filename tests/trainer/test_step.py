@@ -40,7 +40,7 @@ def test_every_method_leaves_a_whole_trace(model_cache, method):
             assert {len(t) for t in per_token(rollout)} == {len(rollout.completion.token_ids)}
             assert (rollout.logp_delta is not None) == group.kept
     assert len(trace.updates) == 2 and [u.update for u in trace.updates] == [0, 1]
-    assert trace.updates[0].clip_low is None and trace.updates[1].clip_low is not None
+    assert trace.updates[0].clip_low is None and (trace.updates[1].clip_low is not None) == (METHODS[method].clip is not None)
     weights = np.concatenate([r.weights for g in kept for r in g.rollouts])
     assert weights.mean() == pytest.approx(1, rel=1e-4)  # relative to the average loss token
     assert trace.evaluation.prompts == 8 and trace.evaluation.gold_logp < 0
@@ -71,7 +71,9 @@ def updates(cache, *, objective=None, **changes):
     if objective:
         state = dataclasses.replace(state, objective=objective(**{f.name: getattr(state.objective, f.name) for f in dataclasses.fields(Objective)}))
     batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock())])
-    assert (batch.advantages_BT == 0).all(1).any() and (batch.advantages_BT != 0).any(), "the test needs tied and mixed groups"
+    earned_BT = batch.advantages_BT * (1 if batch.multipliers_BT is None else batch.multipliers_BT)
+    assert (batch.advantages_BT == 0).all(1).any() or (earned_BT != batch.advantages_BT).any(), "the test needs tied groups, or weighted tokens"
+    assert (batch.advantages_BT != 0).any(), "the test needs mixed groups"
     return run_updates(state, batch, 0).traces, parameters(state)
 
 

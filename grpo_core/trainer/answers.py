@@ -1,0 +1,46 @@
+"""Which tokens of a completion are its final answer, by what each task asks completions to look like; numpy only."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from grpo_core.records import Completion
+
+_TAGGED = re.compile(r"<answer>.*?</answer>", re.DOTALL)
+
+
+def after_last_colon(text: str) -> tuple[int, int]:
+    """Characters (from, to) behind the last colon; nothing where there is none.
+
+    >>> after_last_colon("7+8=15,5+6+1=12:125")
+    (16, 19)
+    """
+    begin = text.rfind(":") + 1
+    return (begin, len(text)) if begin else (0, 0)
+
+
+def last_answer_tag(text: str) -> tuple[int, int]:
+    """Characters (from, to) of the last whole <answer>…</answer>, tags included as in LLDS-MA's released code; nothing without one."""
+    spans = [match.span() for match in _TAGGED.finditer(text)]
+    return spans[-1] if spans else (0, 0)
+
+
+SPANS: dict[str, Callable[[str], tuple[int, int]]] = {"arithmetic": after_last_colon, "dataset": last_answer_tag}
+"""The answer's place in a completion's text, by RunConfig.task."""
+
+
+def answer_mask(task: str, completion: Completion, decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+    """1.0 on every token that writes part of the final answer, (T,) float32; the end token writes nothing and is not part of it."""
+    ids = completion.token_ids
+    mask = np.zeros(len(ids), "f4")
+    begin, end = SPANS[task](completion.text)
+    if begin < end:
+        written = range(len(ids) + 1)  # characters after k tokens, asked for only where the bisection looks
+        first = bisect_left(written, begin + 1, key=lambda k: len(decode(ids[:k]))) - 1
+        last = bisect_left(written, end, key=lambda k: len(decode(ids[:k])))
+        mask[first:last] = 1.0
+    return mask
