@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,9 +20,9 @@ from storage.schema import TABLES
 from storage.views import CLOCK_SLACK_MS
 
 BLOCK = 64
-"""One-step segments in a first merge."""
+"""Steps in a first merge."""
 FAN_IN = 16
-"""Merged segments in each later merge."""
+"""How many times as many steps each later merge holds."""
 LARGEST_BYTES = 256 << 20
 """No later merge makes files that add up to more: rewriting them would cost more than opening them."""
 SINCE_DELAY_S = 2.0
@@ -67,25 +66,32 @@ def read_tables(segments: Iterable[Segment]) -> Iterator[pa.Table]:
 
 
 def _next_block(run_dir: Path, left_alone: set[Path]) -> list[Segment] | None:
-    """The oldest neighbours of one size that are enough for a merge."""
+    """The oldest small neighbours that are enough for a merge, the smallest merge first."""
     segments = read_layout(run_dir).segments
-    for (level, usable), stretch in groupby(segments["steps"], key=lambda s: (_level(s), s.path not in left_alone)):
-        block = list(stretch)[: FAN_IN if level else BLOCK]
-        if not usable or len(block) < (FAN_IN if level else BLOCK):
-            continue
-        if level == 0 or sum(_sizes(segments.values(), block)) <= LARGEST_BYTES:
-            return block
-        left_alone.update(s.path for s in block)
-        return _next_block(run_dir, left_alone)
+    reach = BLOCK
+    while reach <= sum(map(_steps, segments["steps"])):
+        for block in _blocks(segments["steps"], reach, left_alone):
+            if reach == BLOCK or sum(_sizes(segments.values(), block)) <= LARGEST_BYTES:
+                return block
+        reach *= FAN_IN
     return None
 
 
-def _level(segment: Segment) -> int:
-    """0 for one step, 1 for a first merge, then one more for every FAN_IN times as many steps."""
-    level, reach = int(segment.merged), BLOCK * FAN_IN
-    while segment.merged and segment.last - segment.first + 1 >= reach:
-        level, reach = level + 1, reach * FAN_IN
-    return level
+def _blocks(segments: Iterable[Segment], reach: int, left_alone: set[Path]) -> Iterator[list[Segment]]:
+    """Neighbours with fewer than `reach` steps each, and just so many of them that they hold `reach` together."""
+    block: list[Segment] = []
+    for segment in segments:
+        if segment.path in left_alone or _steps(segment) >= reach:
+            block = []
+            continue
+        block.append(segment)
+        if sum(map(_steps, block)) >= reach:
+            yield block
+            block = []
+
+
+def _steps(segment: Segment) -> int:
+    return segment.last - segment.first + 1
 
 
 def _sizes(tables: Iterable[Sequence[Segment]], block: Sequence[Segment]) -> Iterator[int]:

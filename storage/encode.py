@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +48,11 @@ def rounded(table: pa.Table, schema: Table, precision: str) -> pa.Table:
     return table
 
 
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of one schema as one without seams: rounding and writing cost as much per chunk as per table."""
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
+
+
 def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precision: str) -> None:
     """Writes tables of one schema one after another into one file."""
     metadata = {VERSION_KEY: str(SCHEMA_VERSION), PRECISION_KEY: precision}
@@ -64,11 +69,11 @@ def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precisi
         store_schema=False,
     ) as writer:
         writer.add_key_value_metadata(metadata)
-        for table in _packed(_fitted(table, arrow) for table in tables):
-            writer.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1)))
+        for table, size in _packed(fitted(table, arrow) for table in tables):
+            writer.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(size, 1)))
 
 
-def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table in this schema's order and types; columns that an older schema did not have become empty."""
     if table.schema.equals(schema):
         return table
@@ -91,18 +96,18 @@ def _round_lists(lists: pa.ListArray, bits: int) -> pa.ListArray:
     return pa.Array.from_buffers(lists.type, len(lists), lists.buffers()[:2], lists.null_count, lists.offset, [shorter])
 
 
-def _packed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Neighbours joined until they fill a row group."""
+def _packed(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Table, int]]:
+    """Neighbours joined until they fill a row group, and their bytes."""
     waiting: list[pa.Table] = []
     filled = 0
     for table in tables:
         waiting.append(table)
-        filled += table.nbytes
+        filled += table.get_total_buffer_size()  # `nbytes` looks into every column: a fifth of a merge's time
         if filled >= ROW_GROUP_BYTES:
-            yield pa.concat_tables(waiting)
+            yield joined(waiting), filled
             waiting, filled = [], 0
     if waiting:
-        yield pa.concat_tables(waiting)
+        yield joined(waiting), filled
 
 
 @cache

@@ -6,8 +6,9 @@
       run.lock                    held by the one process that writes
       vocabulary.parquet
       steps/ groups/ rollouts/    s<step>-<crc>.parquet                     one step
-                                  c<first>-<last>-<since>-<crc>.parquet     several steps merged; hides what it covers
-      superseded/<n>/             what a resume from an older checkpoint took out of the run; nothing is deleted
+                                  c<first>-<last>-<since>-<crc>.parquet     several steps, written together or merged; hides what it covers
+      superseded/<n>/             what a resume from an older checkpoint took out of the run, or a killed writer left half done;
+                                  nothing is deleted
 
 The checksum in a name is CRC-32 of the whole file: DuckDB reads flipped bits in a Parquet page without a murmur.
 `since` (ms since 1970) is when a merged file starts to count for the views of run.duckdb: it is published a little

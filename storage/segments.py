@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
 import filelock
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.compaction import compact, remove_covered
-from storage.encode import MANTISSA_BITS, publish_tables, rounded
+from storage.encode import MANTISSA_BITS, fitted, joined, publish_tables, rounded
 from storage.errors import StoreError
-from storage.layout import EMPTY_FILE, VOCABULARY_FILE, StoreInfo, read_info, read_layout, step_name
+from storage.layout import EMPTY_FILE, VOCABULARY_FILE, StoreInfo, merged_name, read_info, read_layout, step_name
 from storage.publish import lock_run, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
 from storage.sealing import is_sealed, publish_info, seal, unseal
@@ -66,19 +68,28 @@ class RunWriter:
 
         Raises DiskFull (nothing of the step is left), StoreError if the tables do not fit the schema or the step is not new.
         """
-        step = _checked_step(tables)
-        if step <= self.last_step:
-            raise StoreError(f"step {step} is not after step {self.last_step}, the last recorded in run {self.run_dir.name}; supersede({step - 1}) first")
+        self.append_steps([tables])
+
+    def append_steps(self, steps: Sequence[Mapping[str, pa.Table]]) -> None:
+        """Publishes steps, oldest first, in one segment per table, at about the cost of a single step. They are seen together or not at all.
+
+        Raises DiskFull (nothing of any of them is left), StoreError if one does not fit the schema or is not later than the one before.
+        """
+        numbers = [_checked_step(tables) for tables in steps]
+        for before, step in pairwise([self.last_step, *numbers]):
+            if step <= before:
+                raise StoreError(f"step {step} is not after step {before}, the last recorded in run {self.run_dir.name}; supersede({step - 1}) first")
+        segment_name = step_name(numbers[0]) if len(numbers) == 1 else merged_name(numbers[0], numbers[-1])
         published: list[Path] = []
         try:
             for name in reversed(TABLES):
-                table = rounded(tables[name], TABLES[name], self.precision)
-                published.append(publish_tables(self.run_dir / name, step_name(step), [table], TABLES[name], self.precision))
+                table = rounded(joined([fitted(tables[name], TABLES[name].arrow) for tables in steps]), TABLES[name], self.precision)
+                published.append(publish_tables(self.run_dir / name, segment_name, [table], TABLES[name], self.precision))
         except BaseException:
             for path in reversed(published):
                 path.unlink(missing_ok=True)
             raise
-        self.last_step = step
+        self.last_step = numbers[-1]
 
     def write_vocabulary(self, pieces: Sequence[str]) -> None:
         """Stores the text of every token id, in order; a second call replaces the first."""
@@ -86,7 +97,7 @@ class RunWriter:
         publish_tables(self.run_dir, VOCABULARY_FILE, [table], VOCABULARY, self.precision)
 
     def compact(self) -> int:
-        """Merges every 64 one-step segments into one, later every 16 merged ones; returns how many were merged, often 0.
+        """Merges small segments into ones of 64 steps, later those into ones of 16 times as many; returns how many were merged, often 0.
 
         Damaged segments are left as they are. Raises DiskFull (nothing is lost; it may be called again).
         """
@@ -133,13 +144,15 @@ def _checked_step(tables: Mapping[str, pa.Table]) -> int:
     if set(tables) != set(TABLES):
         raise StoreError(f"a step needs the tables {', '.join(TABLES)}; got {', '.join(tables) or 'none'}")
     for name, table in TABLES.items():
+        if tables[name].schema.equals(table.arrow):
+            continue
         if set(tables[name].schema.names) != set(table.arrow.names):
             odd = sorted(set(tables[name].schema.names) ^ set(table.arrow.names))
             raise StoreError(f"table {name} does not have the columns of storage/schema.py; missing or unknown: {', '.join(odd)}")
         for column in table.columns:
             if tables[name].schema.field(column.name).type != column.type:
                 raise StoreError(f"column {name}.{column.name} must be {column.type}, got {tables[name].schema.field(column.name).type}")
-    steps = {name: set(table["step"].to_pylist()) for name, table in tables.items()}
+    steps = {name: set(pc.unique(table["step"]).to_pylist()) for name, table in tables.items()}
     if tables["steps"].num_rows != 1 or any(found - steps["steps"] for found in steps.values()) or None in steps["steps"]:
-        raise StoreError(f"append_step takes the rows of exactly one step; got steps {steps}")
+        raise StoreError(f"a step's tables hold the rows of exactly one step; got steps {steps}")
     return steps["steps"].pop()

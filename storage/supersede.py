@@ -33,14 +33,11 @@ def supersede(run_dir: Path, after_step: int, precision: str) -> int:
 
 
 def mend(run_dir: Path, precision: str) -> None:
-    """Clears what lies beyond the last whole step: the one a killed writer was publishing, or a supersede that was cut short."""
-    last = read_layout(run_dir).last_step
-    beyond = [s for name in TABLES for s in list_segments(run_dir / name) if s.last > last]
-    if len({(s.first, s.last) for s in beyond}) == 1 and not beyond[0].merged:
-        for segment in beyond:
-            segment.path.unlink()
-    elif beyond:  # more than one step: `steps` itself lost files, so keep the rest
-        supersede(run_dir, last, precision)
+    """Puts aside what lies beyond the last whole step: what a killed writer was publishing, or a supersede that was cut short.
+
+    It looks the same where `steps` lost files that had been whole, so nothing is deleted.
+    """
+    supersede(run_dir, read_layout(run_dir).last_step, precision)
 
 
 def _put_aside(run_dir: Path, moving: dict[str, list[Segment]], after_step: int, precision: str) -> int:
