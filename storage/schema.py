@@ -167,6 +167,7 @@ STEPS = Table(
         Column("diversity", F64, "share", "mean over groups of 1 - self-BLEU of their completions' tokens: 0 when all are the same"),
         Column("conflict_groups", I32, "count", "groups with advantages of both signs, the only ones that can hold conflicts"),
         Column("conflict_tokens", I64, "tokens", "tokens of rollouts with an advantage other than 0 in those groups"),
+        Column("conflict_run", I64, "tokens", "of them, conflict tokens in either published run, from the first token on or up to the last (GTPO)"),
         Column("conflict_head", I64, "tokens", "of them, conflict tokens in the unbroken run from a rollout's first token (GTPO)"),
         Column("conflict_tail", I64, "tokens", "of them, conflict tokens in the unbroken run up to a rollout's last token (GTPO)"),
         Column("conflict_mid", I64, "tokens", "of them, the same token at the same place with both signs, outside the two runs"),

@@ -21,23 +21,24 @@ UPSTREAM: dict[str, set[str]] = {
     "errors": set(),
     "methods": set(),
     "records": set(),
+    "measures": set(),
     "config": {"errors", "methods"},
     "methods_page": {"methods"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
-    "tasks": {"errors", "methods", "config", "records"},
+    "tasks": {"errors", "methods", "config", "records", "measures"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
-    "trainer": {"errors", "methods", "config", "records", "tasks", "algorithms", "rollout"},
-    "trace": {"errors", "methods", "config", "records"},
-    "diagnosis": {"errors", "methods", "config", "records"},
+    "trainer": {"errors", "methods", "config", "records", "measures", "tasks", "algorithms", "rollout"},
+    "trace": {"errors", "methods", "config", "records", "measures"},
+    "diagnosis": {"errors", "methods", "config", "records", "measures"},
     "launch": {"errors", "methods", "config", "presets"},
     "adapters": {"errors", "methods", "config", "records", "trace"},
     "demo": {"errors", "methods", "config", "presets", "launch"},
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running and cli wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "demo", "adapters", "cli"}
-PAGES_MAY_IMPORT = {"launch", "config", "methods", "presets", "errors", "records", "diagnosis"}
-TORCH_FREE = ("config", "records", "methods", "errors", "presets", "demo", "cli", "running", "launch", "diagnosis")
+PAGES_MAY_IMPORT = {"launch", "config", "methods", "presets", "errors", "records", "measures", "diagnosis"}
+TORCH_FREE = ("config", "records", "methods", "errors", "presets", "demo", "cli", "running", "launch", "measures", "diagnosis")
 
 
 @cache

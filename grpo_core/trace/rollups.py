@@ -291,6 +291,7 @@ def _conflicts(figures: GroupFigures) -> dict[str, int]:
     return {
         "conflict_groups": int(figures.divided_P.sum()),
         "conflict_tokens": int(figures.pushed_tokens_P[figures.divided_P].sum()),
+        "conflict_run": int(found.run.sum()),
         "conflict_head": int(found.head.sum()),
         "conflict_tail": int(found.tail.sum()),
         "conflict_mid": int(found.mid.sum()),

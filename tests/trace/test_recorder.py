@@ -3,7 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from grpo_core.trace.recorder import Recorder
 from grpo_core.trace.tables import to_tables
 from storage.errors import RunLocked
+from storage.layout import list_segments, visible
 from storage.queries import groups, steps
 from storage.reader import Store
 from storage.segments import is_sealed
@@ -88,6 +90,17 @@ def test_a_full_queue_drops_and_the_next_step_tells_how_many(store: Store, run_d
     assert recorder.failure is None
 
 
+def step_ranges(run_dir: Path) -> list[tuple[int, int]]:
+    return [(s.first, s.last) for s in list_segments(run_dir / "steps")]
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 30
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.002)
+    return condition()
+
+
 @contextmanager
 def unwritable(folder: Path) -> Iterator[None]:
     """A file where the folder was: works for root too, whom permissions do not stop."""
@@ -108,12 +121,72 @@ def test_a_failure_is_told_and_recording_goes_on_when_it_is_over(store: Store, r
         recorder.record(step_trace(2))
         assert recorder.flush(30)
         assert recorder.missing == 2
-        assert recorder.failure.startswith("step 2 is not recorded: ") and "\n" not in recorder.failure
-    recorder.record(step_trace(3))
+        assert recorder.failure.startswith("steps 1 to 2 are not recorded: ") and "\n" not in recorder.failure
+        recorder.record(step_trace(3))
+        assert recorder.flush(30)
+        assert recorder.missing == 3
+        assert recorder.failure.startswith("step 3 is not recorded: ")
+    recorder.record(step_trace(4))
     recorder.close(seal=False)
-    assert missing_before(store) == {0: 0, 3: 2}
-    assert (recorder.missing, recorder.failure) == (2, None)
-    assert {row["step"] for row in rows(store, "rollouts")} == {0, 3}
+    assert missing_before(store) == {0: 0, 4: 3}
+    assert (recorder.missing, recorder.failure) == (3, None)
+    assert {row["step"] for row in rows(store, "rollouts")} == {0, 4}
+
+
+def test_steps_written_together_are_one_segment(store: Store, run_dir: Path) -> None:
+    recorder = Recorder(run_dir, together_s=3600, queue_steps=6)
+    for first, last in ((0, 0), (1, 3), (4, 6)):  # the first at once, then as many as take half of the room
+        for step in range(first, last + 1):
+            recorder.record(step_trace(step))
+        assert comes_true(lambda: step_ranges(run_dir)[-1:] == [(first, last)])  # noqa: B023
+    recorder.record(step_trace(7))
+    assert recorder.flush(30)
+    assert step_ranges(run_dir) == [(0, 0), (1, 3), (4, 6), (7, 7)]
+    recorder.record(step_trace(8))
+    recorder.record(step_trace(9))
+    assert recorder.resume_at(9) == 1
+    recorder.record(step_trace(9))
+    recorder.record(step_trace(10))
+    recorder.close(seal=False)
+    assert step_ranges(run_dir)[4:] == [(8, 8), (9, 10)]
+    assert (recorder.missing, recorder.failure, missing_before(store)) == (0, None, dict.fromkeys(range(11), 0))
+
+
+def test_a_reader_sees_a_step_soon_although_no_other_follows(store: Store, run_dir: Path) -> None:
+    recorder = Recorder(run_dir, together_s=0.5)
+    for step in range(3):
+        recorder.record(step_trace(step))
+    assert comes_true(lambda: store.last_step(RUN) == 2) and step_ranges(run_dir) == [(0, 0), (1, 2)]
+    recorder.close(seal=False)
+
+
+def test_slow_steps_are_written_one_by_one_at_once(run_dir: Path) -> None:
+    recorder = Recorder(run_dir, together_s=0.05)
+    for step in range(3):
+        time.sleep(0.06)
+        recorder.record(step_trace(step))
+        assert comes_true(lambda: step_ranges(run_dir)[-1:] == [(step, step)])  # noqa: B023
+    recorder.close(seal=False)
+
+
+def test_every_step_of_a_failed_write_is_missing_also_those_missing_before_it(store: Store, run_dir: Path) -> None:
+    contradiction = with_rollouts(A, replace(B, logp_delta=np.zeros(2, "f4")), step=2)
+    recorder = Recorder(run_dir, together_s=3600)
+    recorder.record(step_trace(0))
+    assert recorder.flush(30)
+    with unwritable(run_dir / "groups"):
+        for trace in (step_trace(1), contradiction, step_trace(3), step_trace(4)):  # fails with 1; then 2; then 3 and 4
+            recorder.record(trace)
+        assert recorder.flush(30)
+        assert recorder.missing == 4
+    recorder.record(step_trace(5))
+    recorder.record(replace(contradiction, step=6))
+    recorder.record(step_trace(7))
+    recorder.record(step_trace(7))  # a caller's mistake costs no other step
+    recorder.record(step_trace(8))
+    recorder.close(seal=False)
+    assert missing_before(store) == {0: 0, 5: 4, 7: 1, 8: 1}
+    assert (recorder.missing, recorder.failure) == (6, None)
 
 
 def test_a_trace_that_contradicts_itself_costs_only_its_step(store: Store, run_dir: Path) -> None:
@@ -176,17 +249,20 @@ def test_a_full_disk_is_told_and_recording_resumes_when_there_is_room(tmp_path: 
     assert done.stdout == "recording resumed\n", done.stderr
 
 
-def test_130_steps_are_merged_and_each_is_there_once(store: Store, run_dir: Path) -> None:
-    recorder = Recorder(run_dir, queue_steps=200)
-    for step in range(130):
+def test_150_steps_are_merged_and_each_is_there_once(store: Store, run_dir: Path) -> None:
+    recorder = Recorder(run_dir, queue_steps=20)  # at most ten together
+    for step in range(150):
         recorder.record(step_trace(step, groups=1, size=2))
-    assert recorder.flush(60)
-    for table in ("steps", "groups", "rollouts"):
-        assert sorted(f.name[:18] for f in (run_dir / table).glob("c*.parquet")) == ["c00000000-00000063", "c00000064-00000127"], table
+        if step % 10 == 9:
+            assert recorder.flush(60)
     recorder.close(seal=False)
+    first, second, *_ = whole = visible(list_segments(run_dir / "steps"))
+    assert first.last - first.first >= 63 and second.last - second.first >= 63, whole
+    for table in ("groups", "rollouts"):
+        assert [(s.first, s.last) for s in visible(list_segments(run_dir / table))] == [(s.first, s.last) for s in whole], table
     assert recorder.failure is None
-    assert missing_before(store) == dict.fromkeys(range(130), 0)
-    assert len(store.frame(RUN, "select step, group_index, rollout_index from rollouts").drop_duplicates()) == 130 * 2
+    assert missing_before(store) == dict.fromkeys(range(150), 0)
+    assert len(store.frame(RUN, "select step, group_index, rollout_index from rollouts").drop_duplicates()) == 150 * 2
 
 
 def test_resume_sets_later_steps_aside_and_records_them_again(store: Store, run_dir: Path) -> None:

@@ -49,7 +49,7 @@ BY_HAND = {
     "ess": None,
     "repetition": 0.0, "loop_rate": 0.0,  # only B has three tokens
     "diversity": (1 + 1 - (math.exp(-1) * 0.01 ** (1 / 3) + 0.005 ** (1 / 3)) / 2) / 2,  # A and B share nothing; C and D the first token
-    "conflict_groups": 1, "conflict_tokens": 5,
+    "conflict_groups": 1, "conflict_tokens": 5, "conflict_run": 0,
     "conflict_head": 0, "conflict_tail": 0, "conflict_mid": 0, "conflict_shared": 0, "conflict_pushed_down": 0, "position_conflicts": [0, 0, 0],
     "ratio_max": 1.5, "length_mean": 2.0, "length_max": 3, "truncated_rate": 0.25, "lr": 2e-3,
     "eval_correct": None, "eval_reward": None, "eval_gold_logp": None, "eval_prompts": None,

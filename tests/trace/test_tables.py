@@ -50,7 +50,8 @@ def test_conflicts_and_scores_reach_every_table() -> None:
     tables = to_tables(trace)
     step, group, rollouts = tables["steps"].to_pylist()[0], tables["groups"].to_pylist()[0], tables["rollouts"].to_pylist()
     assert (group["conflict_run"], group["conflict_mid"], group["conflict_shared"], group["conflict_net"]) == (4, 0, 2, 0.0)
-    assert (step["conflict_head"], step["conflict_tail"], step["conflict_shared"], step["position_conflicts"]) == (2, 2, 2, [2, 1, 1])
+    assert (step["conflict_run"], step["conflict_head"], step["conflict_tail"], step["conflict_shared"]) == (4, 2, 2, 2)
+    assert step["position_conflicts"] == [2, 1, 1]
     assert (group["sampler_score"], group["sampler_probability"]) == (0.3, 0.01)
     assert [r["gwhes"] for r in rollouts] == [0.5, None] and rollouts[1]["nthr"] == pytest.approx([0.1, 0.2, 0.3])
     assert (step["probe_logp"], step["probe_delta"], step["probe_fell"], step["probe_answers"]) == (-0.5, -2.0, 0.75, 64)

@@ -1,0 +1,1 @@
+"""What a run's recorded figures say about its health: signals, the verdict that ranks causes, and what would help. Numpy only."""

@@ -1,0 +1,113 @@
+"""A run as the diagnosis sees it: the figures of every step as arrays, and what its config makes possible or impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from grpo_core.config import RunConfig
+from grpo_core.errors import ConfigError
+
+Array = np.ndarray
+
+PARTS = ("reward_parts", "reward_part_stds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a run besides its figures; None where it is not."""
+
+    method: str | None = None
+    updates: int | None = None
+    group_size: int | None = None
+    max_new_tokens: int | None = None
+    lr: float | None = None
+    epochs: int | None = None
+    planned_steps: int | None = None
+    clips: bool | None = None
+    penalised: bool = False
+    reference: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Figures of S recorded steps in order: `columns` of storage's table `steps` as float64 (S,), NaN where not measured."""
+
+    steps: Array
+    columns: Mapping[str, Array]
+    parts: Mapping[str, Array] = field(default_factory=dict)
+    part_stds: Mapping[str, Array] = field(default_factory=dict)
+    facts: Facts = Facts()
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, name: str) -> Array:
+        """The column, or NaN throughout where the run has none."""
+        found = self.columns.get(name)
+        return np.full(len(self.steps), np.nan) if found is None else found
+
+    def until(self, step: int) -> History:
+        """What was known when this step had been recorded."""
+        n = int(np.searchsorted(self.steps, step, "right"))
+        cut = lambda named: {name: values[:n] for name, values in named.items()}  # noqa: E731
+        return History(steps=self.steps[:n], columns=cut(self.columns), parts=cut(self.parts), part_stds=cut(self.part_stds), facts=self.facts)
+
+
+def history_of(table: Mapping[str, Sequence[object]], facts: Facts = Facts()) -> History:
+    """From columns by name, a DataFrame of storage.queries.steps.step_series or a mapping of lists; `step` must be among them.
+
+    Columns that are neither numbers nor reward parts are left out.
+    """
+    steps = np.asarray(table["step"], "i8")
+    numbers = {name: _numbers(table[name]) for name in table if name not in ("step", *PARTS)}
+    return History(
+        steps=steps,
+        columns={name: values for name, values in numbers.items() if values is not None},
+        parts=_parts(table["reward_parts"] if "reward_parts" in table else ()),
+        part_stds=_parts(table["reward_part_stds"] if "reward_part_stds" in table else ()),
+        facts=facts,
+    )
+
+
+def facts_of(config: RunConfig) -> Facts:
+    """What a config says; METHODS decide whether anything can be clipped or penalised."""
+    method = config.method_row
+    return Facts(
+        method=config.method,
+        updates=config.updates_per_rollout,
+        group_size=config.group_size,
+        max_new_tokens=config.max_new_tokens,
+        lr=config.lr,
+        epochs=config.epochs,
+        planned_steps=config.steps,
+        clips=method.clip is not None and config.updates_per_rollout > 1,
+        penalised="llds_coef" in method.knobs,
+        reference=config.strength("kl_coef", 0.0) > 0,
+    )
+
+
+def facts_of_settings(settings: Mapping[str, object]) -> Facts:
+    """The same from the settings in a run folder, nothing where they are not those of a native run."""
+    from grpo_core.config import make_config
+
+    try:
+        return facts_of(make_config(dict(settings)))
+    except ConfigError:
+        return Facts()
+
+
+def _numbers(values: Sequence[object]) -> Array | None:
+    try:
+        return np.array([np.nan if v is None else v for v in values], "f8")
+    except (TypeError, ValueError):
+        return None
+
+
+def _parts(rows: Sequence[object]) -> dict[str, Array]:
+    """Part name → its value at every step, NaN where it was not."""
+    named = [dict(row) if row is not None else {} for row in rows]
+    names = dict.fromkeys(name for row in named for name in row)
+    return {name: np.array([np.nan if row.get(name) is None else row[name] for row in named], "f8") for name in names}

@@ -1,0 +1,72 @@
+"""Causal statistics of series with gaps: every value at a step is made of that step and earlier ones.
+
+Windows count *measured* values, so that a figure measured every tenth step is judged by as many measurements as one of every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Least-squares slope per step over a trailing window and its t statistic (S,), NaN before there are enough values."""
+
+    slope: Array
+    t: Array
+
+
+def trailing(x: Array, window: int, figure: Callable[[Array], float], *, least: int) -> Array:
+    """`figure` of the last `window` measured values at every step (S,), NaN with fewer than `least`; carried over unmeasured steps."""
+    out = np.full(len(x), np.nan)
+    known = np.flatnonzero(~np.isnan(x))
+    for k, i in enumerate(known):
+        if k + 1 >= least:
+            out[i] = figure(x[known[max(0, k + 1 - window) : k + 1]])
+    return carried(out)
+
+
+def trailing_mean(x: Array, window: int, *, least: int) -> Array:
+    return trailing(x, window, np.mean, least=least)
+
+
+def carried(x: Array) -> Array:
+    """Each gap filled with the last value before it."""
+    last = np.maximum.accumulate(np.where(np.isnan(x), -1, np.arange(len(x))))
+    return np.where(last >= 0, x[last], np.nan)
+
+
+def trend(steps: Array, x: Array, window: int, *, least: int = 6) -> Trend:
+    """Slope and t over the last `window` measured values; t is slope divided by its standard error."""
+    slope, t = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    known = np.flatnonzero(~np.isnan(x))
+    for k, i in enumerate(known):
+        if k + 1 >= least:
+            where = known[max(0, k + 1 - window) : k + 1]
+            slope[i], t[i] = _line(steps[where].astype("f8"), x[where])
+    return Trend(carried(slope), carried(t))
+
+
+def best_so_far(x: Array) -> Array:
+    """Largest value measured up to each step (S,), NaN before the first."""
+    return np.where(np.isnan(carried(x)), np.nan, np.fmax.accumulate(x)) if len(x) else x
+
+
+def first_values(x: Array, n: int) -> float:
+    """Mean of the first `n` measured values, NaN if there are none."""
+    known = x[~np.isnan(x)][:n]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _line(steps: Array, y: Array) -> tuple[float, float]:
+    centred = steps - steps.mean()
+    spread = float((centred**2).sum())
+    slope = float((centred * y).sum() / spread)
+    rest = y - y.mean() - slope * centred
+    error = np.sqrt((rest**2).sum() / max(len(y) - 2, 1) / spread)
+    return slope, slope / error if error > 0 else float(np.sign(slope)) * np.inf
