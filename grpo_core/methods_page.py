@@ -19,7 +19,8 @@ Every method is one row over the same equation:
 | choice | registry | what is there |
 |---|---|---|
 | credit: value of a rollout | `algorithms/credit.py` | `outcome` (total reward), `verdict` (±1 by correctness), `certainty` (minus mean token entropy) |
-| credit: base, norm and scale of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out`, `zero` · `none`, `std` (n−1), `std_population` (n) · `one`, `positives`, `negatives` |
+| credit: base and norm of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out`, `zero` · `none`, `std` (n−1), `std_population` (n) |
+| credit: scale, which rollouts it is kept for | `algorithms/credit.py` | `one` (all), `positives`, `negatives` |
 | surrogate φ and the level of its ratio ρ | `algorithms/surrogates.py` | `clip`, `reinforce` · `token`, `sequence` |
 | token weights W | `algorithms/weights.py` | `conflict`, `conflict_released`, `entropy_filter`, `entropy_filter_always` |
 | regularisers reg_k with weight λ_k | `algorithms/penalties.py` | `kl_ref_k3`, `llds_response`, `llds_action`, `llds_token` |

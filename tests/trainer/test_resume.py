@@ -13,11 +13,16 @@ from tests.trainer.small_runs import Watched, small_config, small_state
 
 def fingerprint(trace):
     """Everything of a step that must repeat: ids, log-probs before and after, advantages, rewards, updates."""
-    arrays = [a for g in trace.groups for r in g.rollouts for a in (r.completion.token_ids, r.completion.logp, r.advantages, r.logp_delta, r.weights, r.nthr) if a is not None]
+    rollouts = [r for g in trace.groups for r in g.rollouts]
+    traces = [(r.completion.token_ids, r.completion.logp, r.advantages, r.logp_delta, r.weights, r.nthr) for r in rollouts]
+    arrays = [array for row in traces for array in row if array is not None]
     return np.concatenate(arrays).tobytes(), [(u.loss, u.grad_norm, u.lr) for u in trace.updates], [g.prompt.prompt_id for g in trace.groups]
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30), dict(method="gtpo", nthr_every=3)])
+@pytest.mark.parametrize(
+    "changes",
+    [dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30), dict(method="gtpo", nthr_every=3)],
+)
 def test_stopped_and_resumed_is_the_same_run(tmp_path, model_cache, changes):
     config = small_config(steps=20, checkpoint_every=7, **changes)
     whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)
