@@ -1,0 +1,139 @@
+"""What lies behind a set of signals: the signatures that tell look-alikes apart (collapse_math.md §5), as data.
+
+A cause is on the table when every signal of one of its `needs` is at least at the level given there. It is ranked by how many of its
+`supports` agree and by how early its own signals began; `unless` rules it out where another explanation covers the same signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from grpo_core.diagnosis.levels import Level, Signal
+
+W, U = Level.WATCH, Level.UNHEALTHY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """`needs`: alternatives, each a mapping of signal to least level. `specific` breaks ties: higher explains more of what is seen."""
+
+    name: str
+    title: str
+    explains: str
+    needs: tuple[Mapping[str, Level], ...]
+    supports: tuple[str, ...] = ()
+    unless: tuple[Mapping[str, Level], ...] = ()
+    specific: int = 0
+
+
+SIGNATURES: tuple[Signature, ...] = (
+    Signature(
+        name="broken_reward",
+        title="Broken reward function",
+        explains="Rewards fail to compute, so training learns from what is left.",
+        needs=({"failures": U},),
+        specific=5,
+    ),
+    Signature(
+        name="mismatch",
+        title="Trainer and sampler are different policies",
+        explains="What sampled the rollouts and what trains on them disagree about their probabilities; the advantages are right, the ratios are not.",
+        needs=({"mismatch": U},),
+        supports=("gradient_spike", "ess", "reward_fall"),
+        unless=({"probe": U}, {"displacement": U}),
+        specific=4,
+    ),
+    Signature(
+        name="length",
+        title="Length blow-up",
+        explains="Completions grow because length itself is paid for or costs nothing, not because longer answers are better.",
+        needs=({"length": W, "length_bought": W}, {"length": U}, {"truncation": U, "length": W}),
+        supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall"),
+        specific=3,
+    ),
+    Signature(
+        name="hacking",
+        title="Reward hacking",
+        explains="The policy earns the reward in a way it was not meant to: what is paid for rises while what is wanted falls.",
+        needs=({"hacking": U}, {"hacking": W, "held_out_fall": W}),
+        supports=("held_out_fall", "repetition", "probe", "starvation"),
+        specific=2,
+    ),
+    Signature(
+        name="displacement",
+        title="Likelihood displacement (LLD)",
+        explains="The updates push correct answers down together with the wrong ones they share tokens with, until the policy no longer writes them.",
+        needs=({"displacement": U}, {"probe": U, "displacement": W}, {"probe": U, "entropy_rise": W}, {"displacement": W, "reward_fall": U}, {"probe": U, "reward_fall": W}, {"probe": U, "held_out_fall": W}),
+        supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
+        specific=1,
+    ),
+    Signature(
+        name="entropy",
+        title="Entropy collapse",
+        explains="The policy has become certain before it has become right: every group says the same, and nothing is left to learn from.",
+        needs=({"entropy_fall": U}, {"entropy_fall": W, "reward_fall": W}),
+        supports=("mastery", "starvation", "clipping"),
+        unless=({"displacement": U},),
+        specific=1,
+    ),
+    Signature(
+        name="dead_data",
+        title="Prompts without signal",
+        explains="Nearly every group fails as a whole, so that no rollout is better than another and nothing is learned.",
+        needs=({"starvation": U},),
+        supports=("reward_fall",),
+        unless=({"displacement": W}, {"probe": U}, {"hacking": W}, {"held_out_fall": U}, {"entropy_rise": U}, {"length": U}),
+    ),
+    Signature(
+        name="mastered",
+        title="Prompts used up",
+        explains="Nearly every group is solved as a whole: the data has little left to teach.",
+        needs=({"mastery": W},),
+        unless=({"reward_fall": W},),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """A cause that fits: how much of its signature is seen (0 to 1), since when, and the signals that say so, first ones first."""
+
+    name: str
+    title: str
+    explains: str
+    fit: float
+    level: Level
+    since_step: int
+    signals: tuple[str, ...]
+
+
+def causes_of(signals: tuple[Signal, ...]) -> tuple[Cause, ...]:
+    """Every cause whose signature is met, the likeliest first."""
+    by_name = {s.name: s for s in signals}
+    found = [(_cause(signature, by_name), signature) for signature in SIGNATURES if _met(signature, by_name)]
+    ranked = sorted(found, key=lambda pair: (-pair[0].level, -pair[1].specific, pair[0].since_step, -pair[0].fit))
+    return tuple(cause for cause, _ in ranked)
+
+
+def _met(signature: Signature, signals: Mapping[str, Signal]) -> bool:
+    return any(_holds(need, signals) for need in signature.needs) and not any(_holds(bar, signals) for bar in signature.unless)
+
+
+def _holds(levels: Mapping[str, Level], signals: Mapping[str, Signal]) -> bool:
+    return all(name in signals and signals[name].level >= level for name, level in levels.items())
+
+
+def _cause(signature: Signature, signals: Mapping[str, Signal]) -> Cause:
+    named = dict.fromkeys((*(name for need in signature.needs for name in need), *signature.supports))
+    seen = sorted((signals[n] for n in named if n in signals and signals[n].level >= W), key=lambda s: s.since_step if s.since_step is not None else 0)
+    measured = [n for n in named if n in signals and signals[n].level >= Level.HEALTHY]
+    return Cause(
+        name=signature.name,
+        title=signature.title,
+        explains=signature.explains,
+        fit=len(seen) / max(len(measured), 1),
+        level=max(s.level for s in seen),
+        since_step=min(s.since_step for s in seen if s.since_step is not None),
+        signals=tuple(s.name for s in seen),
+    )

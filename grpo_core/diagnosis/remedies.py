@@ -1,0 +1,84 @@
+"""What to change: one concrete proposal per cause, as options of RunConfig, fitted to the run's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from grpo_core.diagnosis.causes import Cause
+from grpo_core.diagnosis.history import Facts
+from grpo_core.diagnosis.levels import Level, Signal
+from grpo_core.methods import METHODS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """`changes` are RunConfig options to set; empty where only a person can act. `fork_from` is a step with a checkpoint, if any is healthy."""
+
+    sentence: str
+    changes: Mapping[str, object]
+    fork_from: int | None
+
+
+def remedy_for(cause: Cause, signals: tuple[Signal, ...], facts: Facts, fork_from: int | None) -> Remedy:
+    """The proposal for the likeliest cause. `fork_from` is the newest checkpoint from before the trouble, None without one."""
+    changes, advice = _CHANGES.get(cause.name, _by_hand)(cause, {s.name: s for s in signals}, facts)
+    if not changes:
+        return Remedy(sentence=advice, changes={}, fork_from=None)
+    settings = ", ".join(f"{option}={_shown(value)}" for option, value in changes.items())
+    start = f"Fork from step {fork_from}" if fork_from is not None else "Start again"
+    return Remedy(sentence=f"{start} with {settings}. {advice}", changes=changes, fork_from=fork_from)
+
+
+def _displacement(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+    """Milder updates first where they are too large; the penalty where its method can be taken."""
+    changes: dict[str, object] = {}
+    too_large = any(signals[name].level >= Level.WATCH for name in ("step_kl", "ess", "clipping") if name in signals)
+    if facts.epochs and facts.epochs > 2:
+        changes["epochs"] = 2
+    if facts.lr and (too_large or not changes):
+        changes["lr"] = float(f"{facts.lr / (4 if too_large else 2):.2g}")
+    if facts.method in METHODS and facts.updates and facts.updates > 1 and facts.method not in ("grpo_llds",):
+        changes["method"], changes["llds_coef"] = "grpo_llds", 0.2
+    why = "Smaller updates and the LLDS penalty (arXiv:2512.04220) keep the likelihood of correct rollouts where it was."
+    return changes, why if changes else "Make the updates smaller: a quarter of the learning rate, or fewer updates per rollout batch."
+
+
+def _entropy(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+    changes: dict[str, object] = {"method": "dapo"}
+    if facts.lr:
+        changes["lr"] = float(f"{facts.lr / 2:.2g}")
+    if facts.epochs and facts.epochs > 2:
+        changes["epochs"] = 2
+    return changes, "A wider upper clip lets rare tokens rise, and prompts without signal are sampled again (DAPO, arXiv:2503.14476)."
+
+
+def _length(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+    changes: dict[str, object] = {}
+    if facts.max_new_tokens and facts.max_new_tokens > 4:
+        changes["overlong_buffer"] = facts.max_new_tokens // 2
+    return changes, "Then no completion gains by running on (DAPO §3.4); if a reward part pays for length, take it out."
+
+
+def _dead_data(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+    return {}, "Give it prompts it can sometimes solve: easier ones, or a longer warm-up on worked answers; a larger group_size finds rarer successes."
+
+
+def _hacking(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+    return {}, "Look at rollouts with the highest reward since the trouble began, close the loophole in the reward, and start again from before it."
+
+
+def _by_hand(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+    return {}, _ADVICE[cause.name]
+
+
+_ADVICE = {
+    "broken_reward": "The group page shows what each reward function raised; mend it and start again.",
+    "mismatch": "Bring sampler and trainer together (same precision, same sampling settings) or correct for it with truncated importance weights.",
+    "mastered": "Stop here, or go on with harder prompts.",
+}
+_CHANGES = {"displacement": _displacement, "entropy": _entropy, "length": _length, "dead_data": _dead_data, "hacking": _hacking}
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

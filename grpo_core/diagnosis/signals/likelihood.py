@@ -1,0 +1,89 @@
+"""Are correct answers losing likelihood? Paired changes on the step's own rollouts, and a fixed probe set (LLD, arXiv:2512.04220)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grpo_core.diagnosis.history import History
+from grpo_core.diagnosis.levels import Evidence, Level, Signal
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
+from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.trends import best_so_far, carried, trailing
+
+Array = np.ndarray
+
+WINDOW = 8
+LEAST = 3
+FLOOR = 0.1
+"""Nats per token: a log-prob closer to 0 than this is taken for this, or certain answers would lose all of it by a hair."""
+
+
+def displacement(history: History) -> Signal:
+    """Paired change of log-prob, after minus before each step's updates, over tokens of correct rollouts, summed over a window.
+
+    As a share of their log-prob, so that a model that is sure of its answers and one that is not are judged alike.
+    """
+    delta, logp = history["delta_correct"], history["logp_correct"]
+    name = dict(name="displacement", title="Likelihood of correct rollouts", unit="share of log-prob", column="delta_correct")
+    if np.isnan(delta).all():
+        return nothing(history, **name, why="Not measured: no correct rollout was scored again after the updates (option rescore).")
+    lost = trailing(delta, WINDOW, np.sum, least=LEAST)
+    size = np.maximum(np.abs(trailing(logp, WINDOW, np.mean, least=1)), FLOOR)
+    share = lost / size
+    levels = persistent(THRESHOLDS["displacement"].levels(share), share)
+    spiral = spiralling(delta)
+    return signal(
+        history,
+        **name,
+        levels=levels,
+        values=share,
+        missing=f"Not enough data: {int((~np.isnan(delta)).sum())} of {LEAST + 1} steps with correct rollouts that were scored again.",
+        says={
+            Level.HEALTHY: "Correct rollouts become more likely, or stay as likely, over each step's updates.",
+            Level.WATCH: "The updates make correct rollouts less likely than they were.",
+            Level.UNHEALTHY: "Correct rollouts lose likelihood step after step: lazy likelihood displacement.",
+        },
+        evidence=(
+            Evidence(label="change per token, last step", value=float(carried(delta)[-1]), unit="nats/token", step=at_worst(history, delta, lowest=True)),
+            Evidence(label="correct rollouts less likely than before", value=float(carried(history["displaced_correct"])[-1]), unit="share"),
+            Evidence(label="steps in a row with a negative and falling change", value=float(spiral[-1]), unit="steps"),
+        ),
+    )
+
+
+def probe(history: History) -> Signal:
+    """Log-prob per token of the probe set's known answers, below the best it has been."""
+    logp = history["probe_logp"]
+    name = dict(name="probe", title="Likelihood of known answers", unit="nats/token", column="probe_logp")
+    if np.isnan(logp).all():
+        return nothing(history, **name, why="Not measured: the task has no worked answers, or probe_every is 0.")
+    below = logp - best_so_far(logp)
+    levels = persistent(THRESHOLDS["probe"].levels(below), below, count=1)
+    return signal(
+        history,
+        **name,
+        levels=levels,
+        values=below,
+        missing="Not enough data: the probe set has not been scored yet.",
+        says={
+            Level.HEALTHY: "The probe set's known answers are about as likely as they have ever been in this run.",
+            Level.WATCH: "The probe set's known answers have become a little less likely than they were at their best.",
+            Level.UNHEALTHY: "The probe set's known answers lose likelihood, though they are always the same answers.",
+            Level.COLLAPSED: "The policy has all but forgotten the probe set's known answers.",
+        },
+        evidence=(
+            Evidence(label="log-prob per token now", value=float(carried(logp)[-1]), unit="nats/token", step=at_worst(history, logp, lowest=True)),
+            Evidence(label="answers less likely than before training", value=float(carried(history["probe_fell"])[-1]), unit="share"),
+        ),
+    )
+
+
+def spiralling(delta: Array) -> Array:
+    """Measured steps in a row, up to each step, whose change is at most 0 and below the one before: 3 or more is the death spiral (Def. A.3)."""
+    count, before, out = 0, np.nan, np.zeros(len(delta), "i8")
+    for i, value in enumerate(delta.tolist()):
+        if value == value:
+            count = count + 1 if value <= 0 and not value >= before else int(value <= 0)
+            before = value
+        out[i] = count
+    return out

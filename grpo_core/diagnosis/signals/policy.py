@@ -1,0 +1,49 @@
+"""Two distances that are not the step's own: to what sampled the rollouts, and to the reference model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grpo_core.diagnosis.history import History
+from grpo_core.diagnosis.levels import Evidence, Level, Signal
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
+from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.trends import carried, trailing_mean
+
+WINDOW = 5
+
+
+def mismatch(history: History) -> Signal:
+    """Mean |π_trainer − π_sampler| of the sampled tokens: different engines or number formats, not learning."""
+    diff = history["sampler_prob_diff"]
+    name = dict(name="mismatch", title="Trainer and sampler", unit="probability", column="sampler_prob_diff")
+    if np.isnan(diff).all():
+        return nothing(history, **name, why="Not available: the trainer takes the sampler's own log-probs, so there are not two to compare.")
+    smooth = trailing_mean(diff, WINDOW, least=2)
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["mismatch"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "Trainer and sampler agree on the probabilities of what was sampled.",
+            Level.WATCH: "Trainer and sampler disagree a little on the probabilities of what was sampled.",
+            Level.UNHEALTHY: "Trainer and sampler are two different policies: an engine or precision mismatch.",
+        },
+        evidence=(Evidence(label="last step", value=float(carried(diff)[-1]), unit="probability", step=at_worst(history, diff, lowest=False)),),
+    )  # fmt: skip
+
+
+def reference_kl(history: History) -> Signal:
+    """k3 estimate of KL(policy ‖ reference)."""
+    kl = history["kl_ref"]
+    name = dict(name="reference_kl", title="Distance to the reference", unit="nats/token", column="kl_ref")
+    if np.isnan(kl).all():
+        return nothing(history, **name, why="Not available: the run has no reference model (kl_coef is 0).")
+    smooth = trailing_mean(kl, WINDOW, least=2)
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["reference_kl"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "The policy stays near the reference model.",
+            Level.WATCH: "The policy has moved well away from the reference model.",
+            Level.UNHEALTHY: "The policy is far from the reference model.",
+        },
+        evidence=(Evidence(label="last step", value=float(carried(kl)[-1]), unit="nats/token", step=at_worst(history, kl, lowest=False)),),
+    )  # fmt: skip

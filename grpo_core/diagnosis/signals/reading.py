@@ -1,0 +1,76 @@
+"""From a series of values to a Signal: thresholds, persistence, and the words that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from grpo_core.diagnosis.history import History
+from grpo_core.diagnosis.levels import Evidence, Level, Signal, present_stretch
+from grpo_core.diagnosis.trends import carried
+
+Array = np.ndarray
+
+PERSIST = 2
+"""Measured steps in a row a level must hold before it counts: one wild batch is no diagnosis."""
+
+
+def persistent(levels: Array, values: Array, count: int = PERSIST) -> Array:
+    """Each measured step's level lowered to the least of the last `count` measured ones, and carried over unmeasured steps."""
+    known = np.flatnonzero(~np.isnan(values))
+    out = np.full(len(levels), np.nan)
+    for k, i in enumerate(known):
+        recent = levels[known[max(0, k + 1 - count) : k + 1]]
+        out[i] = min(int(recent.min()), 0) if k + 1 < count else int(recent.min())
+    filled = carried(out)
+    return np.where(np.isnan(filled), -1, filled).astype("i1")
+
+
+def signal(
+    history: History,
+    *,
+    name: str,
+    title: str,
+    levels: Array,
+    values: Array,
+    unit: str,
+    says: dict[Level, str],
+    column: str,
+    evidence: Sequence[Evidence] = (),
+    missing: str,
+) -> Signal:
+    """The signal at the newest step. `says` has a sentence per level (levels without one take the next lower); `missing` says why there is no answer."""
+    level = Level(int(levels[-1])) if len(levels) else Level.NOT_AVAILABLE
+    value = carried(values)[-1] if len(values) else np.nan
+    shown = None if level == Level.NOT_AVAILABLE or np.isnan(value) else float(value)
+    sentence = missing if level == Level.NOT_AVAILABLE else next(says[Level(k)] for k in range(level, -1, -1) if Level(k) in says)
+    return Signal(
+        name=name,
+        title=title,
+        level=level,
+        value=shown,
+        unit=unit,
+        since_step=present_stretch(history.steps, levels) if len(levels) else None,
+        sentence=sentence,
+        levels=levels,
+        evidence=tuple(evidence) if level >= Level.WATCH else (),
+        column=column,
+    )
+
+
+def nothing(history: History, *, name: str, title: str, unit: str, column: str, why: str) -> Signal:
+    """The signal of something that was not or cannot be measured."""
+    return Signal(
+        name=name, title=title, level=Level.NOT_AVAILABLE, value=None, unit=unit, since_step=None, sentence=why,
+        levels=np.full(len(history), -1, "i1"), column=column,
+    )  # fmt: skip
+
+
+def at_worst(history: History, values: Array, *, lowest: bool, within: int = 20) -> int | None:
+    """The step of the most extreme value among the last `within` measured ones."""
+    known = np.flatnonzero(~np.isnan(values))[-within:]
+    if not len(known):
+        return None
+    pick = values[known].argmin() if lowest else values[known].argmax()
+    return int(history.steps[known[pick]])

@@ -1,0 +1,138 @@
+"""What is learned: reward and held-out accuracy against their best, and signs that the reward is not what it should be."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grpo_core.diagnosis.history import History
+from grpo_core.diagnosis.levels import Evidence, Level, Signal
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
+from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.trends import best_so_far, carried, first_values, trailing_mean
+
+Array = np.ndarray
+
+WINDOW = 5
+LEAST_RATE = 0.02
+"""Below this share of correct answers there is nothing to lose."""
+
+
+def reward_fall(history: History) -> Signal:
+    """Share of correct rollouts (or the reward, where nothing says what is correct) below the best it has been."""
+    right, column = _rate(history)
+    name = dict(name="reward_fall", title="Training reward", unit="share of the best", column=column)
+    if np.isnan(right).all():
+        return nothing(history, **name, why="Not measured: no rollout has a score.")
+    lost = _lost(trailing_mean(right, WINDOW, least=2))
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["reward_fall"].levels(lost), lost), values=lost, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "Training rollouts are as good as they have been.",
+            Level.WATCH: "Training rollouts are worse than they were.",
+            Level.UNHEALTHY: "Training rollouts have become much worse than they were.",
+            Level.COLLAPSED: "Training rollouts have lost most of what they had.",
+        },
+        evidence=(
+            Evidence(label="now", value=float(carried(right)[-1]), unit="share", step=at_worst(history, right, lowest=True)),
+            Evidence(label="at best", value=float(np.nanmax(right)), unit="share"),
+        ),
+    )  # fmt: skip
+
+
+def held_out_fall(history: History) -> Signal:
+    """Held-out accuracy below the best it has been: the one figure the reward function cannot flatter."""
+    right = history["eval_correct"]
+    name = dict(name="held_out_fall", title="Held-out accuracy", unit="share of the best", column="eval_correct")
+    if np.isnan(right).all():
+        return nothing(history, **name, why="Not measured: the run has no held-out prompts, or eval_every is 0.")
+    lost = np.where(np.isnan(right), np.nan, _lost(right))
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["held_out_fall"].levels(lost), lost, count=1), values=lost, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "Held-out accuracy is as good as it has been.",
+            Level.WATCH: "Held-out accuracy is below its best.",
+            Level.UNHEALTHY: "Held-out accuracy has lost a large part of its best.",
+            Level.COLLAPSED: "Held-out accuracy has lost most of what it had.",
+        },
+        evidence=(
+            Evidence(label="now", value=float(carried(right)[-1]), unit="share", step=at_worst(history, right, lowest=True)),
+            Evidence(label="at best", value=float(np.nanmax(right)), unit="share"),
+        ),
+    )  # fmt: skip
+
+
+def hacking(history: History) -> Signal:
+    """The reward rises while what it stands for falls: held-out accuracy, or, without it, the share of correct rollouts."""
+    reward = trailing_mean(history["reward_mean"], WINDOW, least=2)
+    truth = carried(history["eval_correct"])
+    truth = truth if not np.isnan(truth).all() else trailing_mean(history["correct_rate"], WINDOW, least=2)
+    name = dict(name="hacking", title="Reward against truth", unit="share of the best", column="reward_mean")
+    if np.isnan(truth).all() or np.isnan(reward).all():
+        return nothing(history, **name, why="Not measured: nothing besides the reward says whether an answer is right.")
+    if np.nanmax(np.abs(reward - truth)) < 1e-9:
+        return nothing(history, **name, why="Not available: the reward is the accuracy itself.")
+    high = reward >= best_so_far(reward) - 0.1 * np.abs(best_so_far(reward) - first_values(history["reward_mean"], WINDOW))
+    risen = reward > first_values(history["reward_mean"], WINDOW)
+    lost = np.where(high & risen, _lost(truth), 0.0)
+    lost = np.where(np.isnan(truth) | np.isnan(reward), np.nan, lost)
+    saturated = [part for part, stds in history.part_stds.items() if len(stds) and stds[-1] < 1e-9 and history.parts[part][-1] > 0]
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["hacking"].levels(lost), lost, count=3), values=lost, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "The reward does not rise at the expense of what it stands for.",
+            Level.WATCH: "The reward is at its height while accuracy is below its best.",
+            Level.UNHEALTHY: "The reward rises while accuracy falls: the policy earns it in a way it was not meant to."
+            + (f" Part {saturated[0]} is the same for every rollout." if saturated else ""),
+        },
+        evidence=(
+            Evidence(label="reward now", value=float(reward[-1]), unit="reward"),
+            Evidence(label="accuracy now", value=float(truth[-1]), unit="share", step=int(history.steps[-1])),
+        ),
+    )  # fmt: skip
+
+
+def length_bought(history: History) -> Signal:
+    """Correlation of total reward and length inside a step."""
+    correlation = history["reward_length_corr"]
+    name = dict(name="length_bought", title="Reward for length", unit="correlation", column="reward_length_corr")
+    if np.isnan(correlation).all():
+        return nothing(history, **name, why="Not available: rewards or lengths did not vary inside any step.")
+    smooth = trailing_mean(correlation, WINDOW, least=3)
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["length_bought"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "Longer completions do not earn more.",
+            Level.WATCH: "Longer completions earn more.",
+            Level.UNHEALTHY: "The reward all but measures length.",
+        },
+        evidence=(Evidence(label="last step", value=float(carried(correlation)[-1]), unit="correlation", step=at_worst(history, correlation, lowest=False)),),
+    )  # fmt: skip
+
+
+def failures(history: History) -> Signal:
+    """Rollouts whose reward function raised or gave no number."""
+    share = history["rollouts_failed"] / history["rollouts"]
+    name = dict(name="failures", title="Failed rewards", unit="share of rollouts", column="rollouts_failed")
+    if np.isnan(share).all():
+        return nothing(history, **name, why="Not measured: the trace does not count failures.")
+    smooth = trailing_mean(share, WINDOW, least=1)
+    return signal(
+        history, **name, levels=persistent(THRESHOLDS["failures"].levels(smooth), smooth, count=1), values=smooth, missing="Not enough data yet.",
+        says={
+            Level.HEALTHY: "The reward functions score every rollout.",
+            Level.WATCH: "The reward functions fail on some rollouts; the group page shows what they raised.",
+            Level.UNHEALTHY: "The reward functions fail on a large part of the rollouts.",
+        },
+        evidence=(Evidence(label="last step", value=float(share[-1]), unit="share of rollouts", step=at_worst(history, share, lowest=False)),),
+    )  # fmt: skip
+
+
+def _rate(history: History) -> tuple[Array, str]:
+    right = history["correct_rate"]
+    return (history["reward_mean"], "reward_mean") if np.isnan(right).all() else (right, "correct_rate")
+
+
+def _lost(x: Array) -> Array:
+    """How much of the best so far is gone, as a share of it; 0 while the best is still next to nothing."""
+    best = best_so_far(x)
+    return np.where(best > LEAST_RATE, (best - carried(x)) / np.maximum(best, LEAST_RATE), np.where(np.isnan(best), np.nan, 0.0))
