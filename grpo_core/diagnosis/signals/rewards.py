@@ -69,7 +69,8 @@ def hacking(history: History) -> Signal:
     name = dict(name="hacking", title="Reward against truth", unit="share of the best", column="reward_mean")
     if np.isnan(truth).all() or np.isnan(reward).all():
         return nothing(history, **name, why="Not measured: nothing besides the reward says whether an answer is right.")
-    if np.nanmax(np.abs(reward - truth)) < 1e-9:
+    apart = np.abs(history["reward_mean"] - history["correct_rate"])
+    if not (apart > 1e-9).any() and not np.isnan(apart).all():
         return nothing(history, **name, why="Not available: the reward is the accuracy itself.")
     high = reward >= best_so_far(reward) - 0.1 * np.abs(best_so_far(reward) - first_values(history["reward_mean"], WINDOW))
     risen = reward > first_values(history["reward_mean"], WINDOW)

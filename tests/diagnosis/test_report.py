@@ -1,0 +1,113 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from grpo_core.config import make_config
+from grpo_core.diagnosis.causes import SIGNATURES
+from grpo_core.diagnosis.history import Facts, facts_of, facts_of_settings, history_of
+from grpo_core.diagnosis.levels import Level
+from grpo_core.diagnosis.panel import examine
+from grpo_core.diagnosis.report import causes_at, diagnose, level_at_every_step
+from tests.diagnosis.made import FACTS, made
+
+NAN = float("nan")
+FALLING = dict(delta_correct=lambda s: -0.02 if s >= 30 else 0.002, probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 30) * 0.02)
+
+
+def test_a_healthy_run():
+    report = diagnose(made())
+    assert (report.level, report.causes, report.remedy, report.alarming) == (Level.HEALTHY, (), None, False)
+    assert report.sentence == "Healthy: no sign of collapse."
+
+
+@pytest.mark.parametrize(
+    ("cause", "bent"),
+    [
+        ("displacement", FALLING),
+        ("mismatch", dict(sampler_prob_diff=0.05, grad_norm_max=lambda s: 0.5 if s < 55 else 8.0)),
+        ("entropy", dict(entropy=lambda s: 0.1 if s < 30 else 0.004, correct_rate=0.5, reward_mean=0.5)),
+        ("length", dict(length_mean=lambda s: 18 + s, correct_rate=lambda s: 0.5, reward_length_corr=0.6)),
+        ("hacking", dict(reward_mean=lambda s: 0.5 + s / 20, eval_correct=lambda s: NAN if s % 10 else max(0.0, 0.8 - s / 80))),
+        ("dead_data", dict(groups_all_fail=16, groups_all_pass=0, correct_rate=0.0, reward_mean=0.0, eval_correct=lambda s: NAN if s % 10 else 0.0)),
+        ("broken_reward", dict(rollouts_failed=100)),
+    ],
+)
+def test_each_cause_is_named_first_by_its_own_signature(cause, bent):
+    report = diagnose(made(**bent))
+    assert report.causes and report.causes[0].name == cause and report.alarming and report.remedy
+
+
+def test_displacement_and_engine_mismatch_are_told_apart():
+    """The two papers that blame different causes for the same reward curve: both signs at once is displacement only if likelihood falls."""
+    both = diagnose(made(**FALLING, sampler_prob_diff=0.05))
+    assert [c.name for c in both.causes] == ["displacement"]
+    engine = diagnose(made(sampler_prob_diff=0.05, correct_rate=lambda s: 0.8 if s < 30 else 0.2))
+    assert engine.causes[0].name == "mismatch"
+
+
+def test_mastery_is_no_alarm():
+    report = diagnose(made(groups_all_pass=16, groups_all_fail=0, correct_rate=0.99, reward_mean=0.99))
+    assert report.level == Level.WATCH and report.causes[0].name == "mastered" and not report.alarming
+
+
+def test_the_remedy_is_concrete_and_forks_from_before_the_trouble():
+    report = diagnose(made(**FALLING), checkpoints=(10, 20, 50))
+    assert report.remedy.fork_from == 20 and report.remedy.changes["method"] == "grpo_llds" and report.remedy.changes["llds_coef"] == 0.2
+    assert report.remedy.sentence.startswith("Fork from step 20 with ")
+    assert make_config({**report.remedy.changes})  # options of RunConfig, and a value each that it takes
+    assert diagnose(made(**FALLING)).remedy.fork_from is None and diagnose(made(**FALLING)).remedy.sentence.startswith("Start again with ")
+    assert report.healthy_until == report.since_step - 1
+
+
+def test_tips_are_held_back_while_unhealthy():
+    once = dataclasses.replace(FACTS, updates=1, epochs=1, clips=False)
+    assert diagnose(made(facts=once)).tips and diagnose(made(facts=once, **FALLING)).tips == ()
+
+
+def test_one_odd_figure_is_a_watch_not_an_alarm():
+    report = diagnose(made(grad_norm_max=lambda s: 50.0 if s == 58 else 0.5))
+    assert report.level == Level.WATCH and not report.alarming and "no known cause" in report.sentence
+
+
+def test_collapsed_needs_the_outcome_lost():
+    sick = diagnose(made(**FALLING))
+    dead = diagnose(made(**FALLING, correct_rate=lambda s: 0.8 if s < 40 else 0.0))
+    assert (sick.level, dead.level) == (Level.UNHEALTHY, Level.COLLAPSED)
+
+
+def test_replaying_gives_what_was_said_then():
+    history = made(**FALLING)
+    levels = level_at_every_step(history)
+    for step in (0, 4, 20, 36, 45, 59):
+        then = diagnose(history.until(step))
+        assert then.level == levels[step] and [c.name for c in then.causes] == [c.name for c in causes_at(history, step)]
+    alarm = int(np.flatnonzero(levels >= Level.UNHEALTHY)[0])
+    assert 31 <= alarm <= 40
+
+
+def test_an_empty_run_says_when_an_answer_comes():
+    nobody = dataclasses.replace(made(n=1), steps=np.zeros(0, "i8"), columns={})
+    report = diagnose(nobody)
+    assert report.level == Level.NOT_AVAILABLE and "Not enough data" in report.sentence and report.step is None
+
+
+def test_every_signature_reads_signals_that_exist():
+    names = {s.name for s in examine(made())}
+    for signature in SIGNATURES:
+        used = {n for need in (*signature.needs, *signature.unless) for n in need} | set(signature.supports)
+        assert used <= names, signature.name
+
+
+def test_a_history_is_made_of_columns_with_gaps():
+    history = history_of({"step": [0, 1], "entropy": [0.5, None], "text": ["a", "b"], "reward_parts": [{"exact": 1.0}, [("format", 0.5)]]})
+    assert history["entropy"].tolist()[0] == 0.5 and np.isnan(history["entropy"][1]) and np.isnan(history["nothing"]).all()
+    assert "text" not in history.columns and history.parts["exact"][0] == 1.0 and np.isnan(history.parts["format"][0])
+    assert len(history.until(0)) == 1
+
+
+def test_facts_come_from_the_config():
+    facts = facts_of(make_config({"method": "grpo_llds", "epochs": 3}))
+    assert (facts.method, facts.updates, facts.clips, facts.penalised, facts.reference) == ("grpo_llds", 3, True, True, False)
+    assert facts_of(make_config({"epochs": 1})).clips is False
+    assert facts_of_settings({"trainer": "somebody else's"}) == Facts()
