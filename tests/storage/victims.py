@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def small_and_hasty(grace_s: float = 0.1) -> None:
     sealing.UNSEAL_BLOCK = sealing.UNSEAL_BATCH = 4
 
 
-def write_forever(run_dir: Path, log: Path, cut: int = 0, grace_s: float = 0.1) -> None:
-    """Takes the last `cut` steps out, then appends and merges without end; tells the log what it is sure of."""
+def write_forever(run_dir: Path, log: Path, cut: int = 0, grace_s: float = 0.1, together: int = 1) -> None:
+    """Takes the last `cut` steps out, then appends up to `together` steps at a time and merges, without end; tells the log what it is sure of."""
     small_and_hasty(grace_s)
     with RunWriter.open(run_dir) as writer:
         say(log, "open", writer.last_step)
@@ -26,8 +27,9 @@ def write_forever(run_dir: Path, log: Path, cut: int = 0, grace_s: float = 0.1) 
             say(log, "cutting", writer.last_step - cut)
             writer.supersede(writer.last_step - cut)
             say(log, "cut", writer.last_step)
-        while True:
-            writer.append_step(make_step_tables(writer.last_step + 1))
+        for turn in itertools.count():
+            first = writer.last_step + 1
+            writer.append_steps([make_step_tables(first + n) for n in range(turn % together + 1)])
             say(log, "step", writer.last_step)
             writer.compact()
 
