@@ -30,6 +30,7 @@ def option(default, section: str, means: str, *, unit: str = "", **limits):
     """A field of RunConfig: its section in the form, its unit (empty for names and switches) and one sentence."""
     return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
 
+_VAS_ONLY = ("vas_mixture", "vas_alpha", "vas_beta", "vas_pool", "vas_refresh", "vas_rollouts", "vas_momentum", "vas_reuse")
 _DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
 
 
@@ -69,6 +70,15 @@ class RunConfig(BaseModel):
     temperature: float = option(1.0, "rollout", "Sampling temperature; log-probs and entropies are taken at it.", gt=0.0, le=10.0)
     top_p: float = option(1.0, "rollout", "Nucleus sampling: keep the smallest set of tokens with this much probability; 1 keeps all.", unit="probability", gt=0.0, le=1.0)
     stop: tuple[str, ...] = option((), "rollout", "Strings that end a completion, kept in its text.")
+    prompt_sampler: Literal["uniform", "vas"] = option("uniform", "rollout", "How prompts are drawn: all alike, or by how much their rollouts disagree (variance-aware sampling, MMR1).")
+    vas_mixture: float = option(0.5, "rollout", "Share λ of a step's prompts that VAS draws by score; the rest is drawn uniformly.", unit="share", ge=0.0, le=1.0)
+    vas_alpha: float = option(0.8, "rollout", "Weight of the outcome variance p(1-p) in the VAS score.", ge=0.0)
+    vas_beta: float = option(0.2, "rollout", "Weight of the diversity 1 - self-BLEU in the VAS score.", ge=0.0)
+    vas_pool: int = option(256, "rollout", "Training prompts that VAS keeps scores of; 0 is all of them.", unit="prompts", ge=0)
+    vas_refresh: int = option(28, "rollout", "VAS scores its whole pool with fresh rollouts every this many steps; 0 never, then training rollouts alone do.", unit="steps", ge=0)
+    vas_rollouts: int = option(8, "rollout", "Rollouts per prompt of a VAS refresh.", unit="rollouts", ge=2)
+    vas_momentum: float = option(0.0, "rollout", "Share of a prompt's old VAS score that a new one keeps; 0 forgets it.", unit="share", ge=0.0, lt=1.0)
+    vas_reuse: Literal["yes", "no"] = option("yes", "rollout", "Whether training rollouts update VAS scores between refreshes, which costs nothing.")
     generation_batch: int = option(256, "rollout", "Rollouts sampled side by side.", unit="rollouts", ge=1)
 
     method: str = option("grpo", "method", "A row of the methods table; `python -m grpo_core methods` lists them.")
@@ -132,6 +142,10 @@ class RunConfig(BaseModel):
                 users = ", ".join(sorted(m.name for m in METHODS.values() if knob in m.knobs))
                 rest = "leave it empty" if default is None else f"leave it at {default}"
                 raise ValueError(f"{knob} is set but method {self.method} does not read it; {rest} or take one of {users}")
+        if self.prompt_sampler != "vas" and (unread := [n for n in _VAS_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+            raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=vas; leave it at its default or set prompt_sampler=vas")
+        if self.vas_alpha + self.vas_beta == 0:
+            raise ValueError("vas_alpha and vas_beta are both 0, so every VAS score would be 0; the paper has 0.8 and 0.2")
         if self.task == "dataset" and not self.data:
             raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
         if self.task == "arithmetic":

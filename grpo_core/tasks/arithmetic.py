@@ -77,6 +77,13 @@ class Arithmetic:
         chosen = rng.choice(len(TRAINING_PAIRS), n, replace=n > len(TRAINING_PAIRS))
         return [self._prompt(a, b) for a, b in TRAINING_PAIRS[chosen].tolist()]
 
+    @property
+    def size(self) -> int:
+        return len(TRAINING_PAIRS)
+
+    def at(self, index: int) -> Prompt:
+        return self._prompt(*TRAINING_PAIRS[index].tolist())
+
     def held_out(self, n: int) -> list[Prompt]:
         return [self._prompt(a, b) for a, b in HELD_OUT_PAIRS[:n].tolist()]
 

@@ -69,6 +69,15 @@ class Task(Protocol):
         """The next `n` training prompts; every random choice comes from `rng`."""
         ...
 
+    @property
+    def size(self) -> int:
+        """How many training prompts there are."""
+        ...
+
+    def at(self, index: int) -> Prompt:
+        """Training prompt number `index`, from 0; the same one for the same data."""
+        ...
+
     def held_out(self, n: int) -> list[Prompt]:
         """The first `n` held-out prompts, fewer if there are not so many: always the same ones, never drawn."""
         ...

@@ -82,6 +82,13 @@ class Dataset:
     def draw(self, rng: np.random.Generator, n: int) -> list[Prompt]:
         return [self._maker.make(self.spec.training[self._next(rng)]) for _ in range(n)]
 
+    @property
+    def size(self) -> int:
+        return len(self.spec.training)
+
+    def at(self, index: int) -> Prompt:
+        return self._maker.make(self.spec.training[index])
+
     def held_out(self, n: int) -> list[Prompt]:
         return [self._maker.make(row) for row in self.spec.evaluation[:n]]
 

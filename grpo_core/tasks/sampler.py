@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,15 @@ from grpo_core.records import Prompt, ScoredGroup
 from grpo_core.tasks.base import Task
 
 _STREAM = 1  # keeps the prompts' random stream apart from others made from the same run seed
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A prompt as drawn: its score and the probability of drawing it, None where the sampler draws all alike."""
+
+    prompt: Prompt
+    score: float | None = None
+    probability: float | None = None
 
 
 class PromptSampler:
@@ -23,7 +32,18 @@ class PromptSampler:
 
     def next_prompts(self, n: int) -> list[Prompt]:
         """The next `n` prompts."""
-        return self.task.draw(self._rng, n)
+        return [drawn.prompt for drawn in self.draw(n)]
+
+    def draw(self, n: int) -> list[Draw]:
+        """The next `n` prompts with what made the sampler draw them."""
+        return [Draw(prompt) for prompt in self.task.draw(self._rng, n)]
+
+    def due(self, step: int) -> bool:
+        """Whether prompts are to be scored with rollouts of their own before this step's are drawn."""
+        return False
+
+    def observe(self, groups: Sequence[ScoredGroup], *, refresh: bool = False) -> None:
+        """What came of prompts; a sampler that draws all alike does not care."""
 
     def state(self) -> dict[str, object]:
         """Everything the next draw depends on, JSON-able (the generator's integers have up to 128 bits)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from grpo_core.records import ScoredGroup
 from grpo_core.rollout.generate import sample_groups
-from grpo_core.tasks.sampler import DATA_RULES, keep
+from grpo_core.tasks.sampler import DATA_RULES, Draw, keep
 from grpo_core.tasks.scoring import score
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.state import TrainState
@@ -17,11 +17,12 @@ from grpo_core.trainer.state import TrainState
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A scored group and whether it enters the loss; `reason` says why not."""
+    """A scored group, whether it enters the loss, `reason` why not, and what made the sampler draw its prompt."""
 
     scored: ScoredGroup
     kept: bool
     reason: str
+    draw: Draw
 
 
 def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
@@ -33,22 +34,38 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
     config, rule = state.config, DATA_RULES[state.method.sampler]
     judged: list[Judged] = []
     rounds = config.max_sampling_rounds if rule.refill else 1
+    if state.sampler.due(step):
+        _refresh(state, step, clock)
     for sampling_round in range(rounds):
         with clock.part("generate"):
-            prompts = state.sampler.next_prompts(config.prompts_per_step)
+            draws = state.sampler.draw(config.prompts_per_step)
+            prompts = [draw.prompt for draw in draws]
             groups = sample_groups(
                 state.writer, prompts, group_size=config.group_size, sampling=state.sampling, seed=stream_seed(config.seed, step, sampling_round)
             )
         with clock.part("score"):
-            for scored in score(groups, state.task):
+            for draw, scored in zip(draws, score(groups, state.task), strict=True):
                 scored = dataclasses.replace(scored, sampling_round=sampling_round)
                 kept, reason = keep(rule, scored)
                 if kept and sum(j.kept for j in judged) >= config.prompts_per_step:
                     kept, reason = False, f"surplus: the step already has its {config.prompts_per_step} groups"
-                judged.append(Judged(scored, kept, reason))
+                judged.append(Judged(scored, kept, reason, draw))
         if sum(j.kept for j in judged) >= config.prompts_per_step:
             break
+    state.sampler.observe([j.scored for j in judged])
     return judged
+
+
+def _refresh(state: TrainState, step: int, clock: Clock) -> None:
+    """Rollouts of the sampler's whole pool, to score its prompts with; they are not trained on."""
+    config = state.config
+    prompts = [state.task.at(int(index)) for index in state.sampler.pool]
+    with clock.part("generate"):
+        groups = sample_groups(
+            state.writer, prompts, group_size=config.vas_rollouts, sampling=state.sampling, seed=stream_seed(config.seed, step, 2**22)
+        )
+    with clock.part("score"):
+        state.sampler.observe(score(groups, state.task), refresh=True)
 
 
 def stream_seed(*key: int) -> int:

@@ -23,6 +23,7 @@ from grpo_core.rollout.policy import Policy, load_policy
 from grpo_core.tasks.base import Task
 from grpo_core.tasks.build import build_task
 from grpo_core.tasks.sampler import PromptSampler
+from grpo_core.tasks.variance_sampler import build_sampler
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, done, total)."""
@@ -134,7 +135,7 @@ def state_of(config: RunConfig, policy: Policy, task: Task) -> TrainState:
         policy=policy,
         writer=writer_of(policy),
         task=task,
-        sampler=PromptSampler(task, config.seed),
+        sampler=build_sampler(task, config),
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: min(1.0, (update + 1) / warmup)),
         reference=_reference(policy, config) if objective.needs_reference else None,

@@ -35,6 +35,8 @@ def group_traces(
                 kept=j.kept,
                 reason=j.reason,
                 sampling_round=j.scored.sampling_round,
+                sampler_score=j.draw.score,
+                sampler_probability=j.draw.probability,
             )
         )
     return tuple(traces)
