@@ -15,12 +15,16 @@ import numpy as np
 
 Array = np.ndarray
 
+RESIDUE = 1e-5
+"""A net advantage below this share of the advantages it is summed from is rounding, not a push."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflicts:
     """Per token (N,): `head` and `tail` are the published runs, `mid` raw conflicts outside them, `shared` those after an
     identical beginning (bool each). `net` is the sum of advantages over the group's rollouts with this token at this
-    position (float64): below 0, the group as a whole pushes it down; 0 where nothing is shared or pushed.
+    position, counted from the end where only the tail run meets (float64): below 0, the group as a whole pushes it down;
+    exactly 0 where the pushes cancel up to rounding, and where nothing is shared or pushed.
     """
 
     head: Array
@@ -48,12 +52,12 @@ def conflicts(ids_N: Array, length_R: Array, group_R: Array, advantage_R: Array)
         from_end = length_R[rollout] - 1 - position
         group, advantage = np.asarray(group_R)[rollout], np.asarray(advantage_R, "f8")[rollout]
         forward, net = _pushed_both_ways(_key(group, position, ids), advantage)
-        backward, _ = _pushed_both_ways(_key(group, from_end, ids), advantage)
+        backward, net_from_end = _pushed_both_ways(_key(group, from_end, ids), advantage)
         first = np.flatnonzero(np.diff(rollout, prepend=-1))
         head = _unbroken(forward, first)
         tail = _unbroken(backward[::-1], np.sort(len(rollout) - np.append(first[1:], len(rollout))))[::-1]
         shared, _ = _pushed_both_ways(_beginnings(group, position, ids, first), advantage)
-        found = {"head": head, "tail": tail, "mid": forward & ~head & ~tail, "shared": shared, "net": np.where(forward, net, 0.0)}
+        found = {"head": head, "tail": tail, "mid": forward & ~head & ~tail, "shared": shared, "net": np.where(forward, net, np.where(tail, net_from_end, 0.0))}
         for name, values in found.items():
             out[name][among] = values
     return Conflicts(**out)
@@ -63,6 +67,47 @@ def gtpo_weights(found: Conflicts, positive_N: Array, *, boost: float = 2.0) -> 
     """The λ of GTPO per token (N,): `boost` in each run of a rollout with A > 0 (so its square in both), 0 in a run of one with A < 0, else 1."""
     factor = np.where(positive_N, boost, 0.0)
     return np.where(found.head, factor, 1.0) * np.where(found.tail, factor, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTotals:
+    """Per token id (K,) that is in conflict anywhere, the most frequent first, over its conflict tokens (head, tail and mid).
+
+    `count` of them, of which `head`, `tail` (a token may be in both), `mid` and `shared`; `up` and `down` those of rollouts with
+    A > 0 and A < 0; `net` the sum of their advantages, and `weighted` the same sum under GTPO's weights.
+    """
+
+    token: Array
+    count: Array
+    head: Array
+    tail: Array
+    mid: Array
+    shared: Array
+    up: Array
+    down: Array
+    net: Array
+    weighted: Array
+
+
+def by_token(found: Conflicts, ids_N: Array, advantage_N: Array) -> TokenTotals:
+    """Which tokens are in conflict, how often, and which way they are pushed, over all groups given."""
+    among = np.flatnonzero(found.run | found.mid)
+    token, same, count = np.unique(np.asarray(ids_N)[among], return_inverse=True, return_counts=True)
+    advantage = np.asarray(advantage_N, "f8")[among]
+
+    def total(weights: Array) -> Array:
+        return np.bincount(same, weights=weights, minlength=len(token))
+
+    kinds = {name: total(getattr(found, name)[among]).astype(int) for name in ("head", "tail", "mid", "shared")}
+    up, down = total(np.maximum(advantage, 0)), total(np.minimum(advantage, 0))
+    sums = {
+        "up": total(advantage > 0).astype(int),
+        "down": total(advantage < 0).astype(int),
+        "net": _without_residue(up, down),
+        "weighted": total(gtpo_weights(found, np.asarray(advantage_N) > 0)[among] * advantage),
+    }
+    order = np.lexsort((token, -count))
+    return TokenTotals(**{name: values[order] for name, values in {"token": token, "count": count, **kinds, **sums}.items()})
 
 
 def _divided(group_R: Array, advantage_R: Array) -> Array:
@@ -80,8 +125,14 @@ def _key(group: Array, place: Array, ids: Array) -> Array:
 def _pushed_both_ways(key: Array, advantage: Array) -> tuple[Array, Array]:
     """Per token: whether its key occurs with advantages of both signs, and the sum of advantages over its key."""
     _, same = np.unique(key, return_inverse=True)
-    up, down = np.bincount(same, weights=advantage > 0), np.bincount(same, weights=advantage < 0)
-    return ((up > 0) & (down > 0))[same], np.bincount(same, weights=advantage)[same]
+    up, down = np.bincount(same, weights=np.maximum(advantage, 0)), np.bincount(same, weights=np.minimum(advantage, 0))
+    return ((up > 0) & (down < 0))[same], _without_residue(up, down)[same]
+
+
+def _without_residue(up: Array, down: Array) -> Array:
+    """up + down, and 0 where the two cancel: advantages are float32, so a sum that should be 0 leaves a residue of either sign."""
+    net = up + down
+    return np.where(np.abs(net) > RESIDUE * (up - down), net, 0.0)
 
 
 def _unbroken(raw: Array, first: Array) -> Array:

@@ -28,6 +28,19 @@ def promotion_score(variance: Array, diversity: Array, *, alpha: float = 0.8, be
     return alpha * np.asarray(variance, "f8") + beta * np.nan_to_num(diversity)
 
 
+def draw_probability(score: Array, *, batch: int, weighted: float = 0.5) -> Array:
+    """Probability of each prompt (N,) in one draw of a batch: ⌊λB⌋ of B draws ∝ score, the others uniform (MMR1 Alg. 1, λ = `weighted`).
+
+    All draws are uniform where no score is above 0. A score that is NaN counts as 0.
+    """
+    score = np.clip(np.nan_to_num(np.asarray(score, "f8")), 0, None)
+    uniform = np.full(len(score), 1 / max(len(score), 1))
+    if not score.sum():
+        return uniform
+    share = int(batch * weighted) / batch
+    return share * score / score.sum() + (1 - share) * uniform
+
+
 def expected_tied(p: Array, size: int) -> Array:
     """p^G + (1−p)^G: the share of groups of G rollouts, each correct with probability p on its own, that are all right or all wrong."""
     p = np.asarray(p, "f8")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from grpo_core.measures.conflicts import conflicts, gtpo_weights
+from grpo_core.measures.conflicts import by_token, conflicts, gtpo_weights
 
 
 def found_in(rows: list[list[int]], advantages: list[float], groups: list[int] | None = None):
@@ -86,3 +86,35 @@ def test_nothing_at_all():
     assert len(found.net) == 0
     found, _ = found_in([[], [1], []], [1, -1, 0])
     assert not found.run.any()
+
+
+def test_pushes_that_cancel_are_no_push():
+    """Float32 advantages ±√7 and ∓1/√7·… of one right rollout among eight sum to 1e-7, not 0."""
+    advantages = np.array([7**0.5] + [-(7**-0.5)] * 7, "f4").tolist()
+    assert sum(advantages) != 0
+    _, found = found_in([[1]] * 8, advantages)
+    assert found["net"] == [[0.0]] * 8
+
+
+def test_a_tail_that_meets_only_at_its_end_has_the_net_of_its_end():
+    """8 is at position 1 and at position 2; counted from the end both are last."""
+    _, found = found_in([[1, 8], [2, 3, 8], [4, 5, 6, 8]], [2, -1, -0.5])
+    assert found["tail"] == [[False, True], [False, False, True], [False, False, False, True]]
+    assert found["net"] == [[0, 0.5], [0, 0, 0.5], [0, 0, 0, 0.5]]
+
+
+def test_totals_by_token():
+    """+1 [1 2 3 4], −1 [1 9 3 4], −0.5 [1 9 3 4]: 1 heads all three, 3 4 is the tail of all, 9 is only pushed down."""
+    rows, advantages = [[1, 2, 3, 4], [1, 9, 3, 4], [1, 9, 3, 4]], [1, -1, -0.5]
+    found, _ = found_in(rows, advantages)
+    totals = by_token(found, np.array(sum(rows, [])), np.repeat(advantages, 4))
+    assert totals.token.tolist() == [1, 3, 4] and totals.count.tolist() == [3, 3, 3]
+    assert totals.head.tolist() == [3, 0, 0] and totals.tail.tolist() == [0, 3, 3] and totals.mid.tolist() == [0, 0, 0]
+    assert totals.shared.tolist() == [3, 0, 0]
+    assert totals.up.tolist() == [1, 1, 1] and totals.down.tolist() == [2, 2, 2]
+    assert totals.net.tolist() == [-0.5] * 3 and totals.weighted.tolist() == [2.0] * 3
+
+
+def test_totals_without_conflicts_are_empty():
+    found, _ = found_in([[1], [1]], [1, 1])
+    assert by_token(found, np.array([1, 1]), np.ones(2)).token.tolist() == []

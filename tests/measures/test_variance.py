@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from grpo_core.measures.variance import expected_tied, outcome_variance, outcome_variance_unbiased, pass_at_k, promotion_score
+from grpo_core.measures.variance import draw_probability, expected_tied, outcome_variance, outcome_variance_unbiased, pass_at_k, promotion_score
 
 
 def test_worked_promotion_scores():
@@ -22,3 +22,14 @@ def test_expected_share_of_groups_without_signal():
 def test_pass_at_k_worked():
     assert [pass_at_k([2], [8], k)[0] for k in (1, 2, 4, 8)] == pytest.approx([0.25, 0.4643, 0.7857, 1.0], abs=5e-5)
     assert np.isnan(pass_at_k([2], [4], 8)[0]) and pass_at_k([0], [8], 8)[0] == 0
+
+
+def test_half_of_the_draws_follow_the_score():
+    """B = 5, λ = ½: ⌊2.5⌋ = 2 of 5 draws ∝ score, 3 of 5 uniform over 4 prompts: 0.4·s/Σ + 0.6/4."""
+    got = draw_probability([0.3, 0.1, 0.0, np.nan], batch=5)
+    assert got == pytest.approx([0.4 * 0.75 + 0.15, 0.4 * 0.25 + 0.15, 0.15, 0.15]) and got.sum() == pytest.approx(1)
+
+
+def test_without_any_score_draws_are_uniform():
+    assert draw_probability([0.0, 0.0], batch=8) == pytest.approx([0.5, 0.5])
+    assert len(draw_probability([], batch=8)) == 0
