@@ -1,0 +1,65 @@
+"""Four groups by hand: prompt "a" fails, then is mixed; prompt "b" passes, and then one of its rollouts cannot be scored."""
+
+import math
+
+import numpy as np
+import pytest
+
+from storage.queries.variance import outcome_counts, prompt_groups, prompt_scores
+from storage.reader import Store
+from storage.segments import RunWriter, seal
+from tests.factories import make_step_tables
+
+GROUPS = {
+    0: [("a", [0, 0], 0, "all_fail", 0.2, None), ("b", [1, 1], 2, "all_pass", 0.0, None)],
+    3: [("b", [1, None], 1, "failed", None, None), ("a", [0, 1], 1, "mixed", 0.6, 0.25)],
+}
+"""step: (prompt, rewards, correct, outcome, diversity, sampler score) of each group."""
+
+
+def tables(step: int) -> dict:
+    made = make_step_tables(step, groups=2, group_size=2)
+    rows = made["groups"].to_pylist()
+    for row, (prompt, rewards, correct, outcome, diversity, score) in zip(rows, GROUPS[step], strict=True):
+        row |= {"prompt_hash": prompt, "prompt": f"{prompt} at {step}", "rewards": rewards, "correct": correct, "outcome": outcome}
+        row |= {"diversity": diversity, "sampler_score": score, "sampler_probability": score}
+    return made | {"groups": type(made["groups"]).from_pylist(rows, schema=made["groups"].schema)}
+
+
+@pytest.fixture(scope="module", params=["live", "sealed"])
+def store(request, tmp_path_factory) -> Store:
+    root = tmp_path_factory.mktemp(request.param)
+    with RunWriter.open(root / "runs" / "r1") as writer:
+        for step in GROUPS:
+            writer.append_step(tables(step))
+        writer.write_vocabulary(["a"])
+    if request.param == "sealed":
+        seal(root / "runs" / "r1")
+    return Store(root)
+
+
+def test_outcomes_of_each_step(store):
+    counts = outcome_counts(store, "r1")
+    assert counts[["step", "outcome", "correct", "scored", "groups"]].values.tolist() == [
+        [0, "all_fail", 0, 2, 1], [0, "all_pass", 2, 2, 1], [3, "failed", 1, 1, 1], [3, "mixed", 1, 2, 1],
+    ]  # fmt: skip
+
+
+def test_prompts_added_up(store):
+    """a: 2 + 2 rollouts scored, 1 correct; diversity (0.2 + 0.6) / 2. b: 2 + 1 scored, 3 correct; diversity known once."""
+    prompts = prompt_scores(store, "r1")
+    assert prompts["prompt_hash"].tolist() == ["b", "a"]  # both last seen in step 3, b in its first group
+    a = prompts.set_index("prompt_hash").loc["a"]
+    assert (a["seen"], a["correct"], a["scored"], a["last_step"], a["last_group"], a["prompt"]) == (2, 1, 4, 3, 1, "a at 3")
+    assert a[["mixed", "all_fail", "all_pass", "tied", "failed"]].tolist() == [1, 1, 0, 0, 0]
+    assert math.isclose(a["diversity"], 0.4) and a["sampler_score"] == 0.25
+    b = prompts.set_index("prompt_hash").loc["b"]
+    assert (b["correct"], b["scored"], b["all_pass"], b["failed"], b["diversity"]) == (3, 3, 1, 1, 0.0)
+    assert np.isnan(b["sampler_probability"])
+
+
+def test_one_prompts_groups_in_order(store):
+    groups = prompt_groups(store, "r1", "a")
+    assert groups[["step", "group_index", "outcome", "correct", "scored"]].values.tolist() == [[0, 0, "all_fail", 0, 2], [3, 1, "mixed", 1, 2]]
+    assert groups["diversity"].tolist() == [0.2, 0.6]
+    assert prompt_groups(store, "r1", "nobody").empty
