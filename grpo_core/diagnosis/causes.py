@@ -66,6 +66,7 @@ SIGNATURES: tuple[Signature, ...] = (
         explains="The updates push correct answers down together with the wrong ones they share tokens with, until the policy no longer writes them.",
         needs=({"displacement": U}, {"probe": U, "displacement": W}, {"probe": U, "entropy_rise": W}, {"displacement": W, "reward_fall": U}, {"probe": U, "reward_fall": W}, {"probe": U, "held_out_fall": W}),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
+        unless=({"hacking": W},),
         specific=1,
     ),
     Signature(

@@ -23,7 +23,7 @@ LEAST_POINTS = 8
 """Below this many measurements, bends cannot be told from noise (three per segment and the bends themselves)."""
 MOST_POINTS = 80
 """Longer series are averaged in blocks first: the fit tries every pair of places."""
-FALLING_T = -3.0
+FALLING_T = -2.0
 """A segment falls if its slope is this many standard errors below zero."""
 STEEPER = 2.0
 COVERAGE = 0.9

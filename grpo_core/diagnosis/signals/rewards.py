@@ -8,11 +8,13 @@ from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
-from grpo_core.diagnosis.trends import best_so_far, carried, first_values, trailing_mean
+from grpo_core.diagnosis.trends import best_so_far, carried, trailing_mean
 
 Array = np.ndarray
 
 WINDOW = 5
+NEAR_BEST = 0.25
+"""Share of its rise by which a reward may be below its best and still count as at its height: rewards are noisy."""
 LEAST_RATE = 0.02
 """Below this share of correct answers there is nothing to lose."""
 
@@ -62,23 +64,26 @@ def held_out_fall(history: History) -> Signal:
 
 
 def hacking(history: History) -> Signal:
-    """The reward rises while what it stands for falls: held-out accuracy, or, without it, the share of correct rollouts."""
+    """The reward at its height while what it stands for is below its best: training rollouts that are correct, or held-out accuracy.
+
+    The worse of the two counts: training rollouts show it first, held-out prompts cannot be flattered.
+    """
     reward = trailing_mean(history["reward_mean"], WINDOW, least=2)
-    truth = carried(history["eval_correct"])
-    truth = truth if not np.isnan(truth).all() else trailing_mean(history["correct_rate"], WINDOW, least=2)
+    right, held_out = trailing_mean(history["correct_rate"], WINDOW, least=2), carried(history["eval_correct"])
     name = dict(name="hacking", title="Reward against truth", unit="share of the best", column="reward_mean")
-    if np.isnan(truth).all() or np.isnan(reward).all():
+    if (np.isnan(right) & np.isnan(held_out)).all() or np.isnan(reward).all():
         return nothing(history, **name, why="Not measured: nothing besides the reward says whether an answer is right.")
     apart = np.abs(history["reward_mean"] - history["correct_rate"])
     if not (apart > 1e-9).any() and not np.isnan(apart).all():
         return nothing(history, **name, why="Not available: the reward is the accuracy itself.")
-    high = reward >= best_so_far(reward) - 0.1 * np.abs(best_so_far(reward) - first_values(history["reward_mean"], WINDOW))
-    risen = reward > first_values(history["reward_mean"], WINDOW)
-    lost = np.where(high & risen, _lost(truth), 0.0)
-    lost = np.where(np.isnan(truth) | np.isnan(reward), np.nan, lost)
+    start = carried(np.where(np.cumsum(~np.isnan(reward)) == 1, reward, np.nan))
+    best = best_so_far(reward)
+    at_height = (reward > start) & (best - reward <= NEAR_BEST * (best - start))
+    lost = np.where(at_height, np.fmax(_lost(right), _lost(held_out)), 0.0)
+    lost = np.where(np.isnan(reward), np.nan, lost)
     saturated = [part for part, stds in history.part_stds.items() if len(stds) and stds[-1] < 1e-9 and history.parts[part][-1] > 0]
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["hacking"].levels(lost), lost, count=3), values=lost, missing="Not enough data yet.",
+        history, **name, levels=persistent(THRESHOLDS["hacking"].levels(lost), lost), values=lost, missing="Not enough data yet.",
         says={
             Level.HEALTHY: "The reward does not rise at the expense of what it stands for.",
             Level.WATCH: "The reward is at its height while accuracy is below its best.",
@@ -86,8 +91,9 @@ def hacking(history: History) -> Signal:
             + (f" Part {saturated[0]} is the same for every rollout." if saturated else ""),
         },
         evidence=(
-            Evidence(label="reward now", value=float(reward[-1]), unit="reward"),
-            Evidence(label="accuracy now", value=float(truth[-1]), unit="share", step=int(history.steps[-1])),
+            Evidence(label="reward now", value=float(carried(reward)[-1]), unit="reward"),
+            Evidence(label="correct training rollouts now", value=float(carried(right)[-1]), unit="share", step=int(history.steps[-1])),
+            Evidence(label="held-out accuracy now", value=float(held_out[-1]), unit="share"),
         ),
     )  # fmt: skip
 
