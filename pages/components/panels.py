@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 import streamlit as st
 
@@ -47,10 +49,10 @@ def notes(steps: pd.DataFrame) -> list[str]:
     return told
 
 
-def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step) -> None:
-    """All cards, two beside each other where there is room. A click on a point calls `on_step` with the plot's key."""
+def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step, cards: Iterable[Card] = tuple(CARDS.values())) -> None:
+    """The cards, two beside each other where there is room. A click on a point calls `on_step` with the plot's key."""
     with st.grid(2, min_column_width=430, gap="small"):
-        for card in CARDS.values():
+        for card in cards:
             with st.container(border=True, gap="xsmall", height="stretch"):
                 _card(card, run, steps, options, on_step)
 
@@ -59,7 +61,7 @@ def _card(card: Card, run: Run, steps: pd.DataFrame, options: Options, on_step) 
     st.markdown(f"**{card.title}**", help=card.means)
     missing = missing_columns(card, steps)
     if len(missing) < len(card.columns):
-        figure = _figure(root(), run.run_id, run.status.attempt, len(steps), int(steps["step"].iloc[-1]), card.key, options, steps)
+        figure = _figure(root(), run.run_id, run.status.attempt, len(steps), int(steps["step"].iloc[-1]), card, options, steps)
         key, link = f"plot.{card.key}", f"{run.run_id} {options.axis}"
         live_plot(figure, key=key, height=card.height, alt=_alt(card, steps), link=link, reveal=GROUPS_SELECTOR, on_step=lambda: on_step(key))
     for why, labels in _reasons(card, missing, run).items():
@@ -67,8 +69,8 @@ def _card(card: Card, run: Run, steps: pd.DataFrame, options: Options, on_step) 
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _figure(path, run_id: str, attempt: int, rows: int, last: int, card: str, options: Options, _steps: pd.DataFrame) -> str:
-    return charts.figure_json(charts.figure(CARDS[card], _steps, options))
+def _figure(path, run_id: str, attempt: int, rows: int, last: int, card: Card, options: Options, _steps: pd.DataFrame) -> str:
+    return charts.figure_json(charts.figure(card, _steps, options))
 
 
 def _reasons(card: Card, missing: list[str], run: Run) -> dict[str, list[str]]:

@@ -10,10 +10,9 @@ const number = (value, digits = 3, sign = false) => {
   return ((sign && value > 0 ? "+" : "") + (text.includes("e") ? text : String(+text))).replace("-", "−");
 };
 
-// Control, zero-width and direction characters are shown by name, so that they cannot hide or reorder their neighbours.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
-const visible = (piece) => piece.replace(UNSEEN, (letter) => `⟨U+${letter.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
-
+// Bits of a token's mark: part of a run from the start or up to the end, in the middle, after an identical beginning.
+const RUN = 1 | 2, MID = 4, SHARED = 8;
+const MARKS = [[RUN, "run", "conflict in a run"], [MID, "mid", "conflict in the middle"], [SHARED, "shared", "after an identical beginning"]];
 const SIDES = { "-1": "held at the lower bound", 0: "not clipped", 1: "held at the upper bound" };
 
 class TokenStrip {
@@ -36,6 +35,7 @@ class TokenStrip {
     const same = this.data && this.data.id === data.id;
     this.data = data;
     this.quantity = data.quantities.find((one) => one.key === data.quantity);
+    this.beside = data.quantities.find((one) => one.key === data.beside);
     if (!same) this.build();
     this.grid.style.setProperty("--card-width", data.stacked ? "100%" : "400px");
     this.recolour();
@@ -46,6 +46,7 @@ class TokenStrip {
     const traces = this.data.traces;
     this.values = Object.fromEntries(Object.entries(traces).map(([name, coded]) => [name, floats(coded)]));
     this.ids = integers(this.data.ids);
+    this.marks = this.data.marks ? bytes(this.data.marks) : null;
     const { logp_before: before, logp_delta: delta } = this.values;
     this.values.logp_after = before.map((value, at) => value + delta[at]);
     this.values.ratio = delta.map(Math.exp);
@@ -67,22 +68,42 @@ class TokenStrip {
     }
     section.append(header);
     for (const note of rollout.notes) section.append(el("div", `note outside ${note.tone}`, note.text));
-    const text = el("div", "tokens", null, { dir: "auto" });
-    rollout.pieces.forEach((piece, position) => text.append(...this.token(piece, rollout, position)));
-    section.append(text);
+    const first = this.tokens.length;
+    rollout.pieces.forEach((piece, position) => this.tokens.push({ piece, rollout, position }));
+    const text = this.text(first, "box");
+    if (this.beside) {
+      const sides = el("div", "sides");
+      sides.append(this.side(this.quantity.label, text), this.side(this.beside.label, this.text(first, "twin")));
+      section.append(sides);
+    } else section.append(text);
     this.cards.set(rollout.index, section);
     return section;
   }
 
+  side(label, text) {
+    const side = el("div", "side");
+    side.append(el("div", "muted heading", label), text);
+    return side;
+  }
+
+  // The tokens from `first` on, each with its box under `name`.
+  text(first, name) {
+    const text = el("div", "tokens", null, { dir: "auto" });
+    for (let at = first; at < this.tokens.length; at++) text.append(...this.token(at, name));
+    return text;
+  }
+
   // Leading blanks stay outside the coloured box; a token of blanks alone shows glyphs.
-  token(piece, rollout, position) {
-    const at = this.tokens.length;
+  token(at, name) {
+    const { piece } = this.tokens[at];
     const blank = /^\s*/.exec(piece)[0];
     const body = piece.slice(blank.length);
     const shown = body ? visible(body) : blank.replace(/ /g, "·").replace(/\t/g, "⇥").replace(/\r?\n/g, "⏎\n") || `⟨${this.ids[at]}⟩`;
     const box = el("i", body && piece !== "" ? "" : "special", shown, { "data-at": at });
-    if (this.values.clipped[at]) box.classList.add("clipped");
-    this.tokens.push({ box, piece, rollout, position });
+    if (this.marks) {
+      for (const [bits, mark] of MARKS) if (this.marks[at] & bits) box.classList.add(mark);
+    } else if (this.values.clipped[at]) box.classList.add("clipped");
+    this.tokens[at][name] = box;
     return blank && body ? [blank, box] : [box];
   }
 
@@ -93,20 +114,24 @@ class TokenStrip {
   }
 
   recolour() {
-    const palette = this.palette(), { kind, hue, scale } = this.quantity;
-    const values = this.values[this.quantity.trace];
-    const strength = kind === "ratio" ? (value) => Math.log(value) / Math.log(scale) : (value) => value / scale;
-    this.tokens.forEach(({ box }, at) => {
-      const level = strength(values[at]);
-      const alpha = Math.min(Math.abs(level), 1) * 0.7;
-      const colour = kind === "sequential" ? palette[hue] : level >= 0 ? palette.up : palette.down;
-      box.style.background = alpha >= 0.04 ? `rgba(${colour},${alpha.toFixed(2)})` : "";
-    });
+    const palette = this.palette();
+    this.paint("box", this.quantity, palette);
+    if (this.beside) this.paint("twin", this.beside, palette);
     this.legend(palette);
   }
 
-  legend(palette) {
-    const { label, unit, kind, hue, low, middle, high, means } = this.quantity;
+  paint(name, { trace, kind, hue, scale }, palette) {
+    const values = this.values[trace];
+    const strength = kind === "ratio" ? (value) => Math.log(value) / Math.log(scale) : (value) => value / scale;
+    this.tokens.forEach((token, at) => {
+      const level = strength(values[at]);
+      const alpha = Math.min(Math.abs(level), 1) * 0.7;
+      const colour = kind === "sequential" ? palette[hue] : level >= 0 ? palette.up : palette.down;
+      token[name].style.background = alpha >= 0.04 ? `rgba(${colour},${alpha.toFixed(2)})` : "";
+    });
+  }
+
+  scale({ label, unit, kind, hue, low, middle, high, means }, palette) {
     const ramp = el("span", "ramp");
     ramp.style.background =
       kind === "sequential"
@@ -115,8 +140,15 @@ class TokenStrip {
     const scale = el("span", "scale num");
     scale.append(el("span", "", low), ramp, el("span", "", high), el("b", "", label), el("span", "muted", [unit, middle && `colourless at ${middle}`].filter(Boolean).join(", ")));
     scale.title = means;
-    const parts = [scale];
-    if (this.values.clipped.some(Boolean)) parts.push(el("span", "sample clipped", "clipped in the loss"));
+    return scale;
+  }
+
+  legend(palette) {
+    const parts = [this.scale(this.quantity, palette)];
+    if (this.beside) parts.push(this.scale(this.beside, palette));
+    if (this.marks) {
+      for (const [bits, mark, name] of MARKS) if (this.marks.some((one) => one & bits)) parts.push(el("span", `sample ${mark}`, name));
+    } else if (this.values.clipped.some(Boolean)) parts.push(el("span", "sample clipped", "clipped in the loss"));
     const keys = el("span", "keys muted");
     keys.append(el("kbd", "", "j"), " ", el("kbd", "", "k"), " rollout  ", el("kbd", "", "←"), " ", el("kbd", "", "→"), " token  ", el("kbd", "", "n"), " ", el("kbd", "", "N"), " step");
     this.bar.replaceChildren(...parts, keys);
@@ -147,8 +179,9 @@ class TokenStrip {
     const list = el("dl");
     const row = (name, trace, text) => {
       const now = trace === this.quantity.trace ? "now" : "";
-      list.append(el("dt", now, name), el("dd", now, text ?? number(this.values[trace][at], 3, trace === "advantages" || trace === "logp_delta")));
+      list.append(el("dt", now, name), el("dd", now, text ?? number(this.values[trace][at], 3, ["advantages", "logp_delta", "net"].includes(trace))));
     };
+    for (const [name, trace] of this.data.told) row(name, trace);
     row("log-prob, sampling", "logp_sampling");
     row("log-prob, before", "logp_before");
     row("log-prob, after", "logp_after");

@@ -21,7 +21,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1) or sequential (from 0)."""
+    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1) or sequential (from 0); `scale` fixes the end."""
 
     key: str
     label: str
@@ -30,6 +30,21 @@ class Quantity:
     trace: str
     means: str
     hue: str = ""
+    scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """More than the stored traces: further `traces` over all tokens (N,) with the words for them under the pointer (`told`),
+    a `marks` bit set per token (1 head run, 2 tail run, 4 middle, 8 identical beginning), further facts per rollout,
+    and the quantity that a second copy of every text is coloured by (`beside`)."""
+
+    quantities: dict[str, Quantity]
+    traces: dict[str, Array]
+    told: dict[str, str]
+    marks: Array
+    facts: Sequence[Sequence[tuple[str, str]]]
+    beside: str
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -110,18 +125,22 @@ def token_strip(data: dict, *, key: str, on_rollout: Callable[[], None], on_move
     _mount(key=key, data=data, on_rollout_change=on_rollout, on_move_change=on_move)
 
 
-def strip_data(rollouts: pd.DataFrame, pieces: Sequence[str], quantity: str, *, identity: str, chosen: int | None, stacked: bool) -> dict:
+def strip_data(rollouts: pd.DataFrame, pieces: Sequence[str], quantity: str, *, identity: str, chosen: int | None, stacked: bool, marked: Marked | None = None) -> dict:
     """The component's data for rows of storage.schema.ROLLOUTS; `pieces` is the text of every token id.
 
     `identity` changes when the rollouts do; with an equal one the browser only recolours.
     """
-    traces = token_traces(rollouts)
+    traces = token_traces(rollouts) | (marked.traces if marked else {})
+    facts = marked.facts if marked else [()] * len(rollouts)
     return {
         "id": identity,
-        "rollouts": [_card(row, pieces) for row in rollouts.itertuples()],
+        "rollouts": [_card(row, pieces, more) for row, more in zip(rollouts.itertuples(), facts, strict=True)],
         "ids": _coded(_flat(rollouts["token_ids"], rollouts["length"]), "<i4"),
         "traces": {name: _coded(values, "<f4") for name, values in traces.items()},
-        "quantities": [_scaled(one, traces) for one in QUANTITIES.values()],
+        "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values()],
+        "marks": _coded(marked.marks, "u1") if marked else None,
+        "told": list(marked.told.items()) if marked else [],
+        "beside": marked.beside if marked else None,
         "quantity": quantity,
         "chosen": chosen,
         "stacked": stacked,
@@ -148,10 +167,12 @@ def limit(values: Array) -> float:
 def _scaled(quantity: Quantity, traces: dict[str, Array]) -> dict:
     """The quantity with its scale and the words at its ends."""
     described = {"key": quantity.key, "label": quantity.label, "unit": quantity.unit, "kind": quantity.kind, "trace": quantity.trace, "hue": quantity.hue}
+    if quantity.kind == "ratio" and quantity.scale:
+        return described | {"scale": quantity.scale, "low": "0", "middle": "1", "high": number(quantity.scale, 1), "means": quantity.means}
     if quantity.kind == "ratio":
         scale = float(np.exp(limit(traces["logp_delta"])))
         return described | {"scale": scale, "low": number(1 / scale, 2), "middle": "1", "high": number(scale, 2), "means": quantity.means}
-    scale = limit(traces[quantity.trace])
+    scale = quantity.scale or limit(traces[quantity.trace])
     if quantity.kind == "diverging":
         ends = {"low": number(-scale, 1), "middle": "0", "high": number(scale, 1, sign=True)}
     else:
@@ -159,12 +180,12 @@ def _scaled(quantity: Quantity, traces: dict[str, Array]) -> dict:
     return described | {"scale": scale, "means": quantity.means} | ends
 
 
-def _card(row, pieces: Sequence[str]) -> dict:
+def _card(row, pieces: Sequence[str], more: Sequence[tuple[str, str]]) -> dict:
     return {
         "index": int(row.rollout_index),
         "title": f"Rollout {row.rollout_index}",
         "chip": _verdict(row.correct),
-        "facts": _facts(row),
+        "facts": [*_facts(row), *more],
         "notes": _notes(row),
         "pieces": [pieces[token] if 0 <= token < len(pieces) else f"⟨{token}⟩" for token in row.token_ids],
     }
