@@ -1,0 +1,232 @@
+"""Is the diagnosis right? Small CPU runs that collapse in known ways, and healthy ones, judged step by step as they would have been live.
+
+Each run is a real one (`python -m grpo_core train`), kept in a store of its own, so that a second call only judges. The held-out curve,
+which the verdict may also read, says when a run was lost: at the first evaluation below half of what it had gained.
+Run: python -m grpo_core bench diagnosis --seeds 0,1,2 [--jobs 2] [--cases lld_lr,healthy] [--store FOLDER]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from grpo_core.diagnosis.history import History, facts_of_settings, history_of
+from grpo_core.diagnosis.levels import Level
+from grpo_core.diagnosis.report import causes_at, level_at_every_step
+from grpo_core.tasks.arithmetic import worked_answer
+from storage.queries.steps import step_series
+from storage.reader import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+TUNING_SEEDS = frozenset({0, 1})
+"""Seeds the thresholds were set on; figures to be believed are those of other seeds."""
+STEPS = 80
+SETTLED = 10
+"""Steps after the alarm at which the cause is read a second time."""
+REWARDS = "tests.benchmarks.suite_rewards:"
+SUMS = "sums.jsonl"
+_DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
+_EVERY_RUN = {"steps": STEPS, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A run and the cause it is made to collapse by, empty for a healthy one. `means` is one sentence for the table."""
+
+    name: str
+    cause: str
+    means: str
+    settings: Mapping[str, object]
+
+
+def _case(name: str, cause: str, means: str, **settings: object) -> Case:
+    return Case(name=name, cause=cause, means=means, settings=settings)
+
+
+CASES: tuple[Case, ...] = (
+    _case("lld_lr", "displacement", "learning rate rising by 1.5e-5 a step", lr=1.5e-3, lr_warmup=200),
+    _case("lld_updates", "displacement", "8 updates per batch, learning rate rising by 1e-5 a step", epochs=8, lr=1e-3, lr_warmup=800),
+    _case("lld_negatives", "displacement", "negatives only, learning rate rising by 1e-5 a step", method="nsr", lr=1e-3, lr_warmup=200),
+    _case("hacking", "hacking", "8 × the share of the digit 1 is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}ones=8"], lr=4e-4),
+    _case("length", "length", "twice the length is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}long=2"], max_new_tokens=48, lr=4e-4),
+    _case("entropy", "entropy", "positives only, far too fast", method="psr", epochs=4, lr=1.5e-3, lr_warmup=240),
+    _case("dead_data", "dead_data", "nobody can earn the reward", **_DATASET, rewards=[f"{REWARDS}never"]),
+    _case("healthy", "", "GRPO, the defaults"),
+    _case("healthy_dapo", "", "DAPO", method="dapo"),
+    _case("healthy_gspo", "", "GSPO", method="gspo"),
+    _case("healthy_dr_grpo", "", "Dr. GRPO", method="dr_grpo"),
+    _case("healthy_one_update", "", "one update per batch", epochs=1),
+    _case("healthy_llds", "", "GRPO + LLDS", method="grpo_llds"),
+    _case("healthy_dataset", "", "the same sums as a dataset", **_DATASET, rewards=[f"{REWARDS}right"]),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What was said of a run: steps of the first alarm and of the loss (None: never), causes named at the alarm and SETTLED steps later."""
+
+    case: Case
+    seed: int
+    alarm: int | None
+    cause: str
+    settled: str
+    lost: int | None
+    watch_share: float
+    steps: int
+    accuracy: tuple[float, float, float]
+
+    @property
+    def lead(self) -> int | None:
+        """Steps between the alarm and the loss; negative if the alarm came late."""
+        return None if self.alarm is None or self.lost is None else self.lost - self.alarm
+
+
+def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "groupscope-data/bench-diagnosis") -> dict[str, float]:
+    """Train what is missing, judge all, print the tables; returns the totals of the seeds that were not tuned on."""
+    chosen = [case for case in CASES if not cases or case.name in cases.split(",")]
+    numbers = [int(seed) for seed in str(seeds).split(",")]
+    root = Path(store).absolute()
+    wanted = [(case, seed) for case in chosen for seed in numbers]
+    train_missing(root, wanted, jobs)
+    outcomes = [judge(root, case, seed) for case, seed in wanted]
+    print(f"{platform.processor() or platform.machine()}, torch {version('torch')}, {STEPS} steps of 8 × 8 rollouts, seeds {numbers}")
+    print_runs(outcomes)
+    figures: dict[str, float] = {}
+    for label, group in (("tuning seeds", TUNING_SEEDS), ("other seeds", frozenset(numbers) - TUNING_SEEDS)):
+        some = [o for o in outcomes if o.seed in group]
+        if some:
+            figures = totals(some)
+            print(f"{label} {sorted({o.seed for o in some})}: " + "; ".join(f"{name} {value:g}" for name, value in figures.items()))
+    return figures
+
+
+def train_missing(root: Path, wanted: Iterable[tuple[Case, int]], jobs: int) -> None:
+    """Train every wanted run that is not there yet, `jobs` at a time."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_sums(root / SUMS)
+    missing = [(case, seed) for case, seed in wanted if find(root, case, seed) is None]
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), desc="training", unit="run") as bar:
+        for _ in pool.map(lambda item: train(root, *item), missing):
+            bar.update()
+
+
+def train(root: Path, case: Case, seed: int) -> None:
+    settings = settings_of(root, case, seed)
+    config = root / f"{settings['name']}.json"
+    config.write_text(json.dumps(settings))
+    environment = {**os.environ, "GROUPSCOPE_STORE": str(root), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "grpo_core", "train", "--config", str(config)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{settings['name']} failed: {done.stderr[-800:]}")
+
+
+def settings_of(root: Path, case: Case, seed: int) -> dict[str, object]:
+    settings = {**_EVERY_RUN, **case.settings, "name": f"{case.name}-{seed}", "seed": seed}
+    return {**settings, "data": str(root / SUMS)} if settings.get("data") else settings
+
+
+def find(root: Path, case: Case, seed: int) -> str | None:
+    """The id of the finished run of this case and seed with these settings."""
+    wanted = settings_of(root, case, seed)
+    for folder in (root / "runs").glob("*"):
+        try:
+            config, status = (json.loads((folder / name).read_text()) for name in ("config.json", "status.json"))
+        except (OSError, ValueError):
+            continue
+        if status.get("state") == "finished" and all(config.get(name) == value for name, value in wanted.items()):
+            return folder.name
+    return None
+
+
+def history(root: Path, run_id: str) -> History:
+    config = json.loads((root / "runs" / run_id / "config.json").read_text())
+    return history_of(step_series(Store(root), run_id), facts_of_settings(config))
+
+
+def judge(root: Path, case: Case, seed: int) -> Outcome:
+    """Replay the run: the verdict of every step from that step and earlier ones alone."""
+    run_id = find(root, case, seed)
+    assert run_id, f"{case.name}-{seed} was not trained"
+    run = history(root, run_id)
+    levels = level_at_every_step(run)
+    alarms = np.flatnonzero(levels >= Level.UNHEALTHY)
+    first = int(alarms[0]) if len(alarms) else None
+    named = [causes_at(run, i) for i in (first, min(first + SETTLED, len(run) - 1))] if first is not None else [(), ()]
+    right = run["eval_correct"][~np.isnan(run["eval_correct"])]
+    return Outcome(
+        case=case,
+        seed=seed,
+        alarm=None if first is None else int(run.steps[first]),
+        cause=named[0][0].name if named[0] else "",
+        settled=named[1][0].name if named[1] else "",
+        lost=lost_at(run),
+        watch_share=float(np.mean(levels == Level.WATCH)),
+        steps=len(run),
+        accuracy=(float(right[0]), float(right.max()), float(right[-1])),
+    )
+
+
+def lost_at(run: History) -> int | None:
+    """Step of the first evaluation at which held-out accuracy is below half of its gain; below half of its best where it never gained 0.05."""
+    best = start = None
+    for step, right in zip(run.steps.tolist(), run["eval_correct"].tolist()):
+        if right != right:
+            continue
+        start = right if start is None else start
+        best = right if best is None else max(best, right)
+        bound = (start + best) / 2 if best - start >= 0.05 else best / 2
+        if right < bound:
+            return step
+    return None
+
+
+def totals(outcomes: list[Outcome]) -> dict[str, float]:
+    sick, well = [o for o in outcomes if o.case.cause], [o for o in outcomes if not o.case.cause]
+    caught = [o for o in sick if o.alarm is not None]
+    leads = [o.lead for o in caught if o.lead is not None]
+    share = lambda part, whole: len(part) / len(whole) if whole else float("nan")  # noqa: E731
+    return {
+        "collapsing runs": len(sick),
+        "caught": share(caught, sick),
+        "right cause at the alarm": share([o for o in caught if o.cause == o.case.cause], caught),
+        f"right cause {SETTLED} steps later": share([o for o in caught if o.settled == o.case.cause], caught),
+        "median lead, steps": statistics.median(leads) if leads else float("nan"),
+        "median lead, share of the run": statistics.median(leads) / STEPS if leads else float("nan"),
+        "healthy runs": len(well),
+        "false alarms": sum(o.alarm is not None for o in well),
+        "healthy steps on watch": float(np.mean([o.watch_share for o in well])) if well else float("nan"),
+    }
+
+
+def print_runs(outcomes: list[Outcome]) -> None:
+    print(f"{'run':22} held-out start→best→end   alarm  cause at alarm → {SETTLED} steps later        lost at   lead")
+    for o in outcomes:
+        start, best, end = o.accuracy
+        said = "no alarm" if o.alarm is None else f"{o.alarm:5}  {o.cause or '-'} → {o.settled or '-'}"
+        right = "" if o.alarm is None else " ✓" if o.case.cause == o.settled else " ✗"
+        lead = "" if o.lead is None else f"{o.lead:+d}"
+        print(f"{o.case.name + '-' + str(o.seed):22} {start:.2f} → {best:.2f} → {end:.2f}       {said + right:44} {'-' if o.lost is None else o.lost:>7} {lead:>6}")
+
+
+def write_sums(path: Path, count: int = 4000) -> None:
+    """The built-in task's sums as a dataset: prompt, answer, worked answer."""
+    if path.exists():
+        return
+    pairs = [(a, b) for a in range(100) for b in range(100)]
+    random.Random(0).shuffle(pairs)
+    rows = ({"prompt": f"{a}+{b}=", "answer": str(a + b), "worked": worked_answer(a, b)} for a, b in pairs[:count])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
