@@ -62,7 +62,7 @@ def read_tables(segments: Iterable[Segment]) -> Iterator[pa.Table]:
     for segment in segments:
         with pq.ParquetFile(segment.path) as file:
             for index in range(file.num_row_groups):
-                yield file.read_row_group(index)
+                yield file.read_row_group(index, use_threads=False)  # row groups are small: waking threads costs more
 
 
 def _next_block(run_dir: Path, left_alone: set[Path]) -> list[Segment] | None:

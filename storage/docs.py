@@ -35,11 +35,12 @@ Empty (NULL) means not measured or not defined, never 0. `NaN` is stored as it w
 
 _FILES = """## Files
 
-`steps/`, `groups/` and `rollouts/` hold one Parquet file per step, `s<step>-<crc>.parquet`, later merged into
-`c<first step>-<last step>-<since>-<crc>.parquet`. Each is written beside, flushed and renamed, `rollouts` first and `steps` last, so a
-step whose `steps` row is visible is whole. `<crc>` is the CRC-32 of the file. A merged file replaces the files it covers, which
-disappear some seconds after `<since>` (ms since 1970). Steps that a resume from an older checkpoint trained again are kept in
-`superseded/<n>/` in the same form. `store.json` says which schema version wrote the run and whether it is sealed; `run.lock`
+`steps/`, `groups/` and `rollouts/` hold Parquet files of one step, `s<step>-<crc>.parquet`, or of several,
+`c<first step>-<last step>-<since>-<crc>.parquet`: short steps are written together, and small files are later merged. Each is written
+beside, flushed and renamed, `rollouts` first and `steps` last, so a step whose `steps` row is visible is whole. `<crc>` is the CRC-32
+of the file. A merged file replaces the files it covers, which disappear some seconds after `<since>` (ms since 1970). Steps that a
+resume from an older checkpoint trained again, and what a killed writer left half done, are kept in `superseded/<n>/` in the same
+form. `store.json` says which schema version wrote the run and whether it is sealed; `run.lock`
 belongs to the one process that writes.
 
 The files are plain Parquet: `select * from read_parquet('superseded/0/rollouts/*.parquet')`.
