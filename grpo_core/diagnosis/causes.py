@@ -29,6 +29,13 @@ class Signature:
 
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
+        name="recording",
+        title="The recording contradicts itself",
+        explains="What trained is not what the rewards say: a fault of the pipeline, which no setting mends.",
+        needs=({"integrity": U},),
+        specific=6,
+    ),
+    Signature(
         name="broken_reward",
         title="Broken reward function",
         explains="Rewards fail to compute, so training learns from what is left.",

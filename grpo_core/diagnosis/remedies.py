@@ -73,6 +73,7 @@ def _by_hand(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple
 
 
 _ADVICE = {
+    "recording": "Look at the groups named by the signal, and at whatever stands between the reward functions and the loss.",
     "broken_reward": "The group page shows what each reward function raised; mend it and start again.",
     "mismatch": "Bring sampler and trainer together (same precision, same sampling settings) or correct for it with truncated importance weights.",
     "mastered": "Stop here, or go on with harder prompts.",

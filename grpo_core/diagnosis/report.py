@@ -44,9 +44,13 @@ class Report:
         return next(s for s in self.signals if s.name == name)
 
 
-def diagnose(history: History, *, checkpoints: Sequence[int] = ()) -> Report:
-    """The report on a run so far; `checkpoints` are the steps done at which one was written and still exists."""
-    signals = examine(history)
+def diagnose(history: History, *, checkpoints: Sequence[int] = (), more: Sequence[Signal] = ()) -> Report:
+    """The report on a run so far.
+
+    `checkpoints` are the steps done at which one was written and still exists; `more` are signals read from elsewhere than the
+    history, such as diagnosis.integrity's.
+    """
+    signals = (*examine(history), *more)
     causes = causes_of(signals)
     level = overall(signals, causes)
     step = int(history.steps[-1]) if len(history) else None

@@ -6,6 +6,7 @@ import pytest
 from grpo_core.config import make_config
 from grpo_core.diagnosis.causes import SIGNATURES
 from grpo_core.diagnosis.history import Facts, facts_of, facts_of_settings, history_of
+from grpo_core.diagnosis.integrity import integrity
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.panel import examine
 from grpo_core.diagnosis.report import causes_at, diagnose, level_at_every_step
@@ -44,6 +45,12 @@ def test_displacement_and_engine_mismatch_are_told_apart():
     assert [c.name for c in both.causes] == ["displacement"]
     engine = diagnose(made(sampler_prob_diff=0.05, correct_rate=lambda s: 0.8 if s < 30 else 0.2))
     assert engine.causes[0].name == "mismatch"
+
+
+def test_a_recording_that_contradicts_itself_comes_first():
+    bad = integrity(made(**FALLING), {"step": [59, 59], "group_index": [0, 0], "reward": [1, 0], "advantage": [-1, 1], "tokens": [3, 3], "traced": [3, 3]})
+    report = diagnose(made(**FALLING), more=[bad])
+    assert report.causes[0].name == "recording" and report.remedy.changes == {} and report.signals[-1].name == "integrity"
 
 
 def test_mastery_is_no_alarm():
@@ -93,7 +100,7 @@ def test_an_empty_run_says_when_an_answer_comes():
 
 
 def test_every_signature_reads_signals_that_exist():
-    names = {s.name for s in examine(made())}
+    names = {s.name for s in examine(made())} | {"integrity"}
     for signature in SIGNATURES:
         used = {n for need in (*signature.needs, *signature.unless) for n in need} | set(signature.supports)
         assert used <= names, signature.name

@@ -1,0 +1,22 @@
+"""What a check of the recording itself needs: scalars per rollout, no traces."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from storage.reader import Store
+
+STEPS_CHECKED = 64
+
+
+def scored_rollouts(store: Store, run_id: str, steps: int = STEPS_CHECKED) -> pd.DataFrame:
+    """One row per rollout of kept groups in the newest `steps` steps, in order.
+
+    Columns: step, group_index, reward, advantage, tokens (of its completion), traced (tokens with an advantage).
+    """
+    last = store.last_step(run_id)
+    first = 0 if last is None else max(0, last - steps + 1)
+    sql = """select step, group_index, reward, advantage, len(token_ids) as tokens, len(advantages) as traced
+               from rollouts join (select step, group_index from groups where kept) using (step, group_index)
+              order by step, group_index, rollout_index"""
+    return store.frame(run_id, sql, steps=(first, None), skip_damaged=True)
