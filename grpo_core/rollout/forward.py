@@ -21,6 +21,10 @@ AGREEMENT = 1e-3
 """Largest difference in log-prob (nats, float32) at which the fused forward is taken for the model's own."""
 
 
+NARROW = 16
+"""Attention over fewer slots than this is several times slower per slot on a CPU, so that many are always taken, the unwritten ones hidden."""
+
+
 class Decoding(Protocol):
     """A generation under way: `step` takes the newest token of every row still alive and gives the next logits (B, V)."""
 
@@ -112,23 +116,22 @@ class _FusedDecoding:
     def step(self, tokens_B: Tensor) -> Tensor:
         decoder, at = self.decoder, self.used
         self.used += 1
-        x = F.embedding(tokens_B, self.weights.embedding).unsqueeze(1)
-        rotations = decoder.rotations(self.lengths_B + at - self.prefix).unsqueeze(1)
-        mask = self._mask() if self.ragged else None
+        span = max(self.used, min(NARROW, self.buffers[0][0].shape[2]))
+        x = F.embedding(tokens_B, self.weights.embedding)
+        rotations = decoder.rotations(self.lengths_B + at - self.prefix)
+        hidden = self._hidden(span) if self.ragged or span > self.used else None
         for layer, (keys, values) in zip(self.weights.layers, self.buffers, strict=True):
-            q, k, v = decoder.project(layer, x, rotations)
-            keys[:, :, at], values[:, :, at] = k.squeeze(1), v.squeeze(1)
-            x = decoder.finish(layer, x, decoder.attend_one(q, keys[:, :, : self.used], values[:, :, : self.used], mask))
-        return F.linear(rms_norm(x.squeeze(1), self.weights.norm, decoder.eps), self.weights.head)
+            decoder.decode(layer, x, rotations, keys[:, :, :span], values[:, :, :span], at, hidden)
+        return F.linear(rms_norm(x, self.weights.norm, decoder.eps), self.weights.head)
 
     def keep(self, rows: Tensor) -> None:
         self.lengths_B = self.lengths_B[rows]
         self.buffers = [(keys[rows], values[rows]) for keys, values in self.buffers]
 
-    def _mask(self) -> Tensor:
-        """0 on slots a row sees, −∞ on the padding of its prompt, (B, 1, 1, used)."""
-        slots = torch.arange(self.used, device=self.lengths_B.device)
-        hidden = (slots >= self.lengths_B[:, None]) & (slots < self.prefix)
+    def _hidden(self, span: int) -> Tensor:
+        """0 on slots a row sees, −∞ on the padding of its prompt and on slots not written yet, (B, 1, 1, span)."""
+        slots = torch.arange(span, device=self.lengths_B.device)
+        hidden = (slots >= self.lengths_B[:, None]) & (slots < self.prefix) | (slots >= self.used)
         return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)[:, None, None]
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 The same function samples (with a KV cache) and trains (with gradients), so that sampler and trainer agree to rounding, and
 each prompt is computed once for all the completions of its group. Anything it does not cover (`supports` says no, or
-`agrees` finds a difference) is left to the model's own forward: see modules.py.
+`agrees` finds a difference) is left to the model's own forward: see forward.py.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class FusedDecoder:
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.eps = config.rms_norm_eps
         rotary = model.model.rotary_emb
-        self._angles = torch.outer(torch.arange(config.max_position_embeddings, device=rotary.inv_freq.device).float(), rotary.inv_freq.float())
+        angles = torch.outer(torch.arange(config.max_position_embeddings, device=rotary.inv_freq.device).float(), rotary.inv_freq.float())
+        self._rotations = torch.polar(torch.ones_like(angles), angles)
 
     def weights(self) -> Weights:
         """The model's weights, joined and permuted; differentiable. Take once per update forward."""
@@ -85,19 +86,24 @@ class FusedDecoder:
         plain = self.weights()
         if plain.embedding.dtype != torch.float32:
             return plain
-        root = plain.embedding.shape[1] ** 0.5  # folded_norm divides by the length of x, not by its root mean square
+        root = plain.embedding.shape[1] ** 0.5  # rms_norm without weight divides by the length of x, not by its root mean square
         layers = tuple(
             replace(
-                layer, norm_attention=None, norm_mlp=None, qkv=layer.qkv * (layer.norm_attention * root), gate_up=layer.gate_up * (layer.norm_mlp * root)
+                layer,
+                norm_attention=None,
+                norm_mlp=None,
+                qkv=_by_column(layer.qkv * (layer.norm_attention * root)),
+                out=_by_column(layer.out),
+                gate_up=_by_column(layer.gate_up * (layer.norm_mlp * root)),
+                down=_by_column(layer.down),
             )
             for layer in plain.layers
         )
-        return Weights(plain.embedding, layers, None, plain.head * (plain.norm * root))
+        return Weights(plain.embedding, layers, None, _by_column(plain.head * (plain.norm * root)))
 
     def rotations(self, positions: Tensor) -> Tensor:
         """exp(i·angle) for integer positions of any shape (…,) → (…, 1, head_dim / 2), complex64."""
-        angles = self._angles[positions]
-        return torch.polar(torch.ones_like(angles), angles).unsqueeze(-2)
+        return self._rotations[positions].unsqueeze(-2)
 
     def project(self, layer: Layer, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normed, rotated q (…, S, H, D), k and v (…, S, Hkv, D) from hidden states (…, S, hidden)."""
@@ -122,13 +128,23 @@ class FusedDecoder:
         )
         return out.transpose(1, 2).flatten(-2)
 
-    def attend_one(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention of one new token per row, q (B, 1, H, D), over k, v (B, Hkv, K, D) → (B, 1, H·D); on a CPU twice as fast as the general kernel."""
-        B, _, H, D = q.shape
-        scores = (q * D**-0.5).view(B, self.kv_heads, H // self.kv_heads, D) @ k.transpose(2, 3)
-        if mask is not None:
-            scores = scores + mask
-        return (scores.float().softmax(-1).type_as(v) @ v).view(B, 1, H * D)
+    def decode(self, layer: Layer, x: Tensor, rotations: Tensor, keys: Tensor, values: Tensor, at: int, hidden: Tensor | None) -> None:
+        """One layer for one new token per row, in place: x (B, hidden); its k and v go to slot `at` of keys and values (B, Hkv, K, D).
+
+        `hidden` (B, 1, 1, K) is added to the scores. Twice as fast on a CPU as the general kernels.
+        """
+        q, k, v = self.project(layer, x, rotations)
+        keys[:, :, at], values[:, :, at] = k, v
+        B, H, D = q.shape
+        scores = (q * D**-0.5).view(B, self.kv_heads, H // self.kv_heads, D) @ keys.transpose(2, 3)
+        if hidden is not None:
+            scores += hidden
+        attended = scores.softmax(-1, dtype=torch.float32).type_as(values) @ values
+        x.addmm_(attended.view(B, H * D), layer.out.t())
+        if layer.out_bias is not None:
+            x += layer.out_bias
+        gate, up = F.linear(rms_norm(x, layer.norm_mlp, self.eps), layer.gate_up).chunk(2, dim=-1)
+        x.addmm_(F.silu(gate).mul_(up), layer.down.t())
 
     def prefix(self, weights: Weights, prompt_ids: Tensor) -> tuple[Tensor, list[KV]]:
         """Hidden states (P, L, hidden) and per-layer (k, v) of right-padded prompts (P, L). Padding follows the text, so causality hides it."""
@@ -182,6 +198,11 @@ class FusedDecoder:
         """Rows reordered from transformers' halves (i, i + D/2) to neighbours (2i, 2i + 1); scores are unchanged as q and k move alike."""
         half = weight.unflatten(0, (-1, 2, self.head_dim // 2))
         return half.transpose(1, 2).flatten(0, 2)
+
+
+def _by_column(weight: Tensor) -> Tensor:
+    """The same (out, in) matrix stored by column, in which a CPU multiplies few rows by it up to twice as fast."""
+    return weight.t().contiguous().t()
 
 
 def suffix_mask(lengths_B: Tensor, prefix: int, T: int) -> Tensor:
@@ -238,16 +259,16 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
-        ctx.save_for_backward(gate_up)
-        return F.silu(gate).mul_(up)
+        silu = F.silu(gate)
+        ctx.save_for_backward(gate_up, silu)
+        return silu * up
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        gate, up = ctx.saved_tensors[0].chunk(2, dim=-1)
-        out = torch.empty_like(ctx.saved_tensors[0])
+        gate_up, silu = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = torch.empty_like(gate_up)
         grad_gate, grad_up = out.chunk(2, dim=-1)
-        silu, sigmoid = F.silu(gate), torch.sigmoid(gate)
         torch.mul(grad, silu, out=grad_up)
-        slope = sigmoid.addcmul_(silu, 1 - sigmoid)  # d silu / d gate
-        torch.mul(grad, up, out=grad_gate).mul_(slope)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return out

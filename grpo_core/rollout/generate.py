@@ -43,7 +43,6 @@ class Writer:
     device: torch.device
 
 
-@torch.no_grad()
 def sample_groups(writer: Writer, prompts: Sequence[Prompt], *, group_size: int, sampling: Sampling, seed: int) -> list[Group]:
     """`group_size` completions of every prompt. The same seed gives the same completions whatever the batch size.
 
@@ -54,10 +53,12 @@ def sample_groups(writer: Writer, prompts: Sequence[Prompt], *, group_size: int,
     uniforms = torch.rand(len(prompts) * group_size, sampling.max_new_tokens, generator=generator, dtype=torch.float64)
     per_batch = max(1, sampling.batch // group_size)
     completions: list[Completion] = []
-    for start in range(0, len(prompts), per_batch):
-        part = prompts[start : start + per_batch]
-        draws = uniforms[start * group_size : (start + len(part)) * group_size].to(writer.device)
-        completions += _decode_batch(writer, part, group_size, sampling, draws)
+    # inference mode saves a tenth of the time, but a model's own modules may keep what they compute here and train with it
+    with torch.inference_mode(writer.forward.name == "fused"), torch.no_grad():
+        for start in range(0, len(prompts), per_batch):
+            part = prompts[start : start + per_batch]
+            draws = uniforms[start * group_size : (start + len(part)) * group_size].to(writer.device)
+            completions += _decode_batch(writer, part, group_size, sampling, draws)
     return [
         Group(prompt=prompt, completions=tuple(completions[i * group_size : (i + 1) * group_size])) for i, prompt in enumerate(prompts)
     ]
@@ -117,11 +118,11 @@ def _sample(logits_BV: Tensor, draws_B: Tensor, sampling: Sampling, banned: tupl
     z = logits_BV.float()
     if sampling.temperature not in (0.0, 1.0):
         z = z / sampling.temperature
-    if banned:
-        z[:, list(banned)] = BANNED
-    logz = z.logsumexp(-1, keepdim=True)
-    p = (z - logz).exp()
-    entropy = logz.squeeze(1) - torch.linalg.vecdot(p, z)
+    for token in banned:
+        z[:, token] = BANNED
+    logp_BV = z.log_softmax(-1)
+    p = logp_BV.exp()
+    entropy = -torch.linalg.vecdot(p, logp_BV)
     if sampling.temperature == 0.0:
         tokens, kept = z.argmax(-1), torch.ones_like(entropy)
     else:
@@ -130,7 +131,7 @@ def _sample(logits_BV: Tensor, draws_B: Tensor, sampling: Sampling, banned: tupl
         total = cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, draws_B[:, None] * total, right=True).squeeze(1).clamp(max=z.shape[1] - 1)
         kept = total.squeeze(1).float() if sampling.top_p < 1.0 else torch.ones_like(entropy)
-    logp = (z.gather(1, tokens[:, None]) - logz).squeeze(1)
+    logp = logp_BV.gather(1, tokens[:, None]).squeeze(1)
     return tokens, torch.stack((logp - kept.log(), logp, entropy), dim=1)
 
 

@@ -126,7 +126,7 @@ def state_of(config: RunConfig, policy: Policy, task: Task) -> TrainState:
     """A run's beginning from a loaded policy and a bound task."""
     objective = objective_of(config)
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.lr, betas=(0.9, 0.999), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(trainable, lr=config.lr, betas=(0.9, 0.999), weight_decay=config.weight_decay, fused=True)
     warmup = max(config.lr_warmup, 1)
     return TrainState(
         config=config,

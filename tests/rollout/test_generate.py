@@ -75,6 +75,15 @@ def test_nucleus_by_hand():
     assert _nucleus(p, 0.5)[0].tolist() == pytest.approx([0.0, 0.5, 0.0, 0.0])
 
 
+def test_what_modules_keep_while_sampling_can_be_trained_with():
+    model, kept = build("gpt2"), []
+    scale = torch.nn.Parameter(torch.ones(()))
+    model.transformer.ln_f.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    sample_groups(writer(model), PROMPTS, group_size=2, sampling=Sampling(max_new_tokens=4), seed=0)
+    (scale * kept[-1]).sum().backward()
+    assert not kept[-1].requires_grad and scale.grad == kept[-1].sum()
+
+
 def test_top_p_keeps_both_log_probs():
     scribe = writer(build("qwen3"))
     found = completions(sample_groups(scribe, PROMPTS, group_size=4, sampling=Sampling(max_new_tokens=8, top_p=0.6), seed=3))
