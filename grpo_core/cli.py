@@ -9,28 +9,23 @@ import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 import click
 
-from grpo_core.config import SECTIONS, RunConfig, load_config, make_config, structural_notes
+from grpo_core.commands.diagnose import diagnose
+from grpo_core.commands.finding import find_run, names, overview
+from grpo_core.commands.fork import fork
+from grpo_core.commands.options import SectionedCommand, config_options, json_option, run_argument, store_option
+from grpo_core.commands.printing import answer, duration, exit_with, number, say_notes, sheet, table
+from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError, LaunchError
 from grpo_core.methods import METHODS
-from grpo_core.presets import PRESETS, preset
 from grpo_core.running import BAD_INPUT, FAILED, OK, run_training
 from storage.errors import StoreError
 
-if TYPE_CHECKING:
-    from storage.reader import Store
-
 INTERRUPTED = 130
-STORE_VARIABLE = "GROUPSCOPE_STORE"
-DEFAULT_STORE = "groupscope-data"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,101 +55,13 @@ def _complain(sentence: str, code: int) -> int:
     return code
 
 
-# Options -------------------------------------------------------------------------------------------------------------
-
-
-def store_option(command: Callable) -> Callable:
-    return click.option(
-        "--store",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=lambda: Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE),
-        show_default=f"${STORE_VARIABLE} or ./{DEFAULT_STORE}",
-        help="Folder that holds the runs.",
-    )(command)
-
-
-def json_option(command: Callable) -> Callable:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
-def run_argument(command: Callable) -> Callable:
-    return click.argument("run", metavar="RUN")(command)
-
-
-def config_options(command: Callable) -> Callable:
-    """`--preset`, `--config` and one flag for every option of RunConfig; the command gets one checked `config`."""
-
-    @wraps(command)
-    def settled(preset_name: str | None, config_file: Path | None, **given):
-        flags = {name: given.pop(name) for name in RunConfig.model_fields}
-        return command(config=_settle(preset_name, config_file, flags), **given)
-
-    for name in reversed(RunConfig.model_fields):
-        settled = _config_option(name)(settled)
-    settled = click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON or YAML file of options; flags win over it.")(settled)
-    presets = " ".join(f"{p.name}: {p.means}" for p in PRESETS.values())
-    return click.option("--preset", "preset_name", metavar="NAME", help=f"Start from a named config; file and flags win over it. {presets}")(settled)
-
-
-def _config_option(name: str) -> Callable:
-    """The flag of one option. Its value stays text: RunConfig judges it, so that messages are the same everywhere."""
-    field = RunConfig.model_fields[name]
-    kind = field.annotation
-    notes = [field.json_schema_extra["unit"], "repeatable" if get_origin(kind) is tuple else "", f"default: {_spell_default(field.default)}"]
-    return click.option(
-        "--" + name.replace("_", "-"),
-        name,
-        metavar=_metavar(kind),
-        multiple=get_origin(kind) is tuple,
-        help=f"{field.description} [{'; '.join(filter(None, notes))}]",
-    )
-
-
-def _metavar(kind: object) -> str:
-    if get_origin(kind) is Literal:
-        return f"[{'|'.join(get_args(kind))}]"
-    words = {int: "INTEGER", float: "NUMBER", float | None: "NUMBER"}
-    return words.get(kind, "TEXT")
-
-
-def _spell_default(value: object) -> str:
-    return "empty" if value in (None, "", ()) else str(value)
-
-
-def _settle(preset_name: str | None, config_file: Path | None, flags: dict[str, object]) -> RunConfig:
-    """Defaults, then the preset, then the file, then the flags. An empty flag takes back what a preset or file has set."""
-    settings: dict[str, object] = {}
-    if preset_name:
-        settings |= preset(preset_name).settings
-    if config_file:
-        settings |= load_config(config_file)
-    for name, value in flags.items():
-        if value == "" or value == ("",):
-            settings.pop(name, None)
-        elif value not in (None, ()):
-            settings[name] = value
-    return make_config(settings)
-
-
-class SectionedCommand(click.Command):
-    """A command whose help lists the config options under the sections of RunConfig."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in SECTIONS.values()}}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                field = RunConfig.model_fields.get(parameter.name)
-                sections[SECTIONS[field.json_schema_extra["section"]] if field else "Options"].append(record)
-        for title, rows in sections.items():
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def cli() -> None:
     """Groupscope: train language models with GRPO and its relatives, record every token, and see why a run goes wrong."""
+
+
+cli.add_command(diagnose)
+cli.add_command(fork)
 
 
 # Training ------------------------------------------------------------------------------------------------------------
@@ -171,16 +78,11 @@ def train(config: RunConfig, store: Path, prepared: str | None) -> None:
 
     if prepared:
         folder = RunFolder.open(store, prepared)
-        _exit_with(run_training(folder, folder.read_config(), bar=False))
+        exit_with(run_training(folder, folder.read_config(), bar=False))
     folder = create_run(store, config)
-    _say_notes(config)
+    say_notes(config)
     click.echo(f"run {folder.run_id} in {folder.path}", err=True)
-    _exit_with(run_training(folder, config, bar=True))
-
-
-def _say_notes(config: RunConfig) -> None:
-    for note in structural_notes(config):
-        click.echo(f"note: {note}", err=True)
+    exit_with(run_training(folder, config, bar=True))
 
 
 @cli.command(cls=SectionedCommand)
@@ -192,8 +94,8 @@ def launch(config: RunConfig, store: Path, as_json: bool) -> None:
     from grpo_core.launch.start import launch as launch_run
 
     run_id = launch_run(store, config)
-    _say_notes(config)
-    _print({"run_id": run_id}, as_json, text=run_id)
+    say_notes(config)
+    answer({"run_id": run_id}, as_json, text=run_id)
 
 
 @cli.command()
@@ -213,7 +115,7 @@ def resume(run: str, steps: int | None, detach: bool, store: Path) -> None:
         return
     folder = RunFolder.open(store, run_id)
     prepare_resume(folder, steps=steps)
-    _exit_with(run_training(folder, folder.read_config(), bar=True))
+    exit_with(run_training(folder, folder.read_config(), bar=True))
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
@@ -230,8 +132,8 @@ def stop(run: str, grace_s: float, store: Path, as_json: bool) -> None:
 
     run_id = find_run(store, run)
     result = stop_run(store, run_id, grace_s=grace_s)
-    _print({"run_id": run_id, **asdict(result)}, as_json, text=result.sentence)
-    _exit_with(FAILED if result.outcome in ("already_over", "survived") else OK)
+    answer({"run_id": run_id, **asdict(result)}, as_json, text=result.sentence)
+    exit_with(FAILED if result.outcome in ("already_over", "survived") else OK)
 
 
 @cli.command()
@@ -242,11 +144,16 @@ def runs(store: Path, as_json: bool) -> None:
     from storage.reader import Store
 
     opened = Store(store)
-    names = _names(store)
-    rows = [_overview(opened, run_id, names.get(run_id, "")) for run_id in sorted(opened.run_ids(), reverse=True)]
-    table = [[r["run_id"], r["state"], f"{r['step']}/{r['steps']}", _number(r["reward"]), _duration(r["eta_s"]), r["method"] or "-", r["name"]] for r in rows]
+    named = names(store)
+    rows = [overview(opened, run_id, named.get(run_id, "")) for run_id in sorted(opened.run_ids(), reverse=True)]
+    lines = [[r["run_id"], r["state"], f"{r['step']}/{r['steps']}", number(r["reward"]), duration(r["eta_s"]), r["method"] or "-", r["name"], _origin(r)] for r in rows]
+    head = ["RUN", "STATE", "STEP", "REWARD", "ETA", "METHOD", "NAME", *(["FORKED FROM"] if any(r["parent"] for r in rows) else [])]
     empty = f"no runs in {opened.root}; start one with `python -m grpo_core train --preset healthy`"
-    _print(rows, as_json, text=_table(["RUN", "STATE", "STEP", "REWARD", "ETA", "METHOD", "NAME"], table) if rows else empty)
+    answer(rows, as_json, text=table(head, lines) if rows else empty)
+
+
+def _origin(row: dict[str, object]) -> str:
+    return f"step {row['parent_step']} of {row['parent']}" if row["parent"] else ""
 
 
 @cli.command()
@@ -256,24 +163,25 @@ def runs(store: Path, as_json: bool) -> None:
 def show(run: str, store: Path, as_json: bool) -> None:
     """Show one run: status, latest figures, settings, and the command that repeats it."""
     from grpo_core.launch.folder import RunFolder
-    from grpo_core.launch.start import command_line
+    from grpo_core.launch.fork import repeating_command
     from storage.queries.runs import run_size
     from storage.queries.steps import step_series
     from storage.reader import Store
 
     run_id = find_run(store, run)
     opened = Store(store)
-    config = RunFolder.open(store, run_id).read_config()
+    folder = RunFolder.open(store, run_id)
+    config = folder.read_config()
     series = step_series(opened, run_id)
     figures = json.loads(series.iloc[-1].to_json()) if len(series) else {}
     facts = {
-        **_overview(opened, run_id, _names(store).get(run_id, "")),
+        **overview(opened, run_id, names(store).get(run_id, "")),
         "bytes": run_size(opened, run_id),
-        "command": shlex.join(command_line(config)),
+        "command": shlex.join(repeating_command(folder, config)),
         "figures": figures,
         "config": config.model_dump(mode="json"),
     }
-    _print(facts, as_json, text=_sheet(facts))
+    answer(facts, as_json, text=sheet(facts))
 
 
 @cli.command()
@@ -292,7 +200,7 @@ def seal(run: str, store: Path, as_json: bool) -> None:
         raise LaunchError(f"run {run_id} is {status.state}; it is sealed when it ends")
     run_dir = Store(store).run_dir(run_id)
     segments.seal(run_dir)
-    _print({"run_id": run_id, "file": str(run_dir / "run.duckdb")}, as_json, text=f"sealed: {run_dir / 'run.duckdb'}")
+    answer({"run_id": run_id, "file": str(run_dir / "run.duckdb")}, as_json, text=f"sealed: {run_dir / 'run.duckdb'}")
 
 
 @cli.command()
@@ -306,8 +214,8 @@ def export(run: str, target: Path, store: Path, as_json: bool) -> None:
     from storage.reader import Store
 
     written = export_run(Store(store), find_run(store, run), target)
-    rows = [asdict(table) for table in written]
-    _print(rows, as_json, text=_table(["TABLE", "ROWS", "FILE"], [[r["table"], str(r["rows"]), r["file"]] for r in rows]))
+    rows = [asdict(one) for one in written]
+    answer(rows, as_json, text=table(["TABLE", "ROWS", "FILE"], [[r["table"], str(r["rows"]), r["file"]] for r in rows]))
 
 
 @cli.command()
@@ -316,52 +224,7 @@ def methods(as_json: bool) -> None:
     """List the training methods, each with its paper and the options it reads."""
     rows = [asdict(m) | {"knobs": sorted(m.knobs)} for m in METHODS.values()]
     blocks = [f"{m.name}  ({m.title}, {m.paper})\n  {m.summary}\n  options: {', '.join(sorted(m.knobs)) or 'none of its own'}" for m in METHODS.values()]
-    _print(rows, as_json, text="\n\n".join(blocks))
-
-
-def find_run(store: Path, text: str) -> str:
-    """The id of the run meant by an id, a unique beginning of one, or a unique name. Raises RunNotFound."""
-    from storage.errors import RunNotFound
-    from storage.reader import Store
-
-    run_ids = Store(store).run_ids()
-    if text in run_ids:
-        return text
-    meant = [run_id for run_id in run_ids if text and run_id.startswith(text)]
-    meant = meant or [run_id for run_id, name in _names(store).items() if name == text and run_id in run_ids]
-    if len(meant) == 1:
-        return meant[0]
-    if meant:
-        raise RunNotFound(f"{text!r} could be {len(meant)} runs ({', '.join(sorted(meant, reverse=True)[:5])}); give more of the id")
-    raise RunNotFound(f"no run {text!r} in {store}; `python -m grpo_core runs` lists the runs")
-
-
-def _names(store: Path) -> dict[str, str]:
-    from storage.catalog import Catalog
-
-    if not store.is_dir():  # looking is no reason to make a store
-        return {}
-    annotations = Catalog(store).annotations()
-    return dict(zip(annotations["run_id"], annotations["name"]))
-
-
-def _overview(store: Store, run_id: str, name: str) -> dict[str, object]:
-    """Status, key settings and last reward of a run; settings that cannot be read are None."""
-    from grpo_core.launch.folder import RunFolder
-    from grpo_core.launch.status import run_status
-    from storage.queries.runs import reward_curve
-
-    status = run_status(store.root, run_id)
-    try:
-        config = RunFolder.open(store.root, run_id).read_config()
-        settings = {"method": config.method, "task": config.task, "model": config.model}
-    except GroupscopeError:  # config.json is damaged or from a newer version
-        settings = dict.fromkeys(("method", "task", "model"))
-    try:
-        curve = reward_curve(store, run_id)
-    except StoreError:
-        curve = []
-    return {**asdict(status), "name": name, **settings, "reward": curve[-1] if curve else None}
+    answer(rows, as_json, text="\n\n".join(blocks))
 
 
 # Tools ---------------------------------------------------------------------------------------------------------------
@@ -415,49 +278,3 @@ def demo(port: int, store: Path) -> None:
     from grpo_core.demo import run_demo
 
     run_demo(store, port=port, say=click.echo)
-
-
-# Printing ------------------------------------------------------------------------------------------------------------
-
-
-def _exit_with(code: int) -> None:
-    raise click.exceptions.Exit(code)
-
-
-def _print(content: object, as_json: bool, *, text: str) -> None:
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else text)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head, *rows])
-
-
-def _sheet(facts: dict) -> str:
-    """A run's facts as lines of `name  value`; figures and settings as blocks, settings only where they differ from the default."""
-    config = {name: value for name, value in facts["config"].items() if value != make_config({}).model_dump(mode="json")[name]}
-    plain = {name: value for name, value in facts.items() if name not in ("config", "figures")}
-    figures = {name: value for name, value in facts["figures"].items() if not isinstance(value, dict | list)}
-    return "\n\n".join(_block(title, content) for title, content in (("", plain), ("latest step", figures), ("settings that differ from the defaults", config)))
-
-
-def _block(title: str, content: dict) -> str:
-    width = max((len(name) for name in content), default=0)
-    lines = [f"{name.ljust(width)}  {_fact(name, value)}" for name, value in content.items()]
-    return "\n".join(filter(None, [title, *lines])) if content else f"{title}\nnone"
-
-
-def _fact(name: str, value: object) -> str:
-    if value is None or value == "":
-        return "not available"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name.endswith("_at") else str(value)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from grpo_core.trace.recorder import Recorder
     from grpo_core.trainer.loop import Start
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
-"""Exit codes: done, the run failed or is in no state for it, bad input."""
+OK, FAILED, BAD_INPUT, UNHEALTHY = 0, 1, 2, 3
+"""Exit codes: done, the run failed or is in no state for it, bad input, the run that was diagnosed is unhealthy or collapsed."""
 FLUSH_PATIENCE_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,13 @@ def _failure(error: BaseException, folder: RunFolder) -> str:
 
 
 def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat, requests: StopRequests, progress: Progress) -> Ending:
+    from grpo_core.launch.fork import read_fork
     from grpo_core.trace.recorder import Recorder
 
     progress.phase("loading")
-    recorder = Recorder(folder.path, precision=config.precision, queue_steps=config.queue_steps)
+    fork = read_fork(folder)
+    first_step = fork.step if fork else 0
+    recorder = Recorder(folder.path, precision=config.precision, queue_steps=config.queue_steps, first_step=first_step)
     try:
         from transformers.utils.logging import disable_progress_bar
 
@@ -118,7 +121,7 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
             on_start=on_start,
             progress=on_phase,
             should_stop=requests.asked,
-            resume=heartbeat.attempt > 0,
+            resume=heartbeat.attempt > 0 or first_step > 0,
             attempt=heartbeat.attempt,
         )
     except BaseException:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grpo_core.cli import _settle, cli, main
+from grpo_core.cli import cli, main
+from grpo_core.commands.options import settle
 from grpo_core.config import RunConfig, make_config
 from grpo_core.launch.start import command_line, create_run
 from grpo_core.methods import METHODS
@@ -17,7 +18,7 @@ from grpo_core.presets import PRESETS, preset
 def parsed(arguments: list[str]) -> RunConfig:
     """The config that `train` would run with these arguments."""
     given = cli.commands["train"].make_context("train", list(arguments)).params
-    return _settle(given["preset_name"], given["config_file"], {name: given[name] for name in RunConfig.model_fields})
+    return settle(given["preset_name"], given["config_file"], {name: given[name] for name in RunConfig.model_fields})
 
 
 def test_help_explains_every_option_with_unit_and_default(capsys) -> None:
@@ -58,6 +59,7 @@ def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> Non
         readers = [m.name for m in METHODS.values() if name in m.knobs]
         value = others.get(field.annotation) or next((c for c in choices if isinstance(c, str) and c != field.default), "x")
         base = {"method": readers[-1] if readers else "grpo_llds", "prompts_per_step": 9, **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"})}
+        base |= {"prompt_sampler": "vas"} if name.startswith("vas_") else {}
         base.pop(name, None)
         if name in ("method", "rewards", "stop"):
             value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x"}[name]

@@ -1,6 +1,6 @@
 """The run folder: where everything about one run lies, and the truth about its life.
 
-    <store>/runs/<run_id>/  config.json  status.json  process.json  log.txt  STOP  checkpoints/  + what the recorder writes
+    <store>/runs/<run_id>/  config.json  status.json  process.json  fork.json  log.txt  STOP  checkpoints/  + what the recorder writes
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from grpo_core.errors import LaunchError
 from storage.errors import RunNotFound
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+STORE_VARIABLE = "GROUPSCOPE_STORE"
+DEFAULT_STORE = "groupscope-data"
+
+
+def default_store() -> Path:
+    """Where runs lie when nobody names a folder: GROUPSCOPE_STORE, or groupscope-data beside where the program was started."""
+    return Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,11 @@ class RunFolder:
         return self.path / "process.json"
 
     @property
+    def fork(self) -> Path:
+        """Which run this one goes on from, if it does; grpo_core/launch/fork.py writes it."""
+        return self.path / "fork.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
@@ -89,9 +101,13 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def checkpoint_steps(self) -> list[int]:
+        """Steps done at every finished checkpoint, in order; grpo_core/trainer/checkpoint.py names them step-<steps done>."""
+        names = (file.parent.name.removeprefix("step-") for file in self.checkpoints.glob("step-*/trainer.pt"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def has_checkpoint(self) -> bool:
-        """Whether a finished checkpoint is there; grpo_core/trainer/checkpoint.py names them step-<steps done>."""
-        return any(self.checkpoints.glob("step-*/trainer.pt"))
+        return bool(self.checkpoint_steps())
 
     def read_config(self) -> RunConfig:
         """Raises ConfigError when config.json is unreadable or has settings this version does not know."""

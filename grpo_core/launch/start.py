@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,11 +42,16 @@ def launch(store_root: Path, config: RunConfig, *, nonce: str | None = None) -> 
     `nonce` names one press of a button: a second call with it starts nothing and returns the same run.
     Raises LaunchError when the process cannot be started.
     """
+    return press(store_root, nonce, lambda catalog, suffix: create_run(store_root, config, catalog=catalog, suffix=suffix))
+
+
+def press(store_root: Path, nonce: str | None, create: Callable[[Catalog, str | None], RunFolder]) -> str:
+    """Start what `create` (catalogue, ending of the run id → prepared folder) makes; only the first press with a nonce does."""
     suffix = hashlib.sha256(nonce.encode()).hexdigest()[:12] if nonce else None
     catalog = Catalog(store_root)
     if suffix and not catalog.claim(nonce):
         return _run_of_nonce(store_root, suffix)
-    folder = create_run(store_root, config, catalog=catalog, suffix=suffix)
+    folder = create(catalog, suffix)
     _spawn(folder, cwd=Path.cwd())
     return folder.run_id
 
@@ -55,21 +60,30 @@ def create_run(store_root: Path, config: RunConfig, *, catalog: Catalog | None =
     """The folder of a new run, with its first word, in the catalogue; no process yet."""
     catalog = catalog or Catalog(store_root)
     folder = RunFolder.create(store_root, config, suffix=suffix)
-    now = time.time()
-    write_word(folder, Word(steps=config.steps, started_at=now, updated_at=now))
-    catalog.register(folder.run_id, config.title)
-    catalog.record_launch(folder.run_id, shlex.join(command_line(config)), now)
+    begin_run(folder, config, catalog, command=shlex.join(command_line(config)))
     return folder
+
+
+def begin_run(folder: RunFolder, config: RunConfig, catalog: Catalog, *, command: str, step: int = 0) -> None:
+    """A new folder's first word, after `step` steps that another run has done for it, and its place in the catalogue."""
+    now = time.time()
+    write_word(folder, Word(step=step, steps=config.steps, started_at=now, updated_at=now))
+    catalog.register(folder.run_id, config.title)
+    catalog.record_launch(folder.run_id, command, now)
 
 
 def command_line(config: RunConfig) -> list[str]:
     """The command a person could type for this run: one flag for every setting that differs from its default."""
-    command = ["python", "-m", "grpo_core", "train"]
-    for name, field in RunConfig.model_fields.items():
-        value = getattr(config, name)
-        if value != field.default:
-            values = value if isinstance(value, tuple) else (value,)
-            command += [part for one in values for part in _spell(flag(name), str(one))]
+    settings = {name: getattr(config, name) for name, field in RunConfig.model_fields.items() if getattr(config, name) != field.default}
+    return ["python", "-m", "grpo_core", "train", *flags(settings)]
+
+
+def flags(settings: Mapping[str, object]) -> list[str]:
+    """Settings as command-line flags; an empty one (None, "" or ()) becomes an empty flag, which takes the default."""
+    command = []
+    for name, value in settings.items():
+        values = value if isinstance(value, tuple | list) and value else (value,)
+        command += [part for one in values for part in _spell(flag(name), "" if one in (None, (), []) else str(one))]
     return command
 
 

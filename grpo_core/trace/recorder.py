@@ -47,11 +47,11 @@ class _Gathered:
 class Recorder:
     """Writes the steps of one run in the background. Its methods may be called from any thread.
 
-    It holds at most `queue_steps` steps and writes those together that come within `together_s`.
+    It holds at most `queue_steps` steps and writes those together that come within `together_s`. A fork's `first_step` is not 0.
     Opening the run is loud: raises RunLocked, NewerStore, DiskFull and the other errors of RunWriter.open.
     """
 
-    def __init__(self, run_dir: Path, *, precision: str = "rounded", queue_steps: int = 64, together_s: float = TOGETHER_S) -> None:
+    def __init__(self, run_dir: Path, *, precision: str = "rounded", queue_steps: int = 64, together_s: float = TOGETHER_S, first_step: int = 0) -> None:
         self._run_dir = Path(run_dir)
         self._writer = segments.RunWriter.open(self._run_dir, precision=precision)  # from here on the thread's alone
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -63,6 +63,7 @@ class Recorder:
         self._closed = False
         self._pieces: tuple[str, ...] | None = None
         self._together_s = together_s
+        self._first_step = first_step
         self._most_together = max(1, queue_steps // 2)  # what is gathered takes room in the queue
         self._gathered: list[_Gathered] = []  # this and the next three are the thread's alone
         self._unwritten = 0  # steps just before the next one that will be missing
@@ -213,7 +214,7 @@ class Recorder:
         self._write()
         try:
             moved = self._writer.supersede(step - 1)
-            self._unwritten = step - 1 - self._writer.last_step
+            self._unwritten = step - 1 - max(self._writer.last_step, self._first_step - 1)
             answer.set_result(moved)
         except Exception as error:  # handed to resume_at, which raises it
             answer.set_exception(error)

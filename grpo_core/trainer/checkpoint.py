@@ -70,7 +70,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_newest(state: TrainState, folder: Path) -> Position:
     """Bring `state` to the newest readable checkpoint; a damaged one is passed over for the one before.
 
-    Raises ModelError when there is none.
+    Learning rate and weight decay are those of the state's own config: a fork may have changed them. Raises ModelError when there is none.
     """
     found = checkpoints(folder)
     for path in reversed(found):
@@ -82,10 +82,18 @@ def load_newest(state: TrainState, folder: Path) -> Position:
         _load_weights(state, weights)
         state.optimizer.load_state_dict(saved["optimizer"])
         state.schedule.load_state_dict(saved["schedule"])
+        _take_rates(state)
         state.sampler.restore(saved["sampler"])
         state.memory.first_entropy, state.memory.probe_start = saved.get("first_entropy"), saved.get("probe_start")  # older checkpoints have none
         return Position(int(_NAME.fullmatch(path.name).group(1)), saved["elapsed_s"])
     raise ModelError(f"no readable checkpoint among {len(found)} in {folder}, so there is nothing to resume from; start a new run with the same config")
+
+
+def _take_rates(state: TrainState) -> None:
+    schedule, config = state.schedule, state.config
+    schedule.base_lrs = [config.lr for _ in schedule.base_lrs]
+    for group, share in zip(state.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+        group.update(initial_lr=config.lr, lr=config.lr * share(schedule.last_epoch), weight_decay=config.weight_decay)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ import streamlit as st
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
-from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.folder import RunFolder, default_store
 from grpo_core.launch.status import RunStatus, log_tail, run_status
 from pages.components.series import with_shares
 from storage.catalog import Catalog
 from storage.errors import StoreError
 from storage.queries import groups as group_queries
+from storage.queries import likelihood as likelihood_queries
 from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
 from storage.reader import Store
@@ -50,8 +50,8 @@ class Unreadable:
 
 
 def root() -> Path:
-    """The store's folder: GROUPSCOPE_STORE, or groupscope-data beside where the app was started."""
-    return Path(os.environ.get("GROUPSCOPE_STORE") or "groupscope-data").absolute()
+    """The store's folder, in full."""
+    return default_store().absolute()
 
 
 @st.cache_resource(show_spinner=False)
@@ -204,6 +204,16 @@ def rollouts(run: Run, step: int, group_index: int) -> pd.DataFrame:
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _rollouts(path: Path, run_id: str, attempt: int, step: int, group_index: int) -> pd.DataFrame:
     return group_queries.rollouts_of_group(_store(path), run_id, step, group_index)
+
+
+def worst_tokens(run: Run, step: int, count: int) -> pd.DataFrame:
+    """The tokens of the step's correct rollouts that lost most log-prob; columns of storage.queries.likelihood.worst_tokens."""
+    return _worst_tokens(root(), run.run_id, run.status.attempt, step, count)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _worst_tokens(path: Path, run_id: str, attempt: int, step: int, count: int) -> pd.DataFrame:
+    return likelihood_queries.worst_tokens(_store(path), run_id, step, count)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from grpo_core.config import RunConfig, make_config
+from grpo_core.launch.folder import default_store
 from grpo_core.records import StepTrace
 from grpo_core.trace.recorder import TOGETHER_S, Recorder
 from grpo_core.trainer.state import TrainState, build_state
@@ -65,7 +66,7 @@ def main(*, steps: int = 300, warm_up: int = 3, **settings: object) -> dict[str,
     """Print the cost of recording over `steps` steps of each side and return the figures. `settings` change the demo config."""
     config = make_config({"steps": steps, **settings})
     torch.set_num_threads(max(config.threads, 1))
-    store = Path(os.environ.get("GROUPSCOPE_STORE") or "groupscope-data")
+    store = default_store()
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=store) as folder:
         figures = measure(config, Path(folder), cache_dir=store / "cache", warm_up=warm_up)

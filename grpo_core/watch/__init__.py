@@ -1,0 +1,1 @@
+"""The diagnosis of runs in the store: read on demand, and followed live while a run trains."""

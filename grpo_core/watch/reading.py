@@ -1,0 +1,38 @@
+"""From a run in the store to what the diagnosis reads."""
+
+from __future__ import annotations
+
+from grpo_core.config import load_config
+from grpo_core.diagnosis.history import Facts, History, facts_of_settings, history_of
+from grpo_core.diagnosis.report import Report, diagnose
+from grpo_core.errors import ConfigError
+from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.fork import read_fork
+from storage.queries.steps import step_series
+from storage.reader import Store
+
+
+def recorded_history(store: Store, run_id: str) -> History:
+    """Everything recorded of a run so far; a damaged segment leaves a gap. Raises RunNotFound, NewerStore and RunLocked."""
+    return history_of(step_series(store, run_id), facts_in(RunFolder.open(store.root, run_id)))
+
+
+def facts_in(folder: RunFolder) -> Facts:
+    """What the run's config says; nothing where config.json is damaged or not of a run trained here."""
+    try:
+        return facts_of_settings(load_config(folder.config))
+    except ConfigError:
+        return Facts()
+
+
+def report_on(store: Store, run_id: str, history: History | None = None) -> Report:
+    """The diagnosis of a run, live or over, from its history if that has been read already. Raises as `recorded_history`."""
+    folder = RunFolder.open(store.root, run_id)
+    return diagnose(recorded_history(store, run_id) if history is None else history, checkpoints=folder.checkpoint_steps())
+
+
+def has_gaps(store: Store, run_id: str, history: History) -> bool:
+    """Whether steps the run has made are not in its history: never recorded, or in a file that cannot be read."""
+    fork = read_fork(RunFolder.open(store.root, run_id))
+    first, last = fork.step if fork else 0, store.last_step(run_id)
+    return last is not None and len(history) < last + 1 - first
