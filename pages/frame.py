@@ -5,7 +5,7 @@ import streamlit as st
 from pages.components import data
 from pages.components.assets import ICON, LOGO, STYLE
 from pages.components.frames import part, plainly
-from pages.components.nav import GROUP, LAUNCH, RUN, RUNS
+from pages.components.nav import CONFLICTS, DIAGNOSIS, GROUP, LAUNCH, LIKELIHOOD, RUN, RUNS, VARIANCE
 
 st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state=232)
 st.html(STYLE)
@@ -16,6 +16,12 @@ page = st.navigation(
             st.Page(RUNS, title="Runs", icon=":material/view_list:", help="All runs, live and over: state, progress, reward.", default=True),
             st.Page(RUN, title="Run", icon=":material/monitoring:", help="One run: its curves and the groups of each step."),
             st.Page(GROUP, title="Group", icon=":material/data_array:", help="The rollouts of one prompt, token by token."),
+        ],
+        "Diagnose": [
+            st.Page(DIAGNOSIS, title="Diagnosis", icon=":material/stethoscope:", help="Whether a run collapses, why, since when, and what would help."),
+            st.Page(LIKELIHOOD, title="Likelihood", icon=":material/trending_down:", help="Whether correct answers lose likelihood, in which groups and tokens."),
+            st.Page(CONFLICTS, title="Conflicts", icon=":material/call_split:", help="Tokens that rollouts of a group push both ways."),
+            st.Page(VARIANCE, title="Variance", icon=":material/scatter_plot:", help="Which prompts still teach, and which a sampler would draw."),
         ],
         "Operate": [st.Page(LAUNCH, title="Launch", icon=":material/rocket_launch:", help="Start a run from a form.")],
     }

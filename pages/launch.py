@@ -18,20 +18,22 @@ if copied and copied not in data.run_ids():
     copied = ""
 
 preset = "" if copied else url.choice("preset", PRESETS, "")
-source = f"run {copied}" if copied else f"preset {preset}"
+changes = launch_form.asked(st.query_params.get("change", "")) if copied else {}
+step = url.whole("step") if copied else None
+source = f"run {copied} {changes}" if copied else f"preset {preset}"
 if not launch_form.filled_from(source):
-    launch_form.fill(data.run(copied).config.model_dump() if copied else PRESETS[preset].settings if preset else {}, source)
+    launch_form.fill({**data.run(copied).config.model_dump(), **changes} if copied else PRESETS[preset].settings if preset else {}, source)
 
 
 def start_from() -> None:
-    url.put(preset=st.session_state["launch.preset"], **{"from": None})
+    url.put(preset=st.session_state["launch.preset"], change=None, step=None, **{"from": None})
 
 
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     st.session_state["launch.preset"] = preset or None
     st.pills("Start from", list(PRESETS), key="launch.preset", on_change=start_from, help="Named settings that show something; the form can then be changed.")
 if copied:
-    st.caption(f"Settings copied from {escape(data.run(copied).name)}.")
+    launching.origin(data.run(copied), changes, step)
 elif preset:
     st.caption(escape(PRESETS[preset].means))
 
@@ -42,4 +44,4 @@ with form:
     launch_form.sections(wrong)
 with aside, st.container(key="launch-aside"):
     launching.method_card(launch_form.method())
-    launching.command_card(config, wrong)
+    launching.command_card(config, wrong, parent=data.run(copied) if step else None, step=step or 0)

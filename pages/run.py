@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import actions, data, empty, panels, pick, states, step_groups, url
+from pages.components import actions, data, diagnosing, empty, panels, pick, states, step_groups, url, verdict
 from pages.components.frames import LIVE_S, part
 from pages.components.nav import GROUP, LAUNCH, goto
 from pages.components.run_details import details, ending, facts
@@ -41,6 +41,8 @@ def overview() -> None:
     first, *others = run_sentences(now.status, steps)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
     st.caption(f"{facts(now)} · updated {ago(now.status.updated_at)}")
+    if len(steps):
+        verdict.line(now, diagnosing.report(now))
     tiles(now.status, steps)
 
 

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from pages.components import actions, data, empty, states, url
+from pages.components import actions, data, diagnosing, empty, states, url
 from pages.components.frames import LIVE_S, part
-from pages.components.nav import RUN, goto
+from pages.components.nav import DIAGNOSIS, RUN, goto
 from pages.components.run_table import matches, run_table
 from pages.components.text import counted, escape
 
@@ -26,7 +26,7 @@ def table() -> None:
     wanted = [run for run in runs if matches(run, st.session_state["runs.search"])]
     wanted = [run for run in wanted if not st.session_state["runs.state"] or run.status.state in st.session_state["runs.state"]]
     if wanted:
-        clicked = run_table([(run, data.reward_curve(run)) for run in wanted], key="runs.rows")
+        clicked = run_table([(run, data.reward_curve(run)) for run in wanted], diagnosing.reports(wanted), key="runs.rows")
     else:
         clicked = None
         st.info(f"None of the {counted(len(runs), 'run')} fits the filter.", icon=":material/filter_alt_off:")
@@ -37,8 +37,8 @@ def table() -> None:
 
 
 def act_on(act: str, run_id: str) -> None:
-    if act == "open":
-        goto(RUN, run=run_id)
+    if act in ("open", "diagnose"):
+        goto(RUN if act == "open" else DIAGNOSIS, run=run_id)
     (actions.ask_to_stop if act == "stop" else actions.ask_to_edit)(run_id)
     st.rerun()
 

@@ -14,14 +14,17 @@ from pages.components import series
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One curve: its column of the steps table, the word at its end, its colour; `band` is the column of a ± half width."""
+    """One curve: its column of the steps table, the word at its end, its colour; `band` is the column of a ± half width, `between` pairs
+    of columns with the area between them shaded. `exact` ones are never smoothed, `sparse` ones are points."""
 
     column: str
     label: str
     colour: str
     dash: str = "solid"
     band: str = ""
+    between: tuple[tuple[str, str], ...] = ()
     sparse: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +238,8 @@ def why_missing(column: str, config: RunConfig) -> str:
         return "a dataset has answers, but no worked ones"
     if column.startswith("eval_"):
         return "evaluation is off (eval_every is 0)" if config.eval_every == 0 else "no evaluation yet"
+    if column.startswith(("share_conflict", "share_pushed", "share_divided")):
+        return "no group had advantages of both signs, or the run was recorded before conflicts were counted"
     if column.startswith("delta_") or column == "kl_step":
         return "rescoring is off (rescore is 0)" if config.rescore == 0 else "no such rollout has been rescored yet"
     if column.endswith("_correct"):

@@ -40,7 +40,7 @@ class Options:
 
 def figure(card: Card, steps: pd.DataFrame, options: Options) -> dict:
     """The card as a Plotly figure. `steps` has the columns of storage.schema.STEPS and the shares of series.with_shares."""
-    card = _without_empty_panels(card, steps)
+    card = filled(card, steps)
     drawn = series.buckets(series.column(steps, "missing_before"), POINTS)
     x = x_values(steps, options.axis)
     domains = _domains(card)
@@ -91,9 +91,10 @@ class _Curve:
     def __init__(self, line: Line, steps: pd.DataFrame, drawn: series.Buckets, smoothing: float, *, name: str) -> None:
         self.line, self.drawn, self.name = line, drawn, name
         self.raw = series.column(steps, line.column)
-        self.smoothed = smoothing > 0 and not line.sparse
+        self.smoothed = smoothing > 0 and not line.sparse and not line.exact
         self.smooth = series.ema(self.raw, smoothing) if self.smoothed else self.raw
         self.half_width = series.ema(series.column(steps, line.band), smoothing) if line.band else None
+        self.between = [(series.column(steps, low), series.column(steps, high)) for low, high in line.between]
         self.known = not np.isnan(self.raw).all()
 
     @property
@@ -109,7 +110,8 @@ class _Curve:
     @property
     def edges(self) -> tuple[Array, ...]:
         """The lowest and highest values drawn."""
-        return (self.raw,) if self.half_width is None else (self.smooth - self.half_width, self.smooth + self.half_width)
+        band = () if self.half_width is None else (self.smooth - self.half_width, self.smooth + self.half_width)
+        return band or (self.raw, *(edge for pair in self.between for edge in pair))
 
     def traces(self, x: Array, step: Array, axis: str) -> list[dict]:
         """Plotly traces, back to front: band, envelope or raw line, then the line itself."""
@@ -121,7 +123,9 @@ class _Curve:
         if self.half_width is not None:
             low, high = drawn.last(self.smooth - self.half_width), drawn.last(self.smooth + self.half_width)
             behind.append(_fill(xs, drawn.with_gaps(low), drawn.with_gaps(high), axis, f"{colour}/0.13"))
-        if drawn.thinned:
+        for low, high in self.between:
+            behind.append(_fill(xs, drawn.with_gaps(drawn.last_known(low)), drawn.with_gaps(drawn.last_known(high)), axis, f"{colour}/0.15"))
+        if drawn.thinned and not self.between:
             behind.append(_fill(xs, drawn.with_gaps(drawn.lowest(self.raw)), drawn.with_gaps(drawn.highest(self.raw)), axis, f"{colour}/0.22"))
         elif self.smoothed:
             behind.append(self._line(xs, self.raw, step, axis) | {"hoverinfo": "skip", "hovertemplate": None, "line": {"width": 1, "color": f"{colour}/0.32"}})
@@ -197,7 +201,7 @@ def _fill(x: Array, low: Array, high: Array, axis: str, colour: str) -> dict:
     return _scatter(outline_x, outline_y, axis, fill="toself", fillcolor=colour, line={"width": 0}, hoverinfo="skip")
 
 
-def _without_empty_panels(card: Card, steps: pd.DataFrame) -> Card:
+def filled(card: Card, steps: pd.DataFrame) -> Card:
     """The card with the panels that have something to show; the page says in words what the others lack."""
     known = tuple(panel for panel in card.panels if not all(np.isnan(series.column(steps, line.column)).all() for line in panel.lines))
     return replace(card, panels=known or card.panels)
@@ -325,9 +329,7 @@ def _value(curve: _Curve, panel: Panel) -> str:
 
 def _extent(curves: list[_Curve], *, log: bool, zero: bool) -> float:
     """About how many units (decades on a log axis) the panel's y axis spans."""
-    values = np.concatenate(
-        [curve.raw if curve.half_width is None else np.r_[curve.smooth - curve.half_width, curve.smooth + curve.half_width] for curve in curves]
-    )
+    values = np.concatenate([edge for curve in curves for edge in curve.edges])
     values = values[~np.isnan(values)]
     if log:
         values = np.log10(values[values > 0])

@@ -13,6 +13,7 @@ import streamlit as st
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
 from grpo_core.launch.folder import RunFolder, default_store
+from grpo_core.launch.fork import Fork, read_fork
 from grpo_core.launch.status import RunStatus, log_tail, run_status
 from pages.components.series import with_shares
 from storage.catalog import Catalog
@@ -28,13 +29,14 @@ SERIES_KEPT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as the pages show it: its status now, its configuration, and what people wrote about it."""
+    """A run as the pages show it: its status now, its configuration, what people wrote about it, and the run it was forked from."""
 
     status: RunStatus
     config: RunConfig
     name: str
     tags: tuple[str, ...]
     note: str
+    fork: Fork | None = None
 
     @property
     def run_id(self) -> str:
@@ -98,12 +100,17 @@ def _run(run_id: str, notes: pd.DataFrame) -> Run:
     status = run_status(root(), run_id)
     config = _config(root(), run_id, status.attempt)
     name, tags, note = tuple(notes.loc[run_id, ["name", "tags", "note"]]) if run_id in notes.index else ("", [], "")
-    return Run(status=status, config=config, name=name or config.title, tags=tuple(tags), note=note)
+    return Run(status=status, config=config, name=name or config.title, tags=tuple(tags), note=note, fork=_fork(root(), run_id))
 
 
 @st.cache_data(show_spinner=False, max_entries=2000)
 def _config(path: Path, run_id: str, attempt: int) -> RunConfig:
     return RunFolder.open(path, run_id).read_config()
+
+
+@st.cache_data(show_spinner=False, max_entries=2000)
+def _fork(path: Path, run_id: str) -> Fork | None:
+    return read_fork(RunFolder.open(path, run_id))
 
 
 def alive_count() -> int:

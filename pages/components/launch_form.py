@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -71,6 +73,38 @@ def fill(settings: Mapping[str, object], source: str) -> None:
         value = settings.get(option.name, option.default)
         st.session_state[option.key] = list(value) if option.kind == "list" else value
     st.session_state[SOURCE] = source
+
+
+def spell(changes: Mapping[str, object]) -> str:
+    """Changed options as text for an address; `asked` reads it."""
+    return json.dumps(dict(changes), separators=(",", ":"))
+
+
+def asked(text: str) -> dict[str, object]:
+    """The options in such a text that exist and have a value their widget can hold; whether it is allowed is for the form to say."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {name: found[name] for name in found if name in options() and _holds(options()[name], found[name])} if isinstance(found, dict) else {}
+
+
+def changed(config: RunConfig, changes: Mapping[str, object]) -> RunConfig | None:
+    """The settings with the changes, without knobs that the method then does not read; None where they do not go together."""
+    settings = {**config.model_dump(), **changes}
+    idle = KNOBS - METHODS[settings["method"]].knobs
+    return check({name: value for name, value in settings.items() if name not in idle})[0]
+
+
+def differing(before: RunConfig, config: RunConfig) -> dict[str, object]:
+    """The options of `config` that differ from those `before`, those its method does not read aside."""
+    idle = KNOBS - METHODS[config.method].knobs
+    return {name: getattr(config, name) for name in RunConfig.model_fields if name not in idle and getattr(config, name) != getattr(before, name)}
+
+
+def shown(value: object) -> str:
+    """A setting as people read it."""
+    return f"{value:g}" if isinstance(value, float) else "the method's own" if value is None else str(value)
 
 
 def filled_from(source: str) -> bool:
@@ -156,6 +190,17 @@ def _widget(option: Option) -> None:
         st.number_input(option.label, value=None, step=0.01, format="%g", placeholder=_own_value(option.name, lock), **common)
     else:
         st.text_input(option.label, placeholder=_text_placeholder(option), **common)
+
+
+def _holds(option: Option, value: object) -> bool:
+    """Whether the option's widget can show the value."""
+    if option.kind in ("decimal", "maybe"):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if option.kind == "whole":
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+    if option.kind == "list":
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, str) and (option.kind != "choice" or value in option.choices) and (option.name != "method" or value in METHODS)
 
 
 def _own_value(name: str, lock: bool) -> str:

@@ -19,11 +19,16 @@ function linkOf(name) {
   return links.get(name);
 }
 
-// "@c1/0.3" → "rgba(...)" in the reader's theme; see pages/components/charts.py.
+// "@c1/0.3" → "rgba(...)" in the reader's theme; see pages/components/charts.py. "@#light|#dark" → the one that fits the background.
 function colours(style) {
   const value = (name) => style.getPropertyValue(name).trim();
   const palette = value("--st-chart-categorical-colors").split(",");
-  const named = (name) => (/^c\d$/.test(name) ? palette[+name[1]] : value(`--st-${name}-color`)).trim();
+  const ground = parseInt(value("--st-background-color").slice(1, 7), 16);
+  const dark = 299 * (ground >> 16) + 587 * ((ground >> 8) & 255) + 114 * (ground & 255) < 128000;
+  const named = (name) => {
+    if (name.includes("|")) return name.split("|")[dark ? 1 : 0];
+    return (/^c\d$/.test(name) ? palette[+name[1]] : value(`--st-${name}-color`)).trim();
+  };
   const faded = (colour, alpha) => {
     const hex = parseInt(colour.slice(1, 7), 16);
     return `rgba(${hex >> 16},${(hex >> 8) & 255},${hex & 255},${alpha})`;

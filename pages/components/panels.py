@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 import streamlit as st
@@ -49,12 +49,15 @@ def notes(steps: pd.DataFrame) -> list[str]:
     return told
 
 
-def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step, cards: Iterable[Card] = tuple(CARDS.values())) -> None:
-    """The cards, two beside each other where there is room. A click on a point calls `on_step` with the plot's key."""
+def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step, cards: Iterable[Card] = tuple(CARDS.values()), also: Iterable[Callable[[], None]] = ()) -> None:
+    """The cards and what `also` draws, two beside each other where there is room. A click on a point calls `on_step` with the plot's key."""
     with st.grid(2, min_column_width=430, gap="small"):
         for card in cards:
             with st.container(border=True, gap="xsmall", height="stretch"):
                 _card(card, run, steps, options, on_step)
+        for draw in also:
+            with st.container(border=True, gap="xsmall", height="stretch"):
+                draw()
 
 
 def _card(card: Card, run: Run, steps: pd.DataFrame, options: Options, on_step) -> None:

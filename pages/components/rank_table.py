@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,7 +16,7 @@ SHOWN = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column. `kind`: code (text as it is), chip ({text, tone, icon} cells), whole, number, signed, share (a bar from 0 to 1),
+    """One column. `kind`: code (text as it is), phrase (our own words), chip ({text, tone, icon} cells), whole, number, signed, share (a bar from 0 to 1),
     balance (a bar left or right of 0). `minor` ones leave first when the table is narrow."""
 
     name: str
@@ -34,9 +34,21 @@ _mount = st.components.v2.component("rank_table", html=_HTML, css=script("base.c
 
 
 def rank_table(
-    rows: pd.DataFrame, columns: Sequence[Column], *, key: str, label: str, ids: Sequence[object], hrefs: Sequence[str] = (), chosen: object = None, height: int = 420
+    rows: pd.DataFrame,
+    columns: Sequence[Column],
+    *,
+    key: str,
+    label: str,
+    ids: Sequence[object],
+    hrefs: Sequence[str] = (),
+    chosen: object = None,
+    height: int = 420,
+    on_row: Callable[[str], None] = lambda row: None,
 ) -> str | None:
-    """Draw the first `SHOWN` rows; returns the id of the row just clicked. Rows with `hrefs` also open in a new tab."""
+    """Draw the first `SHOWN` rows; returns the id of the row just clicked, which `on_row` is given before the page runs.
+
+    Rows with `hrefs` also open in a new tab.
+    """
     scales = {column.name: _scale(rows, column) for column in columns}
     shown = rows.head(SHOWN)
     cells = [[_cell(value, column, scales[column.name]) for value, column in zip(row, columns)] for row in shown[[c.name for c in columns]].itertuples(index=False)]
@@ -48,7 +60,7 @@ def rank_table(
             {"id": str(ids[n]), "href": hrefs[n] if len(hrefs) else "", "chosen": str(ids[n]) == str(chosen), "cells": row} for n, row in enumerate(cells)
         ],
     }
-    return _mount(key=key, data=data, on_row_change=lambda: None).row
+    return _mount(key=key, data=data, on_row_change=lambda: on_row(st.session_state[key].row)).row
 
 
 def _scale(rows: pd.DataFrame, column: Column) -> float:
@@ -63,16 +75,16 @@ def _cell(value: object, column: Column, scale: float) -> dict:
     """What the browser draws: text, what to sort by, and where a bar ends in [−1, 1]."""
     if column.kind == "chip":
         return {"chip": value, "sort": value["text"]}
-    if column.kind == "code":
+    if column.kind in ("code", "phrase"):
         return {"text": str(value), "sort": str(value)}
     if value is None or pd.isna(value):
         return {"text": UNKNOWN if column.kind != "whole" else "–", "sort": None, "missing": True}
-    value = float(value)
+    value = round(float(value), column.decimals) + 0.0 if column.kind in ("signed", "balance") else float(value)
     text = {
         "whole": lambda: f"{value:.0f}",
         "number": lambda: fixed(value, column.decimals),
-        "signed": lambda: fixed(value, column.decimals, sign=True),
-        "balance": lambda: fixed(value, column.decimals, sign=True),
+        "signed": lambda: fixed(value, column.decimals, sign=value != 0),
+        "balance": lambda: fixed(value, column.decimals, sign=value != 0),
         "share": lambda: percent(value) if column.decimals == 0 else f"{number(100 * value, 2)}\u00a0%",
     }[column.kind]()
     return {"text": text, "sort": value, "bar": value / scale} if column.kind in ("share", "balance") else {"text": text, "sort": value}

@@ -8,7 +8,7 @@ import time
 import streamlit as st
 
 from grpo_core.config import RunConfig
-from grpo_core.launch.start import command_line
+from grpo_core.launch.fork import repeating_command
 from grpo_core.methods import METHODS
 from pages.components import data
 from pages.components.data import Run
@@ -17,7 +17,7 @@ from pages.components.text import clock, counted, escape
 
 
 def facts(run: Run) -> str:
-    """Method, model, task, sizes and start in one escaped line."""
+    """Method, model, task, sizes, start and origin in one escaped line."""
     config = run.config
     parts = [
         METHODS[config.method].title,
@@ -27,6 +27,7 @@ def facts(run: Run) -> str:
         f"lr {config.lr:g}",
         f"seed {config.seed}",
         f"started {clock(run.status.started_at)}",
+        *([f"forked from {run.fork.parent} at step {run.fork.step}"] if run.fork else []),
     ]
     return escape(" · ".join(parts))
 
@@ -56,7 +57,7 @@ def details(run: Run) -> None:
     settings = st.expander("Command and settings", icon=":material/terminal:", on_change="rerun", key="run.settings")
     if settings.open:
         with settings:
-            st.code(shlex.join(command_line(run.config)), language=None, wrap_lines=True)
+            st.code(shlex.join(repeating_command(run.fork, run.config)), language=None, wrap_lines=True)
             columns = {"setting": "Setting", "value": "Value", "default": "Default"}
             st.dataframe(_settings(run.config), hide_index=True, alt="Settings that differ from their defaults", column_config=columns)
     log = st.expander("Log", icon=":material/article:", on_change="rerun", key="run.log_tail")

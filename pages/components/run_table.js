@@ -1,5 +1,5 @@
 // The runs as a table; a row opens its run. Rows are real links, so that they also open in a new tab.
-const COLUMNS = [["Run", ""], ["Status", ""], ["Progress", ""], ["Reward", ""], ["Method and task", "middle"], ["", ""]];
+const COLUMNS = [["Run", ""], ["Status", ""], ["Diagnosis", ""], ["Progress", ""], ["Reward", ""], ["Method and task", "middle"], ["", ""]];
 
 function spark(values) {
   const width = 96, height = 28, low = Math.min(...values), high = Math.max(...values);
@@ -18,7 +18,7 @@ function cell(style, ...content) {
 }
 
 function named(run) {
-  const link = el("a", "name clamp outside", run.name, { href: run.href, title: run.run_id });
+  const link = el("a", "name clamp outside", run.name, { href: run.verdict?.first ? run.verdict.href : run.href, title: run.run_id });
   const lines = [link, el("div", "sub clamp", run.started, { title: `${run.started_at}, ${run.run_id}` })];
   if (run.note) lines.push(el("div", "sub clamp note outside", run.note, { title: run.note }));
   if (run.tags.length) {
@@ -43,6 +43,13 @@ function reward(run) {
   return cell("", box);
 }
 
+function verdict(run) {
+  if (!run.verdict) return cell("verdict", el("span", "sub", "no verdict yet"));
+  const link = el("a", "", null, { href: run.verdict.href, "data-act": "diagnose", title: run.verdict.sentence });
+  link.append(chip(run.verdict.chip));
+  return cell("verdict", link, ...(run.verdict.cause ? [el("div", "sub message", run.verdict.cause)] : []));
+}
+
 function actions(run) {
   const edit = el("button", "quiet", "Edit", { "data-act": "edit", "data-key": `edit ${run.run_id}`, "aria-label": `Edit name, tags and note of ${run.name}` });
   const stop = el("button", "quiet danger", "Stop", { "data-act": "stop", "data-key": `stop ${run.run_id}`, "aria-label": `Stop ${run.name}` });
@@ -50,11 +57,11 @@ function actions(run) {
 }
 
 function row(run) {
-  const line = el("tr", "", null, { "data-run": run.run_id });
+  const line = el("tr", "", null, { "data-run": run.run_id, "data-open": run.verdict?.first ? "diagnose" : "open" });
   line.append(
     named(run),
     cell("status", chip(run.chip), ...(run.message ? [el("div", "sub message outside", run.message, { title: run.message })] : [])),
-    progress(run), reward(run),
+    verdict(run), progress(run), reward(run),
     cell("middle", el("div", "", run.method), el("div", "sub outside", run.about)),
     actions(run),
   );
@@ -67,7 +74,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const line = event.target.closest("tbody tr");
     if (!line || !plainClick(event)) return;
     event.preventDefault();
-    setTriggerValue("act", { act: event.target.closest("button")?.dataset.act ?? "open", run_id: line.dataset.run });
+    setTriggerValue("act", { act: event.target.closest("[data-act]")?.dataset.act ?? line.dataset.open, run_id: line.dataset.run });
   };
   if (unchanged(parentElement, data)) return;
   const focused = (parentElement.activeElement ?? document.activeElement)?.dataset?.key;

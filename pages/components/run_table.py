@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import streamlit as st
 
+from grpo_core.diagnosis.levels import Level
+from grpo_core.diagnosis.report import Report
 from grpo_core.methods import METHODS
-from pages.components import states, url
+from pages.components import levels, states, url
 from pages.components.assets import script
 from pages.components.data import Run
 from pages.components.text import ago, clock, fixed
@@ -18,9 +21,13 @@ _HTML = """
 _mount = st.components.v2.component("run_table", html=_HTML, css=script("base.css") + script("run_table.css"), js=script("dom.js") + script("run_table.js"))
 
 
-def run_table(runs: list[tuple[Run, list[float]]], *, key: str) -> dict | None:
-    """Draw runs, each with its rewards so far; returns what was just clicked: {"act": open, stop or edit, "run_id": ...}."""
-    return _mount(key=key, data={"runs": [_row(run, rewards) for run, rewards in runs]}, on_act_change=lambda: None).act
+def run_table(runs: list[tuple[Run, list[float]]], reports: Mapping[str, Report], *, key: str) -> dict | None:
+    """Draw runs, each with its rewards so far and its diagnosis where it is known.
+
+    Returns what was just clicked: {"act": open, diagnose, stop or edit, "run_id": ...}. The row of a run in trouble leads to its diagnosis.
+    """
+    rows = [_row(run, rewards) | {"verdict": _verdict(run, reports.get(run.run_id))} for run, rewards in runs]
+    return _mount(key=key, data={"runs": rows}, on_act_change=lambda: None).act
 
 
 def matches(run: Run, words: str) -> bool:
@@ -32,6 +39,20 @@ def matches(run: Run, words: str) -> bool:
 def what(run: Run) -> str:
     """`tiny · arithmetic`: the model and the task."""
     return f"{run.config.model} · {run.config.data if run.config.task == 'dataset' else run.config.task}"
+
+
+def _verdict(run: Run, report: Report | None) -> dict | None:
+    """The level as a chip, the likeliest cause under it, and whether it comes before everything else."""
+    if report is None or report.step is None:
+        return None
+    cause = report.causes[0] if report.causes and report.level >= Level.WATCH else None
+    return {
+        "chip": levels.chip(report.level),
+        "cause": "" if cause is None else f"{cause.title}, since step {cause.since_step}",
+        "sentence": report.sentence,
+        "href": url.link("diagnosis", run=run.run_id),
+        "first": report.alarming,
+    }
 
 
 def _row(run: Run, rewards: list[float]) -> dict:

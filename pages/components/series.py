@@ -18,13 +18,19 @@ def column(steps: pd.DataFrame, name: str) -> Array:
 
 
 def with_shares(steps: pd.DataFrame) -> pd.DataFrame:
-    """The steps table with shares of the step's groups: all wrong, all correct, equal rewards otherwise, dropped."""
-    groups = column(steps, "groups")
+    """The steps table with shares of the step's groups (all wrong, all correct, equal rewards otherwise, dropped, pushed both ways),
+    of its pushed tokens (conflicts by kind), and of its conflict tokens (pushed down on balance)."""
+    groups, pushed = column(steps, "groups"), column(steps, "conflict_tokens")
+    conflicts = column(steps, "conflict_run") + column(steps, "conflict_mid")
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = {
             "share_all_fail": column(steps, "groups_all_fail") / groups,
             "share_all_pass": column(steps, "groups_all_pass") / groups,
             "share_dropped": 1 - column(steps, "groups_kept") / groups,
+            "share_divided": column(steps, "conflict_groups") / groups,
+            "share_conflict": conflicts / pushed,
+            **{f"share_conflict_{kind}": column(steps, f"conflict_{kind}") / pushed for kind in ("head", "tail", "mid", "shared")},
+            "share_pushed_down": column(steps, "conflict_pushed_down") / conflicts,
         }
     shares["share_other_tied"] = np.clip(column(steps, "groups_tied") / groups - shares["share_all_fail"] - shares["share_all_pass"], 0, None)
     return steps.assign(**shares)

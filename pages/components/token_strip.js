@@ -88,7 +88,7 @@ class TokenStrip {
 
   // The tokens from `first` on, each with its box under `name`.
   text(first, name) {
-    const text = el("div", "tokens", null, { dir: "auto" });
+    const text = el("div", this.marks ? "tokens marked" : "tokens", null, { dir: "auto" });
     for (let at = first; at < this.tokens.length; at++) text.append(...this.token(at, name));
     return text;
   }
@@ -181,6 +181,7 @@ class TokenStrip {
       const now = trace === this.quantity.trace ? "now" : "";
       list.append(el("dt", now, name), el("dd", now, text ?? number(this.values[trace][at], 3, ["advantages", "logp_delta", "net"].includes(trace))));
     };
+    if (this.marks) row("conflict", "", MARKS.filter(([bits]) => this.marks[at] & bits).map(([, , name]) => name).join(", ") || "none");
     for (const [name, trace] of this.data.told) row(name, trace);
     row("log-prob, sampling", "logp_sampling");
     row("log-prob, before", "logp_before");

@@ -1,0 +1,99 @@
+"""The diagnosis of a run, kept in memory: reading all signals costs about 2 ms per step, too much for every refresh of every page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from grpo_core.diagnosis.history import facts_of, history_of
+from grpo_core.diagnosis.report import Report, diagnose
+from grpo_core.errors import GroupscopeError
+from grpo_core.launch.folder import RunFolder
+from pages.components import data
+from pages.components.data import Run
+from storage.errors import StoreError
+
+KEPT = 500
+PATIENCE = 40
+"""The diagnosis of a live run may lag behind by a 40th of its steps: one of 2000 steps takes about 3 s to read."""
+AT_ONCE_S = 0.4
+"""How long one refresh of a table of runs may spend on diagnoses; the rest follow with the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A report, and how far the run was when it was made."""
+
+    step: int
+    alive: bool
+    report: Report
+
+    def fits(self, run: Run) -> bool:
+        status = run.status
+        return self.alive == status.alive and 0 <= status.step - self.step <= status.step // PATIENCE
+
+
+class ReportCache:
+    """The reports last made, one per run and attempt."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: OrderedDict[tuple[Path, str, int], _Made] = OrderedDict()
+
+    def known(self, run: Run) -> Report | None:
+        """The report on the run as it is now, or nearly; None if none has been made."""
+        with self._lock:
+            made = self._made.get(_key(run))
+        return made.report if made and made.fits(run) else None
+
+    def report(self, run: Run) -> Report:
+        """The same, made if there is none. Raises StoreError."""
+        found = self.known(run)
+        if found is None:
+            found = _diagnose(run)
+            with self._lock:
+                self._made.pop(_key(run), None)
+                self._made[_key(run)] = _Made(run.status.step, run.status.alive, found)
+                while len(self._made) > KEPT:
+                    self._made.popitem(last=False)
+        return found
+
+
+@st.cache_resource(show_spinner=False)
+def _cache() -> ReportCache:
+    return ReportCache()
+
+
+def report(run: Run) -> Report:
+    """The diagnosis of the run so far. Raises StoreError."""
+    return _cache().report(run)
+
+
+def reports(runs: Iterable[Run]) -> dict[str, Report]:
+    """The diagnoses of several runs by id: those known, and as many more as fit into AT_ONCE_S, at least one."""
+    found, until = {}, time.monotonic() + AT_ONCE_S
+    for run in runs:
+        known = _cache().known(run)
+        if known is None and time.monotonic() < until:
+            try:
+                known = _cache().report(run)
+            except (StoreError, GroupscopeError):  # said on the run's own pages
+                continue
+        if known is not None:
+            found[run.run_id] = known
+    return found
+
+
+def _diagnose(run: Run) -> Report:
+    checkpoints = RunFolder.open(data.root(), run.run_id).checkpoint_steps()
+    return diagnose(history_of(data.steps(run), facts_of(run.config)), checkpoints=checkpoints)
+
+
+def _key(run: Run) -> tuple[Path, str, int]:
+    return data.root(), run.run_id, run.status.attempt

@@ -1,0 +1,159 @@
+"""Every signal as a card: level, value, what it says, where to look, and the curve it is read from with its thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from grpo_core.diagnosis.levels import Evidence, Level, Signal
+from grpo_core.diagnosis.report import Report
+from grpo_core.diagnosis.thresholds import THRESHOLDS, Threshold
+from pages.components import levels, nav, series, url
+from pages.components.assets import script
+from pages.components.data import Run
+from pages.components.text import counted, escape, number
+from storage.schema import STEPS
+
+Array = np.ndarray
+
+POINTS = 90
+REACH = 1.5
+"""A threshold is drawn where it is at most so many heights of the curve away from it; further off it would flatten the curve."""
+SHARES = {"groups_all_fail": "share_all_fail", "groups_all_pass": "share_all_pass"}
+"""Counts of groups are judged, and drawn, as shares."""
+SCALES = {
+    "entropy_rise": "start", "entropy_fall": "start", "length": "start",
+    "probe": "below", "reward_fall": "lost", "held_out_fall": "lost",
+    **dict.fromkeys(("step_kl", "ess", "mismatch", "reference_kl", "truncation", "length_bought", "starvation", "mastery"), "plain"),
+}  # fmt: skip
+"""How a threshold reads on the signal's column: as it is, times the first steps' mean, as a difference from the best, or as a share of it
+that is lost. Signals that are not here are judged on figures that no column holds, so no line is drawn for them."""
+FIRST = 5
+_HTML = """
+<div class="cards" role="list"></div>
+"""
+_mount = st.components.v2.component(
+    "signal_cards", html=_HTML, css=script("base.css") + script("signal_cards.css"), js=script("dom.js") + script("levels.js") + script("signal_cards.js")
+)
+
+
+def signal_cards(run: Run, report: Report, steps: pd.DataFrame) -> None:
+    """Cards of what is off, from the worst on, then of what is healthy, then a list of what has no answer and why."""
+    measured = [signal for signal in report.signals if signal.level > Level.NOT_AVAILABLE]
+    off = sorted((signal for signal in measured if signal.level >= Level.WATCH), key=lambda signal: (-signal.level, signal.since_step or 0))
+    healthy = [signal for signal in measured if signal.level == Level.HEALTHY]
+    _cards("Signals that are off", off, run, steps, key="diagnosis.off")
+    _cards("Healthy signals", healthy, run, steps, key="diagnosis.healthy")
+    missing = [signal for signal in report.signals if signal.level == Level.NOT_AVAILABLE]
+    if missing:
+        with st.expander(f"Not measured: {counted(len(missing), 'signal')}", icon=":material/help:", expanded=not measured):
+            st.markdown("\n".join(f"- **{escape(signal.title)}**: {escape(_reason(signal.sentence))}" for signal in missing))
+
+
+def _cards(title: str, signals: Sequence[Signal], run: Run, steps: pd.DataFrame, *, key: str) -> None:
+    if not signals:
+        return
+    st.markdown(f"**{title}** :gray[{len(signals)}]")
+    clicked = _mount(key=key, data={"cards": [_card(signal, run, steps) for signal in signals], "fills": levels.FILLS}, on_go_change=lambda: None)
+    nav.follow(clicked.go)
+
+
+def _card(signal: Signal, run: Run, steps: pd.DataFrame) -> dict:
+    value, unit = levels.measured(signal.value, signal.unit)
+    since = signal.since_step
+    return {
+        "name": signal.name,
+        "title": signal.title,
+        "chip": levels.chip(signal.level),
+        "value": value,
+        "unit": unit,
+        "help": meaning(signal),
+        "since": None if since is None else {"text": f"since step {since}", "href": url.link("run", run=run.run_id, step=since)},
+        "sentence": signal.sentence,
+        "evidence": [_evidence(one, run) for one in signal.evidence if not np.isnan(one.value)],
+        "curve": curve(signal, steps),
+    }
+
+
+def meaning(signal: Signal) -> str:
+    """What the figure is read from, in which unit, and from where on it is bad."""
+    column = next((column for column in STEPS.columns if column.name == signal.column), None)
+    read = f"Read from {column.name}: {column.means} ({column.unit})." if column else ""
+    bounds = THRESHOLDS.get(signal.name)
+    return " ".join(filter(None, [f"{signal.title}, in {signal.unit}.", read, _limits(bounds) if bounds else ""]))
+
+
+def _limits(bounds: Threshold) -> str:
+    known = [f"{word} from {number(value, 2)}" for word, value in (("watch", bounds.watch), ("unhealthy", bounds.unhealthy), ("collapsed", bounds.collapsed)) if value is not None]
+    direction = " downwards" if bounds.falling else ""
+    return f"{', '.join(known)} {bounds.unit}{direction} ({bounds.source}).".capitalize()
+
+
+def _evidence(one: Evidence, run: Run) -> dict:
+    value, unit = levels.measured(one.value, one.unit)
+    page = "run" if one.group is None else "group"
+    place = None if one.step is None else f"step {one.step}" + ("" if one.group is None else f", group {one.group}")
+    return {
+        "label": one.label,
+        "value": value,
+        "unit": unit,
+        "place": place and {"text": place, "href": url.link(page, run=run.run_id, step=one.step, group=one.group)},
+    }
+
+
+def curve(signal: Signal, steps: pd.DataFrame) -> dict | None:
+    """The signal's column as points (x from 0 to 1, y), its levels as stretches, and those thresholds that can be told on it."""
+    values = series.column(steps, SHARES.get(signal.column, signal.column))[: len(signal.levels)]
+    known = np.flatnonzero(~np.isnan(values))
+    if len(known) < 2:
+        return None
+    width = max(len(values) - 1, 1)
+    parts = np.array_split(known, min(len(known), POINTS))
+    ys = [float(values[part].mean()) for part in parts]
+    column = next((column for column in STEPS.columns if column.name == signal.column), None)
+    unit = "share of groups" if signal.column in SHARES else column.unit if column else ""
+    return {
+        "points": [[round(float(part.mean()) / width, 4), y] for part, y in zip(parts, ys, strict=True)],
+        "levels": _stretches(signal.levels, width),
+        "bounds": bounds_on(signal.name, values[known], ys),
+        "low": number(min(ys), 2),
+        "high": number(max(ys), 2),
+        "unit": unit,
+        "first": int(steps["step"].iloc[0]),
+        "last": int(steps["step"].iloc[len(values) - 1]),
+    }
+
+
+def bounds_on(name: str, values: Array, drawn: Sequence[float]) -> list[dict]:
+    """The thresholds of a signal as heights on its column, near ones only."""
+    bounds, scale = THRESHOLDS.get(name), SCALES.get(name)
+    if bounds is None or scale is None:
+        return []
+    at = {
+        "plain": lambda bound: bound,
+        "start": lambda bound: bound * float(values[:FIRST].mean()),
+        "below": lambda bound: float(values.max()) + bound,
+        "lost": lambda bound: float(values.max()) * (1 - bound),
+    }[scale]
+    reach = REACH * (max(drawn) - min(drawn))
+    heights = [(Level(k + 1), at(bound)) for k, bound in enumerate((bounds.watch, bounds.unhealthy, bounds.collapsed)) if bound is not None]
+    return [{"y": y, "level": int(level), "text": f"{level.word} from {number(y, 2)}"} for level, y in heights if min(drawn) - reach <= y <= max(drawn) + reach]
+
+
+def _stretches(levels_: Array, width: int) -> list[list[float]]:
+    """Runs of equal level as [from, to, level], from 0 to 1."""
+    edges = np.flatnonzero(np.diff(levels_, prepend=levels_[:1] + 1))
+    ends = np.append(edges[1:], len(levels_))
+    return [[round(max(first - 0.5, 0) / width, 4), round(min(end - 0.5, width) / width, 4), int(levels_[first])] for first, end in zip(edges, ends, strict=True)]
+
+
+def _reason(sentence: str) -> str:
+    """The sentence without the words that the list's title has said."""
+    for start in ("Not measured: ", "Not available: "):
+        if sentence.startswith(start):
+            rest = sentence.removeprefix(start)
+            return rest[0].upper() + rest[1:]
+    return sentence
