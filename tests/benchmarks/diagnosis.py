@@ -1,7 +1,7 @@
 """Is the diagnosis right? Small CPU runs that collapse in known ways, and healthy ones, judged step by step as they would have been live.
 
 Each run is a real one (`python -m grpo_core train`), kept in a store of its own, so that a second call only judges. The held-out curve,
-which the verdict may also read, says when a run was lost: at the first evaluation below half of what it had gained.
+which the verdict may also read, says when a run was lost: from two evaluations in a row on below half of what it had gained.
 Run: python -m grpo_core bench diagnosis --seeds 0,1,2 [--jobs 2] [--cases lld_lr,healthy] [--store FOLDER]
 """
 
@@ -39,7 +39,7 @@ SETTLED = 10
 REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
-_EVERY_RUN = {"steps": STEPS, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100}
+_EVERY_RUN = {"steps": STEPS, "warmup_steps": 180, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,16 +181,19 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
 
 
 def lost_at(run: History) -> int | None:
-    """Step of the first evaluation at which held-out accuracy is below half of its gain; below half of its best where it never gained 0.05."""
-    best = start = None
+    """Step of the first of two evaluations in a row with held-out accuracy below half of its gain; below half of its best where it never gained 0.05."""
+    best = start = first = None
+    below = 0
     for step, right in zip(run.steps.tolist(), run["eval_correct"].tolist()):
         if right != right:
             continue
         start = right if start is None else start
         best = right if best is None else max(best, right)
         bound = (start + best) / 2 if best - start >= 0.05 else best / 2
-        if right < bound:
-            return step
+        below = below + 1 if right < bound else 0
+        first = step if below == 1 else first
+        if below == 2:
+            return first
     return None
 
 
