@@ -163,7 +163,7 @@ def _origin(row: dict[str, object]) -> str:
 def show(run: str, store: Path, as_json: bool) -> None:
     """Show one run: status, latest figures, settings, and the command that repeats it."""
     from grpo_core.launch.folder import RunFolder
-    from grpo_core.launch.fork import repeating_command
+    from grpo_core.launch.fork import read_fork, repeating_command
     from storage.queries.runs import run_size
     from storage.queries.steps import step_series
     from storage.reader import Store
@@ -177,7 +177,7 @@ def show(run: str, store: Path, as_json: bool) -> None:
     facts = {
         **overview(opened, run_id, names(store).get(run_id, "")),
         "bytes": run_size(opened, run_id),
-        "command": shlex.join(repeating_command(folder, config)),
+        "command": shlex.join(repeating_command(read_fork(folder), config)),
         "figures": figures,
         "config": config.model_dump(mode="json"),
     }

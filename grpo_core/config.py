@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -114,6 +115,22 @@ class RunConfig(BaseModel):
     checkpoint_every: int = option(50, "record", "Write a checkpoint every this many steps; 0 only when the run ends or is stopped.", unit="steps", ge=0)
     checkpoints_kept: int = option(2, "record", "Newest checkpoints to keep.", unit="checkpoints", ge=1)
 
+    diagnose_every: int = option(5, "record", "While training, diagnose the run every this many steps, in a process beside it; 0 never.", unit="steps", ge=0)
+    on_collapse: Literal["alert", "stop", "checkpoint_and_stop"] = option("alert", "record", "What else to do when the diagnosis turns unhealthy or collapsed: record an alert and go on, stop at once, or stop with a checkpoint. A resumed run stops again only if it gets worse.")
+    webhook: str = option("", "record", "An http or https address that gets every alert as JSON; empty tells nobody.")
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & set(" \t\r\n")
+        except ValueError:
+            fits = False
+        if url and not fits:
+            raise ValueError(f"webhook={url!r} is no http or https address; try https://example.org/hook")
+        return url
+
     @field_validator("method")
     @classmethod
     def _method_exists(cls, name: str) -> str:
@@ -216,6 +233,10 @@ def structural_notes(config: RunConfig) -> list[str]:
         notes.append("llds_gate=action does the same as response here: completions are single-turn, and such a completion is one action")
     if once and (config.clip_low is not None or config.clip_high is not None):
         notes.append("nothing can be clipped in this run: with one update per rollout batch every ratio is 1; set epochs or minibatches to 2 or more")
+    acts = [name for name in ("on_collapse", "webhook") if getattr(config, name) != RunConfig.model_fields[name].default]
+    if acts and (config.record == "off" or not config.diagnose_every):
+        why = "record=off" if config.record == "off" else "diagnose_every=0"
+        notes.append(f"{' and '.join(acts)} never acts in this run: with {why} nothing is diagnosed while it trains")
     if config.nthr_every and config.record == "off":
         notes.append(f"nthr_every={config.nthr_every} measures what record=off does not keep; set nthr_every=0 or record=full")
     return notes

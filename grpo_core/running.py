@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OK, FAILED, BAD_INPUT, UNHEALTHY = 0, 1, 2, 3
 """Exit codes: done, the run failed or is in no state for it, bad input, the run that was diagnosed is unhealthy or collapsed."""
 FLUSH_PATIENCE_S = 60.0
+INTERRUPTED_PATIENCE_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +86,17 @@ def _failure(error: BaseException, folder: RunFolder) -> str:
 def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat, requests: StopRequests, progress: Progress) -> Ending:
     from grpo_core.launch.fork import read_fork
     from grpo_core.trace.recorder import Recorder
+    from grpo_core.watch.watcher import Watcher
 
     progress.phase("loading")
     fork = read_fork(folder)
     first_step = fork.step if fork else 0
     recorder = Recorder(folder.path, precision=config.precision, queue_steps=config.queue_steps, first_step=first_step)
+    watcher = Watcher(folder, config)
     try:
         from transformers.utils.logging import disable_progress_bar
 
+        from grpo_core.trainer.checkpoint import prune
         from grpo_core.trainer.loop import train as train_loop
 
         def on_start(start: Start) -> None:
@@ -100,12 +104,14 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
             recorder.set_vocabulary(start.pieces)
             if heartbeat.attempt:
                 recorder.resume_at(start.first_step)
+            watcher.begin(start.first_step)
             progress.begin(start.first_step)
 
         def record(trace: StepTrace) -> None:
             if config.record == "full":
                 recorder.record(trace)
             progress.step(trace, recorder)
+            watcher.step_done(trace.step + 1)
 
         def on_phase(name: str, done: int, total: int) -> None:
             progress.phase(name, done, total)
@@ -120,20 +126,27 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
             flush=lambda: recorder.flush(timeout_s=FLUSH_PATIENCE_S),
             on_start=on_start,
             progress=on_phase,
-            should_stop=requests.asked,
+            should_stop=lambda: requests.asked() or bool(watcher.stop),
+            save_when_stopped=lambda: requests.asked() or config.on_collapse != "stop",
+            needed=watcher.needed,
             resume=heartbeat.attempt > 0 or first_step > 0,
             attempt=heartbeat.attempt,
         )
     except BaseException:
         requests.ending = True
         recorder.close(seal=False)
+        watcher.close(INTERRUPTED_PATIENCE_S)
         raise
     requests.ending = True
     progress.phase("sealing")
     recorder.close(seal=True)
+    watcher.close()
+    prune(folder.checkpoints, config.checkpoints_kept, watcher.needed)
     trouble = f" Recording: {recorder.failure}" if recorder.failure else ""
     if result.stopped:
-        return Ending("stopped", OK, f"Stopped after step {result.steps_done}; checkpoint written.{trouble}")
+        saved = "checkpoint written" if result.saved else "no checkpoint written"
+        verdict = f" on_collapse={config.on_collapse}: {watcher.stop}" if watcher.stop else ""
+        return Ending("stopped", OK, f"Stopped after step {result.steps_done}; {saved}.{verdict}{trouble}")
     return Ending("finished", OK, f"All {result.steps_done} steps done.{trouble}")
 
 

@@ -1,6 +1,6 @@
-"""What people add to runs, small and mutable: names, tags, notes, launches; SQLAlchemy over SQLite, or PostgreSQL by URL.
+"""What is known of runs beside their records, small and mutable: names, tags, notes, launches, alerts; SQLAlchemy over SQLite, or PostgreSQL by URL.
 
-A run's state is never only here: without this file every run is still readable, only its names, tags and notes are gone.
+A run's state is never only here: without this file every run is still readable, only its names, tags, notes and alerts are gone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from storage.errors import StoreError
 
 FILE = "catalog.sqlite"
 BUSY_S = 10.0
+ALERT_COLUMNS = ["run_id", "step", "level", "cause", "sentence", "link", "at"]
 
 
 class Base(DeclarativeBase):
@@ -54,6 +55,20 @@ class Launch(Base):
     launch_id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str]
     command: Mapped[str]
+    at: Mapped[float]
+
+
+class Alert(Base):
+    """Something a run's diagnosis said when its level rose or fell: after which step, why, where to look, and when (s since 1970)."""
+
+    __tablename__ = "alerts"
+    alert_id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str]
+    step: Mapped[int]
+    level: Mapped[str]
+    cause: Mapped[str]
+    sentence: Mapped[str]
+    link: Mapped[str]
     at: Mapped[float]
 
 
@@ -124,6 +139,17 @@ class Catalog:
         with self._session() as session:
             query = select(Launch.at, Launch.command).where(Launch.run_id == run_id).order_by(Launch.at, Launch.launch_id)
             return pd.DataFrame(session.execute(query).all(), columns=["at", "command"])
+
+    def record_alert(self, run_id: str, *, step: int, level: str, cause: str, sentence: str, link: str, at: float) -> None:
+        """Keep what the diagnosis of a run said after a step; `link` is the path in the app that shows it."""
+        with self._session() as session:
+            session.add(Alert(run_id=run_id, step=step, level=level, cause=cause, sentence=sentence, link=link, at=at))
+
+    def alerts(self, run_id: str | None = None) -> pd.DataFrame:
+        """Alerts of a run or of all, newest first: run_id, step, level, cause, sentence, link, at (s since 1970)."""
+        with self._session() as session:
+            query = select(*(getattr(Alert, name) for name in ALERT_COLUMNS)).order_by(Alert.at.desc(), Alert.alert_id.desc())
+            return pd.DataFrame(session.execute(query if run_id is None else query.where(Alert.run_id == run_id)).all(), columns=ALERT_COLUMNS)
 
     def _write_run(self, run_id: str, **values: object) -> None:
         """Update the run's row, or make it. The update comes first, so that SQLite takes its write lock before anything is read."""

@@ -61,8 +61,8 @@ def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> Non
         base = {"method": readers[-1] if readers else "grpo_llds", "prompts_per_step": 9, **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"})}
         base |= {"prompt_sampler": "vas"} if name.startswith("vas_") else {}
         base.pop(name, None)
-        if name in ("method", "rewards", "stop"):
-            value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x"}[name]
+        if name in ("method", "rewards", "stop", "webhook"):
+            value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x", "webhook": "https://example.org/hook?key=1"}[name]
         if name == "task":
             value, base = "dataset", {"data": "d.jsonl"}
         file = tmp_path / f"{name}.json"

@@ -31,7 +31,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def sheet(facts: dict) -> str:
     """A run's facts as lines of `name  value`; figures and settings as blocks, settings only where they differ from the default."""
     config = {name: value for name, value in facts["config"].items() if value != make_config({}).model_dump(mode="json")[name]}
-    plain = {name: value for name, value in facts.items() if name not in ("config", "figures")}
+    hidden = ("config", "figures", *(() if facts["parent"] else ("parent", "parent_step")))
+    plain = {name: value for name, value in facts.items() if name not in hidden}
     figures = {name: value for name, value in facts["figures"].items() if not isinstance(value, dict | list)}
     return "\n\n".join(_block(title, content) for title, content in (("", plain), ("latest step", figures), ("settings that differ from the defaults", config)))
 

@@ -134,7 +134,6 @@ def fork_command(parent: str, step: int, changes: Mapping[str, object]) -> list[
     return ["python", "-m", "grpo_core", "fork", parent, "--step", str(step), *flags(changes)]
 
 
-def repeating_command(folder: RunFolder, config: RunConfig) -> list[str]:
+def repeating_command(fork: Fork | None, config: RunConfig) -> list[str]:
     """The command that makes the same run again: `train`, or `fork` for a fork."""
-    fork = read_fork(folder)
     return fork_command(fork.parent, fork.step, fork.changes) if fork else command_line(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,16 @@ class Position:
     elapsed_s: float
 
 
-def save(state: TrainState, folder: Path, position: Position) -> Path:
-    """Write step-<steps done>/ under `folder`, whole or not at all, and delete all but the newest `checkpoints_kept`.
+Needed = Callable[[Iterable[int]], Collection[int]]
+"""Which of these checkpoints, by steps done, must stay although they are old."""
+
+
+def nothing_needed(checkpoints: Iterable[int]) -> Collection[int]:
+    return ()
+
+
+def save(state: TrainState, folder: Path, position: Position, needed: Needed = nothing_needed) -> Path:
+    """Write step-<steps done>/ under `folder`, whole or not at all, and delete all but the newest `checkpoints_kept` and those `needed`.
 
     Raises OSError when the disk is full; earlier checkpoints are untouched.
     """
@@ -57,9 +66,21 @@ def save(state: TrainState, folder: Path, position: Position) -> Path:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    for old in checkpoints(folder)[: -state.config.checkpoints_kept]:
-        shutil.rmtree(old)
+    prune(folder, state.config.checkpoints_kept, needed)
     return target
+
+
+def prune(folder: Path, kept: int, needed: Needed = nothing_needed) -> None:
+    """Delete all checkpoints but the newest `kept` and those `needed`."""
+    found = checkpoints(folder)
+    stay = needed([steps_done(path) for path in found])
+    for path in found[:-kept]:
+        if steps_done(path) not in stay:
+            shutil.rmtree(path)
+
+
+def steps_done(checkpoint: Path) -> int:
+    return int(_NAME.fullmatch(checkpoint.name).group(1))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -85,7 +106,7 @@ def load_newest(state: TrainState, folder: Path) -> Position:
         _take_rates(state)
         state.sampler.restore(saved["sampler"])
         state.memory.first_entropy, state.memory.probe_start = saved.get("first_entropy"), saved.get("probe_start")  # older checkpoints have none
-        return Position(int(_NAME.fullmatch(path.name).group(1)), saved["elapsed_s"])
+        return Position(steps_done(path), saved["elapsed_s"])
     raise ModelError(f"no readable checkpoint among {len(found)} in {folder}, so there is nothing to resume from; start a new run with the same config")
 
 

@@ -11,7 +11,7 @@ import torch
 from grpo_core.config import RunConfig
 from grpo_core.records import StepTrace
 from grpo_core.trainer import checkpoint
-from grpo_core.trainer.checkpoint import Position
+from grpo_core.trainer.checkpoint import Needed, Position, nothing_needed
 from grpo_core.trainer.state import Progress, build_state
 from grpo_core.trainer.step import run_step
 
@@ -26,10 +26,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Steps done in the run's whole life, and whether it was stopped before its last."""
+    """Steps done in the run's whole life, whether it was stopped before its last, and whether a checkpoint holds where it stands."""
 
     steps_done: int
     stopped: bool
+    saved: bool
 
 
 def train(
@@ -42,10 +43,14 @@ def train(
     on_start: Callable[[Start], None],
     progress: Progress,
     should_stop: Callable[[], bool],
+    save_when_stopped: Callable[[], bool] = lambda: True,
+    needed: Needed = nothing_needed,
     resume: bool = False,
     attempt: int = 0,
 ) -> TrainResult:
-    """Train to `config.steps`, or until `should_stop` says so after a step; a checkpoint is written either way.
+    """Train to `config.steps`, or until `should_stop` says so after a step; a checkpoint is written either way, unless a stop is not to.
+
+    `needed` says which older checkpoints are to be kept besides the newest.
 
     `record` gets every step's trace; `flush` is called before a checkpoint, so that no checkpoint is ahead of the store.
     `progress` gets (phase, done, total) of whatever takes time outside of steps. Raises the named errors of config, task and model.
@@ -56,18 +61,20 @@ def train(
     state = build_state(config, cache_dir=cache_dir, progress=progress)
     position = checkpoint.load_newest(state, checkpoint_dir) if resume else Position(0, 0.0)
     on_start(Start(state.policy.pieces(), position.steps_done))
-    stopped = False
+    stopped = saved = False
     while position.steps_done < config.steps and not stopped:
         step = position.steps_done
         trace = run_step(state, step, attempt=attempt, elapsed_s=position.elapsed_s, last=step + 1 == config.steps)
         record(trace)
         position = Position(step + 1, trace.elapsed_s)
         stopped = should_stop() and position.steps_done < config.steps
-        if stopped or position.steps_done == config.steps or _due(config, position.steps_done):
+        over = position.steps_done == config.steps or (stopped and save_when_stopped())
+        saved = over or _due(config, position.steps_done)
+        if saved:
             progress("writing a checkpoint", position.steps_done, config.steps)
             flush()
-            checkpoint.save(state, checkpoint_dir, position)
-    return TrainResult(position.steps_done, stopped)
+            checkpoint.save(state, checkpoint_dir, position, needed)
+    return TrainResult(position.steps_done, stopped, saved)
 
 
 def _due(config: RunConfig, steps_done: int) -> bool:
