@@ -38,8 +38,7 @@ def diversity(ids_N: Array, length_R: Array, group_R: Array, groups: int) -> Div
     position_N = np.arange(len(rollout_N)) - (np.cumsum(length_R) - length_R)[rollout_N]
     size_P = np.bincount(group_R, minlength=groups)
     log_precision_R, matched_R = np.zeros(len(length_R)), np.zeros(len(length_R))
-    gram_N = np.unique(np.asarray(ids_N, "i8"), return_inverse=True)[1] if len(ids_N) else np.zeros(0, "i8")
-    first_N = gram_N
+    gram_N = first_N = np.asarray(ids_N, "i8")
     for order in range(1, BLEU_ORDER + 1):
         if order > 1:
             gram_N = _longer(gram_N, first_N)
@@ -81,25 +80,22 @@ class _Counts:
 
 def _longer(gram_N: Array, first_N: Array) -> Array:
     """Ids of n-grams one token longer, ending at the same token; at a rollout's first tokens they reach into the one before and are not used."""
-    before = np.roll(gram_N, 1)
-    return np.unique(before * (first_N.max(initial=0) + 1) + first_N, return_inverse=True)[1]
+    return np.unique(np.roll(gram_N, 1) * (first_N.max(initial=0) + 1) + first_N, return_inverse=True)[1]
 
 
 def _count(gram: Array, rollout: Array, group_R: Array, groups: int) -> _Counts:
     rollouts = len(group_R)
     key, count = np.unique((group_R[rollout] * (gram.max(initial=0) + 1) + gram) * rollouts + rollout, return_counts=True)
-    shared, owner = np.divmod(key, rollouts) if rollouts else (key, key)
-    order = np.lexsort((-count, shared))
-    first = np.flatnonzero(np.diff(shared[order], prepend=-1))
-    top = order[first]
-    runner_up = np.zeros(len(first), count.dtype)
-    has_two = np.diff(first, append=len(order)) >= 2
-    runner_up[has_two] = count[order[first[has_two] + 1]]
-    kind = np.searchsorted(shared[top], shared)
-    is_top = np.zeros(len(key), "?")
-    is_top[top] = True
-    most_elsewhere = np.where(is_top, runner_up[kind], count[top][kind])
-    return _Counts(owner, count, most_elsewhere, np.bincount(group_R[owner[top]], minlength=groups))
+    if not len(key):
+        return _Counts(key, count, count, np.zeros(groups, "i8"))
+    shared, owner = np.divmod(key, rollouts)
+    first = np.flatnonzero(np.diff(shared, prepend=-1))
+    spread = np.diff(first, append=len(key))  # in how many rollouts each n-gram is
+    most = np.repeat(np.maximum.reduceat(count, first), spread)
+    alone = np.repeat(np.add.reduceat(count == most, first), spread) == 1
+    next_most = np.repeat(np.maximum.reduceat(np.where(count == most, 0, count), first), spread)
+    most_elsewhere = np.where((count == most) & alone, next_most, most)
+    return _Counts(owner, count, most_elsewhere, np.bincount(group_R[owner[first]], minlength=groups))
 
 
 def _brevity(length_R: Array, group_R: Array) -> Array:

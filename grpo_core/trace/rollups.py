@@ -6,7 +6,7 @@ nothing, a divergence without a reference, an evaluation that was not made. Mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -179,20 +179,21 @@ def _rewards(flat: FlatStep) -> dict[str, object]:
     return {
         "reward_mean": mean(flat.reward_R[flat.scored_R]),
         "reward_group_std": mean(std[~np.isnan(std)]),
-        "reward_parts": _over_parts(flat, mean),
-        "reward_part_stds": _over_parts(flat, lambda values: float(np.std(values))),
+        **_parts(flat),
         "reward_length_corr": correlation(flat.reward_R[flat.scored_R], flat.length_R[flat.scored_R]),
         "correct_rate": mean(correct_S[correct_S >= 0]),
     }
 
 
-def _over_parts(flat: FlatStep, figure: Callable[[list[float]], float]) -> list[tuple[str, float]]:
+def _parts(flat: FlatStep) -> dict[str, list[tuple[str, float]]]:
+    """Mean and standard deviation (n) of every part over the scored rollouts."""
     parts: dict[str, list[float]] = {}
     for rollout, scored in zip(flat.rollouts, flat.scored_R.tolist()):
         if scored:
             for name, value in rollout.reward.parts.items():
                 parts.setdefault(name, []).append(value)
-    return [(name, figure(values)) for name, values in parts.items()]
+    values = {name: np.asarray(found, "f8") for name, found in parts.items()}
+    return {"reward_parts": [(n, float(v.mean())) for n, v in values.items()], "reward_part_stds": [(n, float(v.std())) for n, v in values.items()]}
 
 
 def correlation(x: Array, y: Array) -> float | None:
