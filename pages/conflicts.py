@@ -22,7 +22,7 @@ def body() -> None:
         return
     first, *others = conflict_view.sentences(run, steps)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
-    panels.grid(run, steps, panels.toolbar(steps), on_step=lambda plot: url.put(step=int(st.session_state[plot].step), group=None), cards=conflict_view.CARDS)
+    panels.grid(run, steps, panels.toolbar(steps, may_be_log=False), on_step=lambda plot: url.put(step=int(st.session_state[plot].step), group=None), cards=conflict_view.CARDS)
     step = step_groups.chosen_step(steps)
     groups = data.groups(run, step)
     with st.container(border=True, key="groups"):

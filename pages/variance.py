@@ -32,7 +32,7 @@ def body() -> None:
     last = int(steps["step"].iloc[-1])
     prompts = variance_view.prompts(now, last)
     drawn = [lambda: variance_view.prompt_map(now, prompts)]
-    panels.grid(now, curves, panels.toolbar(steps), on_step=open_step, cards=variance_view.cards(now), also=drawn)
+    panels.grid(now, curves, panels.toolbar(steps, may_be_log=False), on_step=open_step, cards=variance_view.cards(now), also=drawn)
     with st.container(border=True, key="prompts"):
         st.markdown("**What a sampler would draw, and why**", help=variance_view.MEANS)
         st.markdown(escape(variance_view.sampler_sentence(now, prompts)))

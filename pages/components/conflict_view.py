@@ -89,18 +89,18 @@ TOKEN_COLUMNS = (
         title="Head · tail · middle",
         kind="phrase",
         means="Of them, those in a rollout's run from its first token, in its run up to its last token (one can be in both), and outside both.",
-        minor=True,
+        leaves=560,
     ),
     Column(name="ways", title="Up · down", kind="phrase", means="Of them, those in rollouts with an advantage above 0, and those in rollouts with one below 0."),
     Column(name="net", title="Net", kind="balance", means="Sum of the advantages of all of them: below 0 the step pushes the token down where it is contested."),
-    Column(name="weighted", title="With GTPO", kind="balance", means="The same sum with each advantage multiplied by its GTPO weight (2, 0, 4 or 1).", minor=True),
+    Column(name="weighted", title="With GTPO", kind="balance", means="The same sum with each advantage multiplied by its GTPO weight (2, 0, 4 or 1)."),
 )
 GROUP_COLUMNS = (
     Column(name="group_index", title="#", kind="whole", means="Position of the group in the step, from 0."),
     Column(name="prompt", title="Prompt", kind="code", means="The prompt as the model saw it."),
-    Column(name="right", title="Correct", kind="phrase", means="Correct rollouts of the group.", minor=True),
+    Column(name="right", title="Correct", kind="phrase", means="Correct rollouts of the group.", leaves=440),
     Column(name="share", title="In conflict", kind="share", decimals=0, means="Share of the group's tokens that are in conflict (head, tail or middle)."),
-    Column(name="shared", title="Identical", kind="share", decimals=0, means="Share of the group's tokens contested after an identical beginning.", minor=True),
+    Column(name="shared", title="Identical", kind="share", decimals=0, means="Share of the group's tokens contested after an identical beginning.", leaves=440),
     Column(name="net", title="Net", kind="balance", means="Mean over the group's conflict tokens of their net advantage; most pushed down first."),
 )
 

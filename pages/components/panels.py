@@ -20,7 +20,7 @@ AXES_HELP = "; ".join(f"{name}: {means}" for name, means in AXES.items())
 GROUPS_SELECTOR = ".st-key-groups"
 
 
-def toolbar(steps: pd.DataFrame) -> Options:
+def toolbar(steps: pd.DataFrame, *, may_be_log: bool = True) -> Options:
     """The controls above the charts, kept in the address; returns what they say."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         smoothing = url.decimal("smooth", SMOOTHING, 0.0, 0.99)
@@ -29,9 +29,10 @@ def toolbar(steps: pd.DataFrame) -> Options:
         axis = url.choice("axis", AXES, "Step")
         changed = url.sync("axis", "run.axis", axis, default="Step")
         st.segmented_control("Horizontal axis", list(AXES), required=True, key="run.axis", on_change=changed, help=AXES_HELP)
-        log = url.choice("log", ("1",), "") == "1"
-        url.show("run.log", log)
-        st.toggle("Log scale", key="run.log", on_change=_put_log, help="For gradient norm and KL.")
+        log = may_be_log and url.choice("log", ("1",), "") == "1"
+        if may_be_log:
+            url.show("run.log", log)
+            st.toggle("Log scale", key="run.log", on_change=_put_log, help="For gradient norm and KL.")
     for note in notes(steps):
         st.caption(escape(note))
     return Options(smoothing=smoothing, axis=axis, log=log, marked=url.whole("step"))

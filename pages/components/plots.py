@@ -14,7 +14,7 @@ from pages.components.live_plot import live_plot
 from pages.components.text import fixed
 
 Array = np.ndarray
-DIVERGING = [[0, "@c1/0.85"], [0.5, "@background"], [1, "@c0/0.85"]]
+DIVERGING = [[0, "@c1/0.55"], [0.5, "@background"], [1, "@c0/0.55"]]
 RISING = [[0, "@gray/0.25"], [1, "@c3"]]
 
 
@@ -58,7 +58,7 @@ def matrix(values: Array, labels: Sequence[str]) -> dict:
         "hoverongaps": False,
         "hovertemplate": "%{y} and %{x}: cosine %{z:+.2f}<extra></extra>",
         "colorbar": {"thickness": 10, "len": 0.9, "tickvals": [-1, 0, 1], "ticktext": ["−1 opposite", "0", "+1 the same"], "outlinewidth": 0},
-        **({"text": [[fixed(value, 1, sign=abs(value) >= 0.05) for value in row] for row in rounded], "texttemplate": "%{text}", "textfont": {"size": 11}} if len(labels) <= 16 else {}),
+        **({"text": [[fixed(value, 1, sign=abs(value) >= 0.05) for value in row] for row in rounded], "texttemplate": "%{text}", "textfont": {"size": 11, "color": "@text"}} if len(labels) <= 16 else {}),
     }
     layout = _layout(size, "", "") | {"xaxis": {"side": "top", "type": "category", "showgrid": False}}
     layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False}

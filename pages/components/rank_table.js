@@ -27,7 +27,7 @@ function line(row, columns) {
   let href = row.href;
   row.cells.forEach((cell, at) => {
     const column = columns[at];
-    const box = el("td", [column.kind === "chip" ? "tag" : column.kind, column.minor ? "minor" : ""].join(" "));
+    const box = el("td", [column.kind === "chip" ? "tag" : column.kind, column.leaves ? `leaves-${column.leaves}` : ""].join(" "));
     const inner = el("div", "cell num");
     inner.append(...content(cell, column, href));
     if (column.kind === "code") href = "";
@@ -52,7 +52,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const head = el("tr");
     data.columns.forEach((column, at) => {
       const by = sorting?.at === at ? sorting.sign : 0;
-      const cell = el("th", [column.kind === "chip" ? "tag" : column.kind, column.minor ? "minor" : ""].join(" "), null, { scope: "col", title: `${column.means} Click to sort.`, "aria-sort": by ? (by > 0 ? "ascending" : "descending") : "none" });
+      const cell = el("th", [column.kind === "chip" ? "tag" : column.kind, column.leaves ? `leaves-${column.leaves}` : ""].join(" "), null, { scope: "col", title: `${column.means} Click to sort.`, "aria-sort": by ? (by > 0 ? "ascending" : "descending") : "none" });
       const button = el("button", "sort", column.title);
       if (by) button.append(el("span", "arrow", by > 0 ? " ▲" : " ▼"));
       button.onclick = () => {

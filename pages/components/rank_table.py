@@ -17,14 +17,14 @@ SHOWN = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column. `kind`: code (text as it is), phrase (our own words), chip ({text, tone, icon} cells), whole, number, signed, share (a bar from 0 to 1),
-    balance (a bar left or right of 0). `minor` ones leave first when the table is narrow."""
+    balance (a bar left or right of 0). A column with `leaves` (440, 560 or 800) is left out of a table narrower than so many pixels."""
 
     name: str
     title: str
     means: str
     kind: str = "number"
     decimals: int = 2
-    minor: bool = False
+    leaves: int = 0
 
 
 _HTML = """
@@ -55,7 +55,7 @@ def rank_table(
     data = {
         "label": label,
         "height": height,
-        "columns": [{"title": column.title, "means": column.means, "kind": column.kind, "minor": column.minor} for column in columns],
+        "columns": [{"title": column.title, "means": column.means, "kind": column.kind, "leaves": column.leaves} for column in columns],
         "rows": [
             {"id": str(ids[n]), "href": hrefs[n] if len(hrefs) else "", "chosen": str(ids[n]) == str(chosen), "cells": row} for n, row in enumerate(cells)
         ],

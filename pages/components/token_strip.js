@@ -37,7 +37,7 @@ class TokenStrip {
     this.quantity = data.quantities.find((one) => one.key === data.quantity);
     this.beside = data.quantities.find((one) => one.key === data.beside);
     if (!same) this.build();
-    this.grid.style.setProperty("--card-width", data.stacked ? "100%" : "400px");
+    this.grid.style.setProperty("--card-width", data.stacked ? "100%" : this.beside ? "500px" : "400px");
     this.recolour();
     if (!same && data.chosen !== null) this.choose(data.chosen, { quiet: true });
   }

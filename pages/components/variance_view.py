@@ -193,15 +193,15 @@ def columns(run: Run, found: pd.DataFrame) -> list[Column]:
     config = run.config
     chosen = [
         Column(name="prompt", title="Prompt", kind="code", means="The prompt as the model saw it last."),
-        Column(name="signal", title="Signal", kind="chip", means="Whether its groups' rewards differed: starved is all wrong every time, mastered all correct.", minor=True),
+        Column(name="signal", title="Signal", kind="chip", means="Whether its groups' rewards differed: starved is all wrong every time, mastered all correct.", leaves=560),
         Column(name="seen", title="Seen", kind="whole", means="Groups of this prompt in the run."),
-        Column(name="last_step", title="Last", kind="whole", means="Training step at which it was last sampled.", minor=True),
+        Column(name="last_step", title="Last", kind="whole", means="Training step at which it was last sampled.", leaves=800),
         Column(name="pass_rate", title="Correct", kind="share", decimals=0, means="Share of its scored rollouts that were correct, over the whole run."),
         Column(name="variance", title="Variance", decimals=3, means="Outcome variance p(1 − p) of its rollouts, at most 0.25; biased down by few rollouts."),
-        Column(name="unbiased", title="Unbiased", decimals=3, means="Outcome variance times n/(n − 1), without the bias of few rollouts.", minor=True),
-        Column(name="diversity", title="Diversity", means="Mean over its groups of 1 − self-BLEU of the completions' tokens: 0 when all are the same.", minor=True),
+        Column(name="unbiased", title="Unbiased", decimals=3, means="Outcome variance times n/(n − 1), without the bias of few rollouts.", leaves=800),
+        Column(name="diversity", title="Diversity", means="Mean over its groups of 1 − self-BLEU of the completions' tokens: 0 when all are the same.", leaves=560),
         Column(name="vps", title="VPS", decimals=3, means=f"Variance promotion score: {config.vas_alpha:g} × outcome variance + {config.vas_beta:g} × diversity."),
-        Column(name="why", title="Why", kind="phrase", means="The two parts of the score: from disagreement between rollouts, and from their diversity.", minor=True),
+        Column(name="why", title="Why", kind="phrase", means="The two parts of the score: from disagreement between rollouts, and from their diversity.", leaves=800),
         Column(name="lift", title="× uniform", means="How many times as often as a uniform sampler the next draw would take it."),
     ]
     if found["sampler_probability"].notna().any():
@@ -290,10 +290,10 @@ HISTORY_COLUMNS = (
     Column(name="chip", title="Outcome", kind="chip", means="Mixed: rewards differ. All wrong, all correct and tied: equal rewards, so no signal."),
     Column(name="pass_rate", title="Correct", kind="share", decimals=0, means="Share of the group's scored rollouts that are correct."),
     Column(name="reward_mean", title="Reward", means="Mean total reward of the group's scored rollouts."),
-    Column(name="reward_std", title="Std", means="Standard deviation (n) of total reward inside the group.", minor=True),
+    Column(name="reward_std", title="Std", means="Standard deviation (n) of total reward inside the group.", leaves=560),
     Column(name="diversity", title="Diversity", means="1 − self-BLEU of the completions' tokens: 0 when all are the same."),
-    Column(name="distinct_3", title="Distinct-3", means="Share of different 3-grams of tokens among all of the group's.", minor=True),
-    Column(name="sampler_score", title="Score when drawn", decimals=3, means="The prompt's VPS when the run's sampler drew it; not available unless it keeps scores.", minor=True),
+    Column(name="distinct_3", title="Distinct-3", means="Share of different 3-grams of tokens among all of the group's.", leaves=560),
+    Column(name="sampler_score", title="Score when drawn", decimals=3, means="The prompt's VPS when the run's sampler drew it; not available unless it keeps scores.", leaves=800),
 )
 
 

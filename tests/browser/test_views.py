@@ -45,6 +45,38 @@ def test_a_step_opens_from_its_address_and_its_group_from_the_list(page: Page, s
     page.wait_for_url(re.compile("step=7&group=2"))
 
 
+def test_from_a_conflict_to_its_group(page: Page, seeded_app) -> None:
+    address, runs = seeded_app
+    page.goto(f"{address}/conflicts?run={runs['healthy']}&step=30")
+    rows = page.get_by_label("Groups with conflicts at step 30", exact=True).locator("tbody tr")
+    expect(rows.first).to_have_class("chosen")
+    group = rows.nth(1).get_attribute("data-id")
+    rows.nth(1).click()
+    page.wait_for_url(re.compile(f"step=30&group={group}"))
+    expect(page.get_by_text(f"Group {group} of step 30")).to_be_visible()
+    expect(page.locator(".rollout")).to_have_count(8)
+    expect(page.locator(".rollout").first.locator(".side")).to_have_count(2)
+    assert page.locator(".tokens i.run").count() > 0
+    page.get_by_role("link", name="Open the group").click()
+    expect(page.get_by_role("heading", name=f"Step 30 · group {group}")).to_be_visible()
+
+
+def test_from_a_prompt_to_its_group_and_sorting_on_the_way(page: Page, seeded_app) -> None:
+    address, runs = seeded_app
+    page.goto(f"{address}/variance?run={runs['healthy']}&list=all")
+    table = page.get_by_role("table", name="Prompts", exact=True)
+    expect(table.locator("tbody tr").first).to_be_visible()
+    table.get_by_role("button", name="VPS").click()
+    scores = [float(text) for text in table.locator("tbody tr td:nth-child(9)").all_inner_texts()[:20]]
+    assert scores == sorted(scores, reverse=True)
+    row = table.locator("tbody tr").nth(2)
+    prompt = row.get_attribute("data-id")
+    row.click()
+    page.wait_for_url(re.compile(f"prompt={prompt}"))
+    page.get_by_role("table", name="Groups of the prompt").locator("tbody tr").first.click()
+    expect(page.get_by_role("heading", name=re.compile(r"Step \d+ · group \d+"))).to_be_visible()
+
+
 def test_a_click_on_a_curve_opens_that_steps_groups(page: Page, seeded_app) -> None:
     address, runs = seeded_app
     page.goto(f"{address}/run?run={runs['healthy']}")
