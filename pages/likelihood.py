@@ -1,5 +1,6 @@
 """Likelihood: whether correct answers lose likelihood, in which phase the run is, and which groups and tokens of a step lost most."""
 
+import pandas as pd
 import streamlit as st
 
 from pages.components import data, diagnosing, empty, pick, spiral, step_groups, url, verdict
@@ -41,8 +42,8 @@ def body() -> None:
     one_step(now, steps)
 
 
-def one_step(now: data.Run, steps) -> None:
-    step = step_groups.chosen_step(steps)
+def one_step(now: data.Run, steps: pd.DataFrame) -> None:
+    step = chosen_step(steps)
     with st.container(border=True, key="likelihood-step"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**Where step {step} lost likelihood**", help="Click a point of a chart, or choose a step.", width="content")
@@ -55,6 +56,12 @@ def one_step(now: data.Run, steps) -> None:
                 worst_groups(now, step)
             with grid.cell():
                 worst_tokens(now, step)
+
+
+def chosen_step(steps: pd.DataFrame) -> int:
+    """The step in the address, else the newest one with correct rollouts that were scored again, else the newest."""
+    known = steps[steps["delta_correct"].notna()]
+    return step_groups.chosen_step(known if len(known) else steps)
 
 
 body()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from grpo_core.diagnosis.levels import Level
-from pages.components.text import number, percent
+from pages.components.text import MINUS, number, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ LOOKS = {
     Level.HEALTHY: Look("green", "✓", ":material/check_circle:", "#A9D8CB|#1F5A4C"),
     Level.WATCH: Look("orange", "◐", ":material/visibility:", "#E9A93A|#A06F12"),
     Level.UNHEALTHY: Look("red", "!", ":material/warning:", "#C8391F|#FF7F68"),
-    Level.COLLAPSED: Look("violet", "✕", ":material/dangerous:", "#4A1259|#F1D6FF"),
+    Level.COLLAPSED: Look("violet", "✕", ":material/dangerous:", "#4A1259|#DDB3FA"),
 }
 FILLS = {int(level): look.fill for level, look in LOOKS.items()}
 
@@ -40,8 +40,10 @@ def badge(level: Level) -> None:
     st.badge(level.word, icon=LOOKS[level].icon, color=LOOKS[level].tone)
 
 
-def measured(value: float | None, unit: str) -> tuple[str, str]:
-    """A figure and its unit as people read them: shares as percentages, `0.4 share of groups` as `40 %` `of groups`."""
+def measured(value: float | None, unit: str, digits: int = 3) -> tuple[str, str]:
+    """A figure and its unit as people read them: shares as percentages, `0.4 share of groups` as `40 %` `of groups`; whole numbers without zeros."""
     if unit.startswith("share"):
-        return percent(value), unit.removeprefix("share").strip()
-    return number(value), unit
+        return percent(value).replace("-", MINUS), unit.removeprefix("share").strip()
+    if value is None or not value.is_integer() or abs(value) >= 1e6:
+        return number(value, digits), unit
+    return f"{value:.0f}".replace("-", MINUS), unit.removesuffix("s") if value == 1 and unit in ("steps", "tokens") else unit

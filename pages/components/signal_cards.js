@@ -18,9 +18,9 @@ function curve(one, fills, dark) {
     drawing.append(line);
   }
   drawing.append(svg("polyline", { class: "line", points: one.points.map(([x, value]) => `${(x * WIDTH).toFixed(1)},${y(value).toFixed(1)}`).join(" ") }));
-  const box = el("figure", "curve", null, { title: `Steps ${one.first} to ${one.last}, from ${one.low} to ${one.high} ${one.unit}. Below: the level at each step. Dashed: ${one.bounds.map(({ text }) => text).join(", ") || "no threshold near"}.` });
+  const box = el("figure", "curve", null, { title: `Steps ${one.first} to ${one.last}, from ${one.range}. Below: the level at each step. Dashed: ${one.bounds.map(({ text }) => text).join(", ") || "no threshold near"}.` });
   const scale = el("figcaption", "scale num");
-  scale.append(el("span", "", `step ${one.first}`), el("span", "", `${one.low} to ${one.high} ${one.unit}`), el("span", "", `${one.last}`));
+  scale.append(el("span", "", `step ${one.first}`), el("span", "", one.range), el("span", "", `${one.last}`));
   box.append(drawing, scale);
   return box;
 }

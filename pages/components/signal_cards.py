@@ -119,9 +119,7 @@ def curve(signal: Signal, steps: pd.DataFrame) -> dict | None:
         "points": [[round(float(part.mean()) / width, 4), y] for part, y in zip(parts, ys, strict=True)],
         "levels": _stretches(signal.levels, width),
         "bounds": bounds_on(signal.name, values[known], ys),
-        "low": number(min(ys), 2),
-        "high": number(max(ys), 2),
-        "unit": unit,
+        "range": _range(min(ys), max(ys), unit),
         "first": int(steps["step"].iloc[0]),
         "last": int(steps["step"].iloc[len(values) - 1]),
     }
@@ -148,6 +146,12 @@ def _stretches(levels_: Array, width: int) -> list[list[float]]:
     edges = np.flatnonzero(np.diff(levels_, prepend=levels_[:1] + 1))
     ends = np.append(edges[1:], len(levels_))
     return [[round(max(first - 0.5, 0) / width, 4), round(min(end - 0.5, width) / width, 4), int(levels_[first])] for first, end in zip(edges, ends, strict=True)]
+
+
+def _range(low: float, high: float, unit: str) -> str:
+    """`0 % to 58 %`, `0.011 to 0.13 nats/token`, `18 to 24 tokens`."""
+    (least, word), (most, _) = levels.measured(low, unit, 2), levels.measured(high, unit, 2)
+    return f"{least} to {most} {word}".strip()
 
 
 def _reason(sentence: str) -> str:

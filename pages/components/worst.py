@@ -18,16 +18,16 @@ GROUP_COLUMNS = (
     Column(name="group_index", title="#", kind="whole", means=f"{GROUPS.column('group_index').means.capitalize()}."),
     Column(name="prompt", title="Prompt", kind="code", means="The prompt as the model saw it."),
     Column(name="delta_correct", title="Δ correct", kind="balance", decimals=3, means=f"{GROUPS.column('delta_correct').means.capitalize()}, in nats/token."),
-    Column(name="delta_wrong", title="Δ wrong", kind="signed", decimals=3, minor=True, means="The same over tokens of its wrong rollouts, in nats/token."),
-    Column(name="right", title="Correct", kind="share", decimals=0, minor=True, means="Share of the group's rollouts that are correct."),
-    Column(name="chip", title="Outcome", kind="chip", minor=True, means="Whether the group's rollouts were right, wrong, or both."),
+    Column(name="delta_wrong", title="Δ wrong", kind="signed", decimals=3, leaves=440, means="The same over tokens of its wrong rollouts, in nats/token."),
+    Column(name="right", title="Correct", kind="share", decimals=0, leaves=440, means="Share of the group's rollouts that are correct."),
+    Column(name="chip", title="Outcome", kind="chip", leaves=440, means="Whether the group's rollouts were right, wrong, or both."),
 )
 TOKEN_COLUMNS = (
     Column(name="piece", title="Token", kind="code", means="The token's text."),
     Column(name="logp_delta", title="Δ log-prob", kind="balance", decimals=2, means="Log-prob after the step's last update minus before its first, in nats."),
-    Column(name="moved", title="Probability", kind="phrase", minor=True, means="Probability of the token before and after the step's updates."),
+    Column(name="moved", title="Probability", kind="phrase", leaves=440, means="Probability of the token before and after the step's updates."),
     Column(name="position", title="Position", kind="whole", means="Position of the token in its completion, from 0."),
-    Column(name="place", title="Where", kind="phrase", means="The group it was sampled in, and the rollout of that group, both from 0."),
+    Column(name="place", title="Where", kind="phrase", means="The group it was sampled in, and the rollout of that group, both from 0; how many more of its rollouts have lost the same here."),
 )
 
 
@@ -59,7 +59,7 @@ def worst_tokens(run: Run, step: int) -> None:
     shown = tokens.assign(
         piece=_pieces(run, tokens["token_id"]),
         moved=[f"{percent(np.exp(row.logp_before))} → {percent(np.exp(row.logp_before + row.logp_delta))}" for row in tokens.itertuples()],
-        place=[f"group {row.group_index}, rollout {row.rollout_index}" for row in tokens.itertuples()],
+        place=[_place(row) for row in tokens.itertuples()],
     )
     ids = [f"{row.group_index}.{row.rollout_index}.{row.position}" for row in tokens.itertuples()]
     hrefs = [url.link("group", run=run.run_id, step=step, group=row.group_index, rollout=row.rollout_index, quantity="delta") for row in tokens.itertuples()]
@@ -68,6 +68,11 @@ def worst_tokens(run: Run, step: int) -> None:
     if clicked is not None:
         group, rollout, _ = clicked.split(".")
         nav.goto(nav.GROUP, run=run.run_id, step=step, group=group, rollout=rollout, quantity="delta")
+
+
+def _place(row) -> str:
+    """`group 3, rollout 0`, or `group 3, rollout 0 + 7 alike`."""
+    return f"group {row.group_index}, rollout {row.rollout_index}" + (f" + {row.alike - 1} alike" if row.alike > 1 else "")
 
 
 def _pieces(run: Run, token_ids: pd.Series) -> list[str]:
