@@ -110,7 +110,7 @@ class RunConfig(BaseModel):
     queue_steps: int = option(64, "record", "Steps the recorder may hold before it drops (and counts) one rather than slow training.", unit="steps", ge=1)
     eval_every: int = option(10, "record", "Evaluate on held-out prompts every this many steps; 0 never.", unit="steps", ge=0)
     eval_prompts: int = option(128, "record", "Held-out prompts per evaluation.", unit="prompts", ge=1)
-    probe_every: int = option(5, "record", "Score the probe set every this many steps; 0 never.", unit="steps", ge=0)
+    probe_every: int = option(2, "record", "Score the probe set every this many steps; 0 never.", unit="steps", ge=0)
     probe_answers: int = option(64, "record", "Probe set: known answers of so many held-out prompts, always the same ones, to follow their likelihood.", unit="answers", ge=1)
     checkpoint_every: int = option(50, "record", "Write a checkpoint every this many steps; 0 only when the run ends or is stopped.", unit="steps", ge=0)
     checkpoints_kept: int = option(2, "record", "Newest checkpoints to keep.", unit="checkpoints", ge=1)

@@ -36,6 +36,7 @@ class Threshold:
 THRESHOLDS: dict[str, Threshold] = {
     "displacement": Threshold(watch=-0.05, unhealthy=-0.2, collapsed=None, unit="share of log-prob", falling=True, source=OURS),
     "probe": Threshold(watch=-0.03, unhealthy=-0.1, collapsed=-1.0, unit="nats/token", falling=True, source=OURS),
+    "probe_times": Threshold(watch=2.0, unhealthy=3.0, collapsed=None, unit="× best", source=OURS),
     "entropy_rise": Threshold(watch=1.5, unhealthy=2.5, collapsed=None, unit="× start", source="ours; grpo-doctor's LLDSCallback warns at 1.5"),
     "policy_collapse": Threshold(
         watch=0.5 * float(np.log(2)), unhealthy=None, collapsed=float(np.log(2)), unit="nats/token", source="arXiv:2508.03772: mean entropy above ln 2"

@@ -34,12 +34,14 @@ ROOT = Path(__file__).resolve().parents[2]
 TUNING_SEEDS = frozenset({0, 1})
 """Seeds the thresholds were set on; figures to be believed are those of other seeds."""
 STEPS = 80
+LEAST_GAIN = 0.2
+"""Held-out accuracy a run must have gained for half of the gain to be more than two standard errors of 96 prompts."""
 SETTLED = 10
 """Steps after the alarm at which the cause is read a second time."""
 REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
-_EVERY_RUN = {"steps": STEPS, "warmup_steps": 180, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100}
+_EVERY_RUN = {"steps": STEPS, "warmup_steps": 400, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,10 @@ CASES: tuple[Case, ...] = (
     _case("lld_negatives", "displacement", "negatives only, learning rate rising by 1e-5 a step", method="nsr", lr=1e-3, lr_warmup=200),
     _case("hacking", "hacking", "8 × the share of the digit 1 is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}ones=8"], lr=4e-4),
     _case("length", "length", "twice the length is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}long=2"], max_new_tokens=48, lr=4e-4),
-    _case("entropy", "entropy", "positives only, far too fast", method="psr", epochs=4, lr=1.5e-3, lr_warmup=240),
+    _case(
+        "entropy", "entropy", "positives only, of a reward that is a coin toss", **_DATASET, rewards=[f"{REWARDS}right=0.001", f"{REWARDS}coin"],
+        method="psr", epochs=4, lr=4e-4, warmup_steps=180,
+    ),
     _case("dead_data", "dead_data", "nobody can earn the reward", **_DATASET, rewards=[f"{REWARDS}never"]),
     _case("healthy", "", "GRPO, the defaults"),
     _case("healthy_dapo", "", "DAPO", method="dapo"),
@@ -181,7 +186,7 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
 
 
 def lost_at(run: History) -> int | None:
-    """Step of the first of two evaluations in a row with held-out accuracy below half of its gain; below half of its best where it never gained 0.05."""
+    """Step of the first of two evaluations in a row with held-out accuracy below half of its gain; below half of its best where it never gained much."""
     best = start = first = None
     below = 0
     for step, right in zip(run.steps.tolist(), run["eval_correct"].tolist()):
@@ -189,7 +194,7 @@ def lost_at(run: History) -> int | None:
             continue
         start = right if start is None else start
         best = right if best is None else max(best, right)
-        bound = (start + best) / 2 if best - start >= 0.05 else best / 2
+        bound = (start + best) / 2 if best - start >= LEAST_GAIN else best / 2
         below = below + 1 if right < bound else 0
         first = step if below == 1 else first
         if below == 2:

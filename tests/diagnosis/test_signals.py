@@ -107,7 +107,7 @@ def test_the_death_spiral_counts_negative_and_falling_changes():
 
 def test_every_signal_has_a_threshold_of_its_own_with_a_source():
     names = [s.name for s in examine(made())]
-    assert len(set(names)) == len(SIGNALS) and set(names) == set(THRESHOLDS) - {"policy_collapse"}
+    assert len(set(names)) == len(SIGNALS) and set(names) == set(THRESHOLDS) - {"policy_collapse", "probe_times"}
     assert all(t.source and t.unit for t in THRESHOLDS.values())
     for t in THRESHOLDS.values():
         bounds = [b for b in (t.watch, t.unhealthy, t.collapsed) if b is not None]

@@ -12,6 +12,8 @@ from grpo_core.diagnosis.trends import best_so_far, carried, trailing
 
 Array = np.ndarray
 
+LEAST_FALL = 0.012
+"""Nats per token the probe set must have lost before it counts how many times farther from certainty it is: near 0, ratios are noise."""
 WINDOW = 8
 LEAST = 3
 FLOOR = 0.1
@@ -52,13 +54,16 @@ def displacement(history: History) -> Signal:
 
 
 def probe(history: History) -> Signal:
-    """Log-prob per token of the probe set's known answers, below the best it has been."""
+    """Log-prob per token of the probe set's known answers, below the best it has been; or how many times its best distance from certainty."""
     logp = history["probe_logp"]
     name = dict(name="probe", title="Likelihood of known answers", unit="nats/token", column="probe_logp")
     if np.isnan(logp).all():
         return nothing(history, **name, why="Not measured: the task has no worked answers, or probe_every is 0.")
-    below = logp - best_so_far(logp)
-    levels = persistent(THRESHOLDS["probe"].levels(below), below, count=1)
+    best = best_so_far(logp)
+    below = logp - best
+    times = np.where(-below >= LEAST_FALL, logp / np.minimum(best, -1e-9), 1.0)
+    levels = np.maximum(THRESHOLDS["probe"].levels(below), THRESHOLDS["probe_times"].levels(np.where(np.isnan(below), np.nan, times)))
+    levels = persistent(levels, below)
     return signal(
         history,
         **name,
