@@ -22,7 +22,13 @@ def body() -> None:
         return
     first, *others = conflict_view.sentences(run, steps)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
-    panels.grid(run, steps, panels.toolbar(steps, may_be_log=False), on_step=lambda plot: url.put(step=int(st.session_state[plot].step), group=None), cards=conflict_view.CARDS)
+    panels.grid(
+        run,
+        steps,
+        panels.toolbar(steps, may_be_log=False),
+        on_step=lambda plot: url.put(step=int(st.session_state[plot].step), group=None),
+        cards=conflict_view.CARDS,
+    )
     step = step_groups.chosen_step(steps)
     groups = data.groups(run, step)
     with st.container(border=True, key="groups"):
@@ -59,7 +65,9 @@ def one_group(steps, groups, step: int, group: int) -> None:
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**Group {group} of step {step}**", width="content")
             address = {"run": run.run_id, "step": str(step), "group": str(group)}
-            st.page_link(GROUP, label="Open the group", icon=":material/data_array:", query_params=address, help="Rewards, advantages and every trace of its tokens")
+            st.page_link(
+                GROUP, label="Open the group", icon=":material/data_array:", query_params=address, help="Rewards, advantages and every trace of its tokens"
+            )
         prompt_card(run, next(rows.itertuples()))
         rollouts = data.rollouts(run, step, group)
         conflict_view.strip(run, rollouts, steps, step, group)

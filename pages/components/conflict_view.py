@@ -91,8 +91,12 @@ TOKEN_COLUMNS = (
         means="Of them, those in a rollout's run from its first token, in its run up to its last token (one can be in both), and outside both.",
         leaves=560,
     ),
-    Column(name="ways", title="Up · down", kind="phrase", means="Of them, those in rollouts with an advantage above 0, and those in rollouts with one below 0."),
-    Column(name="net", title="Net", kind="balance", means="Sum of the advantages of all of them: below 0 the step pushes the token down where it is contested."),
+    Column(
+        name="ways", title="Up · down", kind="phrase", means="Of them, those in rollouts with an advantage above 0, and those in rollouts with one below 0."
+    ),
+    Column(
+        name="net", title="Net", kind="balance", means="Sum of the advantages of all of them: below 0 the step pushes the token down where it is contested."
+    ),
     Column(name="weighted", title="With GTPO", kind="balance", means="The same sum with each advantage multiplied by its GTPO weight (2, 0, 4 or 1)."),
 )
 GROUP_COLUMNS = (
@@ -115,7 +119,10 @@ def sentences(run: Run, steps: pd.DataFrame) -> list[str]:
     if not totals["tokens"]:
         return [f"{span} no group had rollouts pushed up and rollouts pushed down, so no token can be in conflict.", _why_undivided(run, recent)]
     contested = totals["run"] + totals["mid"]
-    head = f"{span}, {percent(contested / totals['tokens'])} of the pushed tokens are contested: the same token at the same place is pushed up by one rollout of the group and down by another."
+    head = (
+        f"{span}, {percent(contested / totals['tokens'])} of the pushed tokens are contested: the same token at the same place is pushed up by one "
+        "rollout of the group and down by another."
+    )
     if not contested:
         return [head]
     down = totals["pushed_down"] / contested
@@ -126,8 +133,6 @@ def sentences(run: Run, steps: pd.DataFrame) -> list[str]:
         f"{percent(totals['head'] / totals['tokens'])} of the pushed tokens are in head runs, {percent(totals['tail'] / totals['tokens'])} in tail runs, "
         f"{percent(totals['mid'] / totals['tokens'])} in the middle; {percent(totals['shared'] / totals['tokens'])} follow an identical beginning.",
     ]
-
-
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
@@ -146,15 +151,27 @@ def _positions(path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
 
 def positions(run: Run, step: int) -> None:
     """Where in the completions the step's conflicts stand."""
-    st.markdown("**By token position**", help="Share of all completion tokens at a position that are in conflict (head, tail or middle). Tokens that nothing pushes count too.")
+    st.markdown(
+        "**By token position**",
+        help="Share of all completion tokens at a position that are in conflict (head, tail or middle). Tokens that nothing pushes count too.",
+    )
     found = _positions(data.root(), run.run_id, run.status.attempt, step)
     if found.empty:
         st.caption("Not available: this step was recorded before conflicts were counted by position.")
         return
+    if not found["conflicts"].any():
+        st.caption("No token at any position of this step is in conflict.")
+        return
     share = (found["conflicts"] / found["tokens"]).to_numpy("f8")
     where = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(found["first"], found["last"], strict=True)]
-    shown = [f"position {place}: {percent(value)} of {counted(int(n), 'token')} in conflict" for place, value, n in zip(where, share, found["tokens"], strict=True)]
-    plots.draw(plots.position_bars(found["first"].to_numpy(), found["last"].to_numpy(), share, shown), key="plot.conflict.position", alt=f"Share of tokens in conflict by position at step {step}.")
+    shown = [
+        f"position {place}: {percent(value)} of {counted(int(n), 'token')} in conflict" for place, value, n in zip(where, share, found["tokens"], strict=True)
+    ]
+    plots.draw(
+        plots.position_bars(found["first"].to_numpy(), found["last"].to_numpy(), share, shown),
+        key="plot.conflict.position",
+        alt=f"Share of tokens in conflict by position at step {step}.",
+    )
 
 
 def tokens_table(run: Run, step: int) -> None:
@@ -222,7 +239,11 @@ def group_sentences(rollouts: pd.DataFrame, shown: Marked) -> str:
     if not contested.any():
         return "No token of this group is in conflict, so GTPO would weigh every token 1."
     n = int(contested.sum())
-    ways = [f"{percent(float(np.mean(net[contested] < 0)))} pushed down", f"{percent(float(np.mean(net[contested] > 0)))} up", f"{percent(float(np.mean(net[contested] == 0)))} cancel"]
+    ways = [
+        f"{percent(float(np.mean(net[contested] < 0)))} pushed down",
+        f"{percent(float(np.mean(net[contested] > 0)))} up",
+        f"{percent(float(np.mean(net[contested] == 0)))} cancel",
+    ]
     kept, out = int((weight == 2).sum()), int((weight == 0).sum())
     quadrupled = int((weight == 4).sum())
     would = [f"weigh {counted(kept, 'token')} of pushed-up rollouts twice"]
@@ -244,7 +265,9 @@ def strip(run: Run, rollouts: pd.DataFrame, steps: pd.DataFrame, step: int, grou
         st.caption(f"The first {first} of {counted(len(rollouts), 'rollout')}; conflicts are counted over all of them.")
     identity = f"{run.run_id} {run.status.attempt} {step} {group} {quantity}"
     long = bool(rollouts["length"].mean() > LONG)
-    drawn = strip_data(rollouts.iloc[:first], data.vocabulary(run), quantity, identity=identity, chosen=None, stacked=long, marked=_cut(everything, rollouts, first))
+    drawn = strip_data(
+        rollouts.iloc[:first], data.vocabulary(run), quantity, identity=identity, chosen=None, stacked=long, marked=_cut(everything, rollouts, first)
+    )
     token_strip(drawn, key="conflict.strip", on_rollout=lambda: None, on_move=_ask_move)
     if by := st.session_state.pop("conflict.move", 0):
         target = neighbours(step, steps["step"].to_numpy())[by > 0]
@@ -288,7 +311,8 @@ def opposition_sentence(ranked: pd.DataFrame, found: Opposition) -> str:
     names = ranked["rollout_index"].to_numpy()
     return (
         f"{percent(found.cancelled)} of the group's push cancels inside it. Mean cosine over the {counted(int(against.sum()), 'pair')} of opposite sign "
-        f"{fixed(float(np.nanmean(cosine)), sign=True)}; rollouts {names[up]} (up) and {names[down]} (down) oppose each other most, {fixed(float(cosine[up, down]), sign=True)}."
+        f"{fixed(float(np.nanmean(cosine)), sign=True)}; rollouts {names[up]} (up) and {names[down]} (down) oppose each other most, "
+        f"{fixed(float(cosine[up, down]), sign=True)}."
     )
 
 

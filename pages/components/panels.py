@@ -12,7 +12,7 @@ from pages.components.cards import CARDS, Card, missing_columns, why_missing
 from pages.components.charts import AXES, Options
 from pages.components.data import Run, root
 from pages.components.live_plot import live_plot
-from pages.components.text import counted, escape, fixed
+from pages.components.text import counted, escape, fixed, listed
 
 SMOOTHING = 0.6
 SMOOTHING_HELP = "Weight of an exponential mean, debiased so that it starts at the first value, as in TensorBoard. Raw values stay visible behind."
@@ -50,7 +50,9 @@ def notes(steps: pd.DataFrame) -> list[str]:
     return told
 
 
-def grid(run: Run, steps: pd.DataFrame, options: Options, *, on_step, cards: Iterable[Card] = tuple(CARDS.values()), also: Iterable[Callable[[], None]] = ()) -> None:
+def grid(
+    run: Run, steps: pd.DataFrame, options: Options, *, on_step, cards: Iterable[Card] = tuple(CARDS.values()), also: Iterable[Callable[[], None]] = ()
+) -> None:
     """The cards and what `also` draws, two beside each other where there is room. A click on a point calls `on_step` with the plot's key."""
     with st.grid(2, min_column_width=430, gap="small"):
         for card in cards:
@@ -69,7 +71,7 @@ def _card(card: Card, run: Run, steps: pd.DataFrame, options: Options, on_step) 
         key, link = f"plot.{card.key}", f"{run.run_id} {options.axis}"
         live_plot(figure, key=key, height=card.height, alt=_alt(card, steps), link=link, reveal=GROUPS_SELECTOR, on_step=lambda: on_step(key))
     for why, labels in _reasons(card, missing, run).items():
-        st.caption(f"{escape(' and '.join(labels))} not available: {escape(why)}.")
+        st.caption(f"{escape(listed(labels))} not available: {escape(why)}.")
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

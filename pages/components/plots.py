@@ -37,7 +37,8 @@ def position_bars(first: Array, last: Array, share: Array, shown: Sequence[str])
     }
     return {
         "data": [bars],
-        "layout": _layout(200, "Token position in the completion, from 0", "") | {"yaxis": {"tickformat": ".0%", "rangemode": "tozero", "automargin": True, "nticks": 5}},
+        "layout": _layout(200, "Token position in the completion, from 0", "")
+        | {"yaxis": {"tickformat": ".0%", "rangemode": "tozero", "automargin": True, "nticks": 5}},
     }
 
 
@@ -58,7 +59,15 @@ def matrix(values: Array, labels: Sequence[str]) -> dict:
         "hoverongaps": False,
         "hovertemplate": "%{y} and %{x}: cosine %{z:+.2f}<extra></extra>",
         "colorbar": {"thickness": 10, "len": 0.9, "tickvals": [-1, 0, 1], "ticktext": ["−1 opposite", "0", "+1 the same"], "outlinewidth": 0},
-        **({"text": [[fixed(value, 1, sign=abs(value) >= 0.05) for value in row] for row in rounded], "texttemplate": "%{text}", "textfont": {"size": 11, "color": "@text"}} if len(labels) <= 16 else {}),
+        **(
+            {
+                "text": [[fixed(value, 1, sign=abs(value) >= 0.05) for value in row] for row in rounded],
+                "texttemplate": "%{text}",
+                "textfont": {"size": 11, "color": "@text"},
+            }
+            if len(labels) <= 16
+            else {}
+        ),
     }
     layout = _layout(size, "", "") | {"xaxis": {"side": "top", "type": "category", "showgrid": False}}
     layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False}

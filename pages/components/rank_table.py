@@ -51,7 +51,9 @@ def rank_table(
     """
     scales = {column.name: _scale(rows, column) for column in columns}
     shown = rows.head(SHOWN)
-    cells = [[_cell(value, column, scales[column.name]) for value, column in zip(row, columns)] for row in shown[[c.name for c in columns]].itertuples(index=False)]
+    cells = [
+        [_cell(value, column, scales[column.name]) for value, column in zip(row, columns)] for row in shown[[c.name for c in columns]].itertuples(index=False)
+    ]
     data = {
         "label": label,
         "height": height,

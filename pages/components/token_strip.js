@@ -104,6 +104,7 @@ class TokenStrip {
       for (const [bits, mark] of MARKS) if (this.marks[at] & bits) box.classList.add(mark);
     } else if (this.values.clipped[at]) box.classList.add("clipped");
     this.tokens[at][name] = box;
+    if (/^<.+>$/.test(body)) return [blank, el("wbr"), box];  // <eos> goes to the next line whole
     return blank && body ? [blank, box] : [box];
   }
 

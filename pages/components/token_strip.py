@@ -125,7 +125,9 @@ def token_strip(data: dict, *, key: str, on_rollout: Callable[[], None], on_move
     _mount(key=key, data=data, on_rollout_change=on_rollout, on_move_change=on_move)
 
 
-def strip_data(rollouts: pd.DataFrame, pieces: Sequence[str], quantity: str, *, identity: str, chosen: int | None, stacked: bool, marked: Marked | None = None) -> dict:
+def strip_data(
+    rollouts: pd.DataFrame, pieces: Sequence[str], quantity: str, *, identity: str, chosen: int | None, stacked: bool, marked: Marked | None = None
+) -> dict:
     """The component's data for rows of storage.schema.ROLLOUTS; `pieces` is the text of every token id.
 
     `identity` changes when the rollouts do; with an equal one the browser only recolours.

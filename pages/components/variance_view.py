@@ -23,7 +23,13 @@ MEANS = (
     "solved is mastered. The variance promotion score (VPS, MMR1, arXiv:2509.21268) says how much a prompt can still teach: a weighted sum of "
     "the outcome variance p(1 − p) and the diversity of its rollouts, 1 − self-BLEU."
 )
-OUTCOME_LINES = {"mixed": ("Mixed", "c2"), "all_fail": ("All wrong", "c1"), "all_pass": ("All correct", "c0"), "tied": ("Tied", "c4"), "failed": ("Not scored", "c3")}
+OUTCOME_LINES = {
+    "mixed": ("Mixed", "c2"),
+    "all_fail": ("All wrong", "c1"),
+    "all_pass": ("All correct", "c0"),
+    "tied": ("Tied", "c4"),
+    "failed": ("Not scored", "c3"),
+}
 FAR_APART = 2.0
 """Observed over expected share of all-right and all-wrong groups above which prompts are called far apart in difficulty."""
 LISTS = {
@@ -42,8 +48,8 @@ def cards(run: Run) -> tuple[Card, ...]:
             key="variance.outcomes",
             title="What came of the groups",
             height=300,
-            means="Share of the step's groups. Mixed: rewards differ, the only groups with a signal. All wrong and all correct: equal rewards, every rollout wrong "
-            "(starvation) or correct (mastery). Tied: equal rewards otherwise. Not scored: fewer than two rollouts could be scored.",
+            means="Share of the step's groups. Mixed: rewards differ, the only groups with a signal. All wrong and all correct: equal rewards, every rollout "
+            "wrong (starvation) or correct (mastery). Tied: equal rewards otherwise. Not scored: fewer than two rollouts could be scored.",
             panels=(
                 Panel(
                     title="Share of groups, stacked", unit="share", stacked=True, bounds=(0, 1),
@@ -129,14 +135,19 @@ def sentences(run: Run, steps: pd.DataFrame) -> list[str]:
     silent = shares["all_fail"] + shares["all_pass"] + shares["tied"]
     span = f"Over the last {counted(len(recent), 'step')}"
     said = [
-        f"{span}, {percent(silent)} of the groups carried no signal: {percent(shares['all_fail'])} all wrong (starvation), {percent(shares['all_pass'])} all correct "
-        f"(mastery), {percent(shares['tied'])} tied otherwise."
+        f"{span}, {percent(silent)} of the groups carried no signal: {percent(shares['all_fail'])} all wrong (starvation), "
+        f"{percent(shares['all_pass'])} all correct (mastery), {percent(shares['tied'])} tied otherwise."
     ]
     observed, expected, rate = _average(recent, "uniform_observed"), _average(recent, "uniform_expected"), _average(recent, "pass_at_1")
     if not np.isnan(expected):
-        apart = "so the prompts are far apart in difficulty, and picking prompts could help" if observed > FAR_APART * expected else "close to what chance gives, so picking prompts could help little"
+        apart = (
+            "so the prompts are far apart in difficulty, and picking prompts could help"
+            if observed > FAR_APART * expected
+            else "close to what chance gives, so picking prompts could help little"
+        )
         said.append(
-            f"{percent(observed)} came out all right or all wrong; with {percent(rate)} of rollouts correct and every prompt equally hard, {percent(expected)} of groups of "
+            f"{percent(observed)} came out all right or all wrong; with {percent(rate)} of rollouts correct and every prompt equally hard, "
+            f"{percent(expected)} of groups of "
             f"{run.config.group_size} would, {apart}."
         )
     return said
@@ -193,15 +204,31 @@ def columns(run: Run, found: pd.DataFrame) -> list[Column]:
     config = run.config
     chosen = [
         Column(name="prompt", title="Prompt", kind="code", means="The prompt as the model saw it last."),
-        Column(name="signal", title="Signal", kind="chip", means="Whether its groups' rewards differed: starved is all wrong every time, mastered all correct.", leaves=560),
+        Column(
+            name="signal",
+            title="Signal",
+            kind="chip",
+            means="Whether its groups' rewards differed: starved is all wrong every time, mastered all correct.",
+            leaves=560,
+        ),
         Column(name="seen", title="Seen", kind="whole", means="Groups of this prompt in the run."),
         Column(name="last_step", title="Last", kind="whole", means="Training step at which it was last sampled.", leaves=800),
         Column(name="pass_rate", title="Correct", kind="share", decimals=0, means="Share of its scored rollouts that were correct, over the whole run."),
         Column(name="variance", title="Variance", decimals=3, means="Outcome variance p(1 − p) of its rollouts, at most 0.25; biased down by few rollouts."),
         Column(name="unbiased", title="Unbiased", decimals=3, means="Outcome variance times n/(n − 1), without the bias of few rollouts.", leaves=800),
-        Column(name="diversity", title="Diversity", means="Mean over its groups of 1 − self-BLEU of the completions' tokens: 0 when all are the same.", leaves=560),
-        Column(name="vps", title="VPS", decimals=3, means=f"Variance promotion score: {config.vas_alpha:g} × outcome variance + {config.vas_beta:g} × diversity."),
-        Column(name="why", title="Why", kind="phrase", means="The two parts of the score: from disagreement between rollouts, and from their diversity.", leaves=800),
+        Column(
+            name="diversity", title="Diversity", means="Mean over its groups of 1 − self-BLEU of the completions' tokens: 0 when all are the same.", leaves=560
+        ),
+        Column(
+            name="vps", title="VPS", decimals=3, means=f"Variance promotion score: {config.vas_alpha:g} × outcome variance + {config.vas_beta:g} × diversity."
+        ),
+        Column(
+            name="why",
+            title="Why",
+            kind="phrase",
+            means="The two parts of the score: from disagreement between rollouts, and from their diversity.",
+            leaves=800,
+        ),
         Column(name="lift", title="× uniform", means="How many times as often as a uniform sampler the next draw would take it."),
     ]
     if found["sampler_probability"].notna().any():
@@ -241,7 +268,13 @@ def prompt_table(run: Run, found: pd.DataFrame) -> str | None:
     silent = int(found["silent"].sum())
     names = {"silent": f"{LISTS['silent']} {silent}", "all": f"{LISTS['all']} {len(found)}"}
     st.segmented_control(
-        "Prompts", list(LISTS), required=True, key="variance.list", on_change=changed, label_visibility="collapsed", format_func=lambda name: names.get(name, LISTS[name])
+        "Prompts",
+        list(LISTS),
+        required=True,
+        key="variance.list",
+        on_change=changed,
+        label_visibility="collapsed",
+        format_func=lambda name: names.get(name, LISTS[name]),
     )
     if which == "silent":
         starved, mastered = (int((found["silent"] & (found[name] == found["seen"])).sum()) for name in ("all_fail", "all_pass"))
@@ -253,9 +286,7 @@ def prompt_table(run: Run, found: pd.DataFrame) -> str | None:
     chosen = st.query_params.get("prompt") or rows["prompt_hash"].iloc[0]
     ids = rows["prompt_hash"].tolist()
     hrefs = [url.link("variance", run=run.run_id, list=which, prompt=one) for one in ids[:SHOWN]]
-    rank_table(
-        rows, columns(run, found), key="variance.prompts", label="Prompts", ids=ids, hrefs=hrefs, chosen=chosen, on_row=lambda one: url.put(prompt=one)
-    )
+    rank_table(rows, columns(run, found), key="variance.prompts", label="Prompts", ids=ids, hrefs=hrefs, chosen=chosen, on_row=lambda one: url.put(prompt=one))
     if len(rows) > SHOWN:
         st.caption(f"The first {SHOWN} of {len(rows)} prompts.")
     return chosen
@@ -265,7 +296,8 @@ def prompt_map(run: Run, found: pd.DataFrame) -> None:
     """Prompts binned by pass rate and diversity."""
     st.markdown(
         "**Prompts by pass rate and diversity**",
-        help="Each bubble holds the prompts of one bin: its area their number, its colour their mean VPS. Prompts at the left are starved, at the right mastered; those in the middle teach most.",
+        help="Each bubble holds the prompts of one bin: its area their number, its colour their mean VPS. Prompts at the left are starved, "
+        "at the right mastered; those in the middle teach most.",
     )
     known = found[found["diversity"].notna() & found["pass_rate"].notna()]
     if known.empty:
@@ -274,7 +306,10 @@ def prompt_map(run: Run, found: pd.DataFrame) -> None:
     top = max(float(known["diversity"].max()), 0.05)
     bins = known.assign(x=(known["pass_rate"] * 8).round() / 8, y=((known["diversity"] / top * DIVERSITY_BINS).round() / DIVERSITY_BINS * top))
     grouped = bins.groupby(["x", "y"]).agg(n=("vps", "size"), vps=("vps", "mean")).reset_index()
-    shown = [f"{counted(int(row.n), 'prompt')}<br>about {percent(row.x)} correct, diversity about {fixed(row.y)}<br>mean VPS {fixed(row.vps, 3)}" for row in grouped.itertuples()]
+    shown = [
+        f"{counted(int(row.n), 'prompt')}<br>about {percent(row.x)} correct, diversity about {fixed(row.y)}<br>mean VPS {fixed(row.vps, 3)}"
+        for row in grouped.itertuples()
+    ]
     highest = 0.25 * run.config.vas_alpha + run.config.vas_beta * top
     figure = plots.bubbles(grouped["x"].to_numpy(), grouped["y"].to_numpy(), grouped["n"].to_numpy(), grouped["vps"].to_numpy(), shown, top=highest)
     plots.draw(figure, key="plot.variance.map", alt=f"{counted(len(known), 'prompt')} by pass rate and diversity.")
@@ -293,7 +328,13 @@ HISTORY_COLUMNS = (
     Column(name="reward_std", title="Std", means="Standard deviation (n) of total reward inside the group.", leaves=560),
     Column(name="diversity", title="Diversity", means="1 − self-BLEU of the completions' tokens: 0 when all are the same."),
     Column(name="distinct_3", title="Distinct-3", means="Share of different 3-grams of tokens among all of the group's.", leaves=560),
-    Column(name="sampler_score", title="Score when drawn", decimals=3, means="The prompt's VPS when the run's sampler drew it; not available unless it keeps scores.", leaves=800),
+    Column(
+        name="sampler_score",
+        title="Score when drawn",
+        decimals=3,
+        means="The prompt's VPS when the run's sampler drew it; not available unless it keeps scores.",
+        leaves=800,
+    ),
 )
 
 
@@ -308,13 +349,18 @@ def prompt_history(run: Run, prompt, last: int) -> None:
     latest = groups.iloc[-1]
     distance = _distance(data.root(), run.run_id, run.status.attempt, int(latest["step"]), int(latest["group_index"]), run)
     st.caption(
-        f"Pairwise distance of its latest group: **{fixed(distance)}**" if not np.isnan(distance) else "Pairwise distance of its latest group: not available, it has fewer than two rollouts",
-        help="Mean over pairs of rollouts of the squared edit distance in tokens divided by the longer length (MMR1's appendix): 0 when all are the same, at most 1.",
+        f"Pairwise distance of its latest group: **{fixed(distance)}**"
+        if not np.isnan(distance)
+        else "Pairwise distance of its latest group: not available, it has fewer than two rollouts",
+        help="Mean over pairs of rollouts of the squared edit distance in tokens divided by the longer length (MMR1's appendix): "
+        "0 when all are the same, at most 1.",
     )
     if len(groups) > 1:
         rate = (groups["correct"] / groups["scored"].where(groups["scored"] > 0)).to_numpy("f8")
         curves = {"correct": (rate, "c0"), "diversity": (groups["diversity"].to_numpy("f8"), "c2")}
-        plots.draw(plots.history(groups["step"].to_numpy(), curves), key="plot.variance.history", alt="Share correct and diversity of the prompt's groups over steps.")
+        plots.draw(
+            plots.history(groups["step"].to_numpy(), curves), key="plot.variance.history", alt="Share correct and diversity of the prompt's groups over steps."
+        )
     rows = groups.assign(
         pass_rate=groups["correct"] / groups["scored"].where(groups["scored"] > 0),
         chip=[OUTCOMES.get(outcome, {"text": outcome, "tone": "gray", "icon": ""}) for outcome in groups["outcome"]],
@@ -331,8 +377,8 @@ def history_sentence(prompt, groups: pd.DataFrame) -> str:
     """`Seen 3 times, last at step 42: 11 of 24 rollouts correct; VPS 0.21 (0.19 + 0.02), drawn 1.4 times as often as uniformly.`"""
     silent = int((groups["outcome"] != "mixed").sum())
     return (
-        f"Seen {counted(len(groups), 'time')}, last at step {int(prompt.last_step)}: {int(prompt.correct)} of {counted(int(prompt.scored), 'rollout')} correct; "
-        f"{silent} of {counted(len(groups), 'group')} without signal. VPS {fixed(prompt.vps, 3)} ({prompt.why}: disagreement + diversity), "
+        f"Seen {counted(len(groups), 'time')}, last at step {int(prompt.last_step)}: {int(prompt.correct)} of {counted(int(prompt.scored), 'rollout')} "
+        f"correct; {silent} of {counted(len(groups), 'group')} without signal. VPS {fixed(prompt.vps, 3)} ({prompt.why}: disagreement + diversity), "
         f"so its chance is {number(100 * prompt.probability, 2)} % a draw, {number(prompt.lift, 2)} times the uniform one."
     )
 

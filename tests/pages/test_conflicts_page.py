@@ -48,7 +48,10 @@ def test_marks_and_weights_of_the_text_are_those_of_the_group(seeded, open_page)
     strip = rows_of(app, "conflict.strip")
     marks = np.frombuffer(base64.b64decode(strip["marks"]), "u1")
     weights = np.frombuffer(base64.b64decode(strip["traces"]["gtpo"]), "<f4")
-    up = np.repeat([float(dict((name, value) for value, name in card["facts"])["advantage"].replace("−", "-")) > 0 for card in strip["rollouts"]], [len(card["pieces"]) for card in strip["rollouts"]])
+    up = np.repeat(
+        [float(dict((name, value) for value, name in card["facts"])["advantage"].replace("−", "-")) > 0 for card in strip["rollouts"]],
+        [len(card["pieces"]) for card in strip["rollouts"]],
+    )
     in_run = (marks & 3) > 0
     assert in_run.any() and set(weights[in_run & up]) <= {2, 4} and set(weights[in_run & ~up]) == {0} and set(weights[~in_run]) == {1}
     assert [fact[0] for card in strip["rollouts"] for fact in card["facts"] if fact[1] == "in conflict"] == [

@@ -68,7 +68,9 @@ def test_a_live_run_refreshes(seeded, open_page) -> None:
 
 def test_figures_of_a_step_by_hand() -> None:
     """Step 0: groups 0/2, 2/2, 1/2: p = ½, so 2·½² = ½ expected and ⅔ observed; pass@2 = (0 + 1 + 1)/3. Step 4: one group of a single scored rollout."""
-    counts = pd.DataFrame({"step": [0, 0, 0, 4], "outcome": ["all_fail", "all_pass", "mixed", "failed"], "correct": [0, 2, 1, 1], "scored": [2, 2, 2, 1], "groups": 1})
+    counts = pd.DataFrame(
+        {"step": [0, 0, 0, 4], "outcome": ["all_fail", "all_pass", "mixed", "failed"], "correct": [0, 2, 1, 1], "scored": [2, 2, 2, 1], "groups": 1}
+    )
     figures = step_figures(counts, 2).set_index("step")
     first = figures.loc[0]
     assert first[["outcome_mixed", "outcome_all_fail", "outcome_all_pass", "outcome_tied"]].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
