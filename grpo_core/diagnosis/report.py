@@ -117,7 +117,7 @@ def _sentence(level: Level, causes: tuple[Cause, ...], history: History) -> str:
         return "Worth watching: a sign or two are off, and no known cause fits yet."
     first = causes[0]
     start = {Level.WATCH: "Worth watching", Level.UNHEALTHY: "Unhealthy", Level.COLLAPSED: "Collapsed"}[level]
-    return f"{start}: {first.title.lower() if first.title[1:2].islower() else first.title}, since step {first.since_step}."
+    return f"{start}: {first.title[0].lower()}{first.title[1:]}, since step {first.since_step}."
 
 
 def _tips(facts: Facts, signals: tuple[Signal, ...]) -> tuple[str, ...]:

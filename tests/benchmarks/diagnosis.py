@@ -41,7 +41,7 @@ SETTLED = 10
 REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
-_EVERY_RUN = {"steps": STEPS, "warmup_steps": 400, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100}
+_EVERY_RUN = {"steps": STEPS, "warmup_steps": 400, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100, "diagnose_every": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +64,6 @@ CASES: tuple[Case, ...] = (
     _case("lld_negatives", "displacement", "negatives only, learning rate rising by 1e-5 a step", method="nsr", lr=1e-3, lr_warmup=200),
     _case("hacking", "hacking", "8 × the share of the digit 1 is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}ones=8"], lr=4e-4),
     _case("length", "length", "twice the length is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}long=2"], max_new_tokens=48, lr=4e-4),
-    _case(
-        "entropy", "entropy", "positives only, of a reward that is a coin toss", **_DATASET, rewards=[f"{REWARDS}right=0.001", f"{REWARDS}coin"],
-        method="psr", epochs=4, lr=4e-4, warmup_steps=180,
-    ),
     _case("dead_data", "dead_data", "nobody can earn the reward", **_DATASET, rewards=[f"{REWARDS}never"]),
     _case("healthy", "", "GRPO, the defaults"),
     _case("healthy_dapo", "", "DAPO", method="dapo"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
-
 from grpo_core.records import Completion, Prompt
 
 
@@ -20,11 +18,6 @@ def long(prompt: Prompt, completion: Completion) -> float:
 def ones(prompt: Prompt, completion: Completion) -> float:
     """Share of the digit 1 among the first 24 characters: a proxy with nothing behind it."""
     return completion.text[:24].count("1") / 24
-
-
-def coin(prompt: Prompt, completion: Completion) -> float:
-    """Heads or tails, the same for the same text: nothing to be learned from."""
-    return float(zlib.crc32(f"{prompt.text}{completion.text}".encode()) & 1)
 
 
 def never(prompt: Prompt, completion: Completion) -> float:
