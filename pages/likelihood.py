@@ -13,7 +13,9 @@ from pages.components.worst import worst_groups, worst_tokens
 STEP = ".st-key-likelihood-step"
 
 run = pick.run()
-heading(run, "Likelihood", "Lazy likelihood displacement (arXiv:2512.04220): updates that make correct answers less likely, until the policy no longer writes them.")
+heading(
+    run, "Likelihood", "Lazy likelihood displacement (arXiv:2512.04220): updates that make correct answers less likely, until the policy no longer writes them."
+)
 
 
 @part(key="likelihood.body", every_s=LIVE_S if run.status.alive else None)

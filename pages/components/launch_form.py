@@ -107,6 +107,12 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else "the method's own" if value is None else str(value)
 
 
+def change_in_words(config: RunConfig, name: str, new: object) -> str:
+    """`lr 0.0008 → 0.0002`; without the old value where the run's method does not read the option."""
+    idle = name in KNOBS and name not in METHODS[config.method].knobs
+    return f"{name} {'' if idle else f'{shown(getattr(config, name))} '}→ {shown(new)}"
+
+
 def filled_from(source: str) -> bool:
     """Whether the form holds what was last filled in from `source`, edits included."""
     return st.session_state.get(SOURCE) == source and options()["steps"].key in st.session_state

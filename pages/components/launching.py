@@ -17,7 +17,7 @@ from grpo_core.methods import Method
 from pages.components import data
 from pages.components.data import Run
 from pages.components.guard import listens_on_loopback
-from pages.components.launch_form import differing, shown
+from pages.components.launch_form import change_in_words, differing
 from pages.components.text import escape
 from storage.errors import StoreError
 
@@ -36,7 +36,7 @@ def method_card(method: Method) -> None:
 def origin(run: Run, changes: Mapping[str, object], step: int | None) -> None:
     """Where the form's settings come from: a run, what is changed of it, and the step it goes on from."""
     start = f"Goes on from step {step} of {run.name} with its settings" if step else f"Settings copied from {run.name}"
-    changed = "; ".join(f"{name} {shown(getattr(run.config, name))} → {shown(new)}" for name, new in changes.items())
+    changed = "; ".join(change_in_words(run.config, name, new) for name, new in changes.items())
     st.caption(f"{escape(start)}{f', but for **{escape(changed)}**' if changed else ''}.")
 
 

@@ -47,7 +47,7 @@ function verdict(run) {
   if (!run.verdict) return cell("verdict", el("span", "sub", "no verdict yet"));
   const link = el("a", "", null, { href: run.verdict.href, "data-act": "diagnose", title: run.verdict.sentence });
   link.append(chip(run.verdict.chip));
-  return cell("verdict", link, ...(run.verdict.cause ? [el("div", "sub message", run.verdict.cause)] : []));
+  return cell("verdict", link, ...(run.verdict.cause ? [el("div", "sub cause", run.verdict.cause)] : []));
 }
 
 function actions(run) {

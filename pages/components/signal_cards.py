@@ -87,7 +87,11 @@ def meaning(signal: Signal) -> str:
 
 
 def _limits(bounds: Threshold) -> str:
-    known = [f"{word} from {number(value, 2)}" for word, value in (("watch", bounds.watch), ("unhealthy", bounds.unhealthy), ("collapsed", bounds.collapsed)) if value is not None]
+    known = [
+        f"{word} from {number(value, 2)}"
+        for word, value in (("watch", bounds.watch), ("unhealthy", bounds.unhealthy), ("collapsed", bounds.collapsed))
+        if value is not None
+    ]
     direction = " downwards" if bounds.falling else ""
     return f"{', '.join(known)} {bounds.unit}{direction} ({bounds.source}).".capitalize()
 
@@ -145,7 +149,9 @@ def _stretches(levels_: Array, width: int) -> list[list[float]]:
     """Runs of equal level as [from, to, level], from 0 to 1."""
     edges = np.flatnonzero(np.diff(levels_, prepend=levels_[:1] + 1))
     ends = np.append(edges[1:], len(levels_))
-    return [[round(max(first - 0.5, 0) / width, 4), round(min(end - 0.5, width) / width, 4), int(levels_[first])] for first, end in zip(edges, ends, strict=True)]
+    return [
+        [round(max(first - 0.5, 0) / width, 4), round(min(end - 0.5, width) / width, 4), int(levels_[first])] for first, end in zip(edges, ends, strict=True)
+    ]
 
 
 def _range(low: float, high: float, unit: str) -> str:

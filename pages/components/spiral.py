@@ -98,7 +98,15 @@ def draw(card: Card, run: Run, figure: dict, steps: pd.DataFrame, *, reveal: str
     key = f"plot.{card.key}"
     alt = f"{card.title} over {counted(len(steps), 'step')}"
     st.markdown(f"**{card.title}**", help=card.means)
-    live_plot(charts.figure_json(figure), key=key, height=figure["layout"]["height"], alt=alt, link=f"{run.run_id} likelihood", reveal=reveal, on_step=lambda: _choose(key))
+    live_plot(
+        charts.figure_json(figure),
+        key=key,
+        height=figure["layout"]["height"],
+        alt=alt,
+        link=f"{run.run_id} likelihood",
+        reveal=reveal,
+        on_step=lambda: _choose(key),
+    )
     for reason in missing(card, steps, run.config):
         st.caption(escape(reason))
 
@@ -166,9 +174,17 @@ def headline(phases: Phases) -> str:
     """The present phase in one sentence, unescaped."""
     now = phases.now
     if now is None:
-        return "The phases of the likelihood cannot be told yet." if phases.reason.startswith("not enough") else "The likelihood of correct answers was not measured."
+        return (
+            "The phases of the likelihood cannot be told yet."
+            if phases.reason.startswith("not enough")
+            else "The likelihood of correct answers was not measured."
+        )
     if now.number == 1:
-        return "Correct answers are not losing likelihood." if now.slope >= 0 else "Correct answers are not losing likelihood in a way that can be told from noise."
+        return (
+            "Correct answers are not losing likelihood."
+            if now.slope >= 0
+            else "Correct answers are not losing likelihood in a way that can be told from noise."
+        )
     fall = next(phase for phase in phases.phases if phase.number > 1)
     since = "from the start" if fall is phases.phases[0] else f"since about step {fall.first}"
     return f"Phase {NUMERALS[now.number]}, {now.name}: correct answers have been losing likelihood {since}."
@@ -195,7 +211,11 @@ def _no_phases(phases: Phases, config: RunConfig) -> str:
 
 
 def _also(config: RunConfig) -> str:
-    return "Or set rescore above 0, which measures paired changes of correct rollouts." if config.rescore == 0 else "Paired changes need correct rollouts, of which there are none yet."
+    return (
+        "Or set rescore above 0, which measures paired changes of correct rollouts."
+        if config.rescore == 0
+        else "Paired changes need correct rollouts, of which there are none yet."
+    )
 
 
 def _shades(phase: Phase, *, first: bool) -> list[dict]:
@@ -203,8 +223,21 @@ def _shades(phase: Phase, *, first: bool) -> list[dict]:
     area = {"type": "rect", "xref": "x", "yref": "paper", "layer": "below", "line": {"width": 0}, "y0": 0, "y1": 1}
     shapes = [area | {"x0": phase.first, "x1": phase.last, "fillcolor": f"{colour}/0.09"}]
     if not first:
-        shapes.append({"type": "line", "xref": "x", "yref": "paper", "x0": phase.first, "x1": phase.first, "y0": 0, "y1": 1, "line": {"width": 1.3, "dash": "dot", "color": colour}})
-        shapes.append({"type": "line", "xref": "x", "yref": "paper", "x0": phase.from_low, "x1": phase.from_high, "y0": 1, "y1": 1, "line": {"width": 5, "color": colour}})
+        shapes.append(
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                "x0": phase.first,
+                "x1": phase.first,
+                "y0": 0,
+                "y1": 1,
+                "line": {"width": 1.3, "dash": "dot", "color": colour},
+            }
+        )
+        shapes.append(
+            {"type": "line", "xref": "x", "yref": "paper", "x0": phase.from_low, "x1": phase.from_high, "y0": 1, "y1": 1, "line": {"width": 5, "color": colour}}
+        )
     return shapes
 
 

@@ -18,6 +18,8 @@ Array = np.ndarray
 
 CELLS = 400
 """More steps than this share cells; a cell then shows the worst level among its steps."""
+FEW = 60
+"""Up to so many columns are set apart; more would turn into stripes on a narrow screen."""
 ROW, TOP, BOTTOM = 21, 34, 34
 MEANS = "The level of each signal as it was known at that step. Read from left to right: what turned first, and what followed. Click a cell to open its step."
 
@@ -46,7 +48,9 @@ def timeline(run: Run, report: Report, steps: pd.DataFrame) -> None:
 def ordered(signals: tuple[Signal, ...]) -> list[Signal]:
     """The signals that ever had an answer: those now off first, in the order in which they turned, then the rest as they are."""
     known = [signal for signal in signals if len(signal.levels) and signal.levels.max() > Level.NOT_AVAILABLE]
-    return sorted(known, key=lambda signal: (signal.level < Level.WATCH, signal.since_step if signal.level >= Level.WATCH and signal.since_step is not None else 0))
+    return sorted(
+        known, key=lambda signal: (signal.level < Level.WATCH, signal.since_step if signal.level >= Level.WATCH and signal.since_step is not None else 0)
+    )
 
 
 def figure(rows: list[Signal], recorded: Array, since: int | None) -> dict:
@@ -64,7 +68,7 @@ def figure(rows: list[Signal], recorded: Array, since: int | None) -> dict:
                 "hovertemplate": "<b>%{y}</b><br>step %{customdata[0]}: %{customdata[1]}<extra></extra>",
                 "hoverongaps": False,
                 "ygap": 2,
-                "xgap": 1 if len(edges) < 130 else 0,
+                "xgap": 1 if len(edges) <= FEW else 0,
                 "zmin": -1.5,
                 "zmax": 3.5,
                 "colorscale": _colourscale(),

@@ -12,11 +12,10 @@ from grpo_core.diagnosis.remedies import Remedy
 from grpo_core.diagnosis.report import Report
 from grpo_core.launch.fork import fork_command
 from grpo_core.launch.start import command_line
-from grpo_core.methods import METHODS
 from pages.components import launch_form, levels, nav, url
 from pages.components.assets import script
 from pages.components.data import Run
-from pages.components.launch_form import KNOBS, options, shown
+from pages.components.launch_form import change_in_words, options
 from pages.components.text import counted, escape, percent
 
 FIT_HELP = "How many of the signs that belong to this cause, and that this run measures, are off."
@@ -74,9 +73,7 @@ def _remedy(run: Run, remedy: Remedy) -> None:
         return
     with st.container(horizontal=True, gap="xsmall"):
         for name, new in remedy.changes.items():
-            idle = name in KNOBS and name not in METHODS[run.config.method].knobs
-            before = "" if idle else f"{shown(getattr(run.config, name))} "
-            st.badge(escape(f"{name} {before}→ {shown(new)}"), color="blue", help=options()[name].means)
+            st.badge(escape(change_in_words(run.config, name, new)), color="blue", help=options()[name].means)
     if st.button("Open in the launch form", icon=":material/rocket_launch:", type="primary", key="diagnosis.launch",
                  help="The launch form with this run's settings and these changes, to look over before anything starts."):  # fmt: skip
         nav.goto(nav.LAUNCH, **{"from": run.run_id, "change": launch_form.spell(remedy.changes), "step": remedy.fork_from})
@@ -100,13 +97,18 @@ def _facts(run: Run, report: Report) -> list[dict]:
     facts = []
     if report.since_step is not None:
         href = url.link("run", run=run.run_id, step=report.since_step)
-        facts.append({"text": f"since step {report.since_step}", "href": href, "help": "Where the signs of the likeliest cause began; opens that step's groups."})
+        facts.append(
+            {"text": f"since step {report.since_step}", "href": href, "help": "Where the signs of the likeliest cause began; opens that step's groups."}
+        )
     if report.healthy_until is not None:
         href = url.link("run", run=run.run_id, step=report.healthy_until)
         facts.append({"text": f"healthy until step {report.healthy_until}", "href": href, "help": "The last step before the present trouble began."})
     known = sum(signal.level > Level.NOT_AVAILABLE for signal in report.signals)
     judged = "no step recorded yet" if report.step is None else f"judged at step {report.step}"
-    basis = {"text": f"{judged}, from {known} of {counted(len(report.signals), 'signal')}", "help": "The other signals are not measured in this run, or have too few steps."}
+    basis = {
+        "text": f"{judged}, from {known} of {counted(len(report.signals), 'signal')}",
+        "help": "The other signals are not measured in this run, or have too few steps.",
+    }
     return [*facts, basis]
 
 

@@ -27,7 +27,12 @@ TOKEN_COLUMNS = (
     Column(name="logp_delta", title="Δ log-prob", kind="balance", decimals=2, means="Log-prob after the step's last update minus before its first, in nats."),
     Column(name="moved", title="Probability", kind="phrase", leaves=440, means="Probability of the token before and after the step's updates."),
     Column(name="position", title="Position", kind="whole", means="Position of the token in its completion, from 0."),
-    Column(name="place", title="Where", kind="phrase", means="The group it was sampled in, and the rollout of that group, both from 0; how many more of its rollouts have lost the same here."),
+    Column(
+        name="place",
+        title="Where",
+        kind="phrase",
+        means="The group it was sampled in, and the rollout of that group, both from 0; how many more of its rollouts have lost the same here.",
+    ),
 )
 
 

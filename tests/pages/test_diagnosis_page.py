@@ -13,7 +13,6 @@ from tests.pages.looking import rows_of, words_of
 from tests.pages.seeded import PAYLOADS, make_run
 
 
-
 def signal(name: str, levels_: list[int], since: int | None = None, column: str = "entropy", title: str = "") -> Signal:
     return Signal(name=name, title=title or name, level=Level(levels_[-1]), value=0.5, unit="share", since_step=since, sentence="So it is.",
                   levels=np.array(levels_, "i1"), column=column)  # fmt: skip
@@ -119,7 +118,12 @@ def test_a_signal_says_what_its_figure_is() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "told"),
-    [(0.4, "share of groups", ("40\u00a0%", "of groups")), (-6.6, "share of log-prob", ("−660\u00a0%", "of log-prob")), (1.0, "steps", ("1", "step")), (2.5, "× start", ("2.50", "× start"))],
+    [
+        (0.4, "share of groups", ("40\u00a0%", "of groups")),
+        (-6.6, "share of log-prob", ("−660\u00a0%", "of log-prob")),
+        (1.0, "steps", ("1", "step")),
+        (2.5, "× start", ("2.50", "× start")),
+    ],
 )
 def test_figures_as_people_read_them(value: float, unit: str, told: tuple[str, str]) -> None:
     assert levels.measured(value, unit) == told
