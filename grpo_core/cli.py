@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 the run failed or is not in a state for it, 2 bad input."""
+    """Run one command; returns the exit code: 0 done, 1 the run failed or is not in a state for it, 2 bad input, 3 unhealthy."""
     try:
         return cli.main(arguments, prog_name="python -m grpo_core", standalone_mode=False) or OK
     except click.exceptions.NoArgsIsHelpError as error:

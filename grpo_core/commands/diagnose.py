@@ -40,7 +40,7 @@ def diagnose(run: str, store: Path, as_json: bool) -> None:
     run_id = find_run(store, run)
     opened = Store(store)
     history = recorded_history(opened, run_id)
-    report = report_on(opened, run_id, history)
+    report = report_on(opened, run_id, history, checked=True)
     damaged = opened.damaged(run_id) if has_gaps(opened, run_id, history) else []  # which reads the whole run
     answer(as_json_object(report, run_id, damaged), as_json, text=as_text(report, run_id, names(store).get(run_id, ""), damaged))
     exit_with(UNHEALTHY if report.alarming else OK)

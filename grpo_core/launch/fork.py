@@ -16,7 +16,7 @@ from pathlib import Path
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError, LaunchError
 from grpo_core.launch.folder import RunFolder, read_json, replace_file
-from grpo_core.launch.start import begin_run, command_line, flags, press
+from grpo_core.launch.start import begin_run, command_line, flags, home, press
 from grpo_core.methods import METHODS
 from storage.catalog import Catalog
 
@@ -49,7 +49,8 @@ def read_fork(folder: RunFolder) -> Fork | None:
 
 def fork_run(store_root: Path, parent: str, *, step: int, changes: Mapping[str, object], nonce: str | None = None) -> str:
     """Start a fork of a run in the background, as `launch` does, and return its id; arguments as for `create_fork`."""
-    return press(store_root, nonce, lambda catalog, suffix: create_fork(store_root, parent, step=step, changes=changes, catalog=catalog, suffix=suffix))
+    cwd = home(RunFolder.open(store_root, parent))
+    return press(store_root, nonce, lambda catalog, suffix: create_fork(store_root, parent, step=step, changes=changes, catalog=catalog, suffix=suffix), cwd=cwd)
 
 
 def create_fork(

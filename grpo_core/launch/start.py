@@ -45,14 +45,14 @@ def launch(store_root: Path, config: RunConfig, *, nonce: str | None = None) -> 
     return press(store_root, nonce, lambda catalog, suffix: create_run(store_root, config, catalog=catalog, suffix=suffix))
 
 
-def press(store_root: Path, nonce: str | None, create: Callable[[Catalog, str | None], RunFolder]) -> str:
-    """Start what `create` (catalogue, ending of the run id → prepared folder) makes; only the first press with a nonce does."""
+def press(store_root: Path, nonce: str | None, create: Callable[[Catalog, str | None], RunFolder], *, cwd: Path | None = None) -> str:
+    """Start, in the folder `cwd` or the present one, what `create` (catalogue, ending of the run id → prepared folder) makes; only the first press with a nonce does."""
     suffix = hashlib.sha256(nonce.encode()).hexdigest()[:12] if nonce else None
     catalog = Catalog(store_root)
     if suffix and not catalog.claim(nonce):
         return _run_of_nonce(store_root, suffix)
     folder = create(catalog, suffix)
-    _spawn(folder, cwd=Path.cwd())
+    _spawn(folder, cwd=cwd or Path.cwd())
     return folder.run_id
 
 
@@ -102,9 +102,15 @@ def resume_run(store_root: Path, run_id: str, *, steps: int | None = None) -> No
     Raises LaunchError where that cannot be, with the reason.
     """
     folder = RunFolder.open(store_root, run_id)
-    started = read_started(folder)
+    cwd = home(folder)
     prepare_resume(folder, steps=steps)
-    _spawn(folder, cwd=Path(started.cwd) if started and Path(started.cwd).is_dir() else Path.cwd())
+    _spawn(folder, cwd=cwd)
+
+
+def home(folder: RunFolder) -> Path:
+    """Where a launcher started the run, which its data and rewards may be named relative to; the present folder if that is not known."""
+    started = read_started(folder)
+    return Path(started.cwd) if started and Path(started.cwd).is_dir() else Path.cwd()
 
 
 def prepare_resume(folder: RunFolder, *, steps: int | None = None) -> None:

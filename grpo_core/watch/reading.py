@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from grpo_core.config import load_config
 from grpo_core.diagnosis.history import Facts, History, facts_of_settings, history_of
+from grpo_core.diagnosis.integrity import integrity
 from grpo_core.diagnosis.report import Report, diagnose
 from grpo_core.errors import ConfigError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.fork import read_fork
+from storage.queries.integrity import scored_rollouts
 from storage.queries.steps import step_series
 from storage.reader import Store
 
@@ -25,10 +27,14 @@ def facts_in(folder: RunFolder) -> Facts:
         return Facts()
 
 
-def report_on(store: Store, run_id: str, history: History | None = None) -> Report:
-    """The diagnosis of a run, live or over, from its history if that has been read already. Raises as `recorded_history`."""
-    folder = RunFolder.open(store.root, run_id)
-    return diagnose(recorded_history(store, run_id) if history is None else history, checkpoints=folder.checkpoint_steps())
+def report_on(store: Store, run_id: str, history: History | None = None, *, checked: bool = False) -> Report:
+    """The diagnosis of a run, live or over, from its history if that has been read already.
+
+    `checked` also holds the newest steps' rollouts against each other, which reads them. Raises as `recorded_history`.
+    """
+    history = recorded_history(store, run_id) if history is None else history
+    more = [integrity(history, scored_rollouts(store, run_id))] if checked else []
+    return diagnose(history, checkpoints=RunFolder.open(store.root, run_id).checkpoint_steps(), more=more)
 
 
 def has_gaps(store: Store, run_id: str, history: History) -> bool:

@@ -137,3 +137,13 @@ def test_a_place_that_cannot_hold_a_catalogue(tmp_path: Path) -> None:
         Catalog(tmp_path / "file")
     with pytest.raises(StoreError, match="give a store folder or a URL"):
         Catalog("nonsense://")
+
+
+def test_alerts_of_a_run_and_of_all_newest_first(catalog: Catalog) -> None:
+    assert catalog.alerts().empty and list(catalog.alerts().columns) == ["run_id", "step", "level", "cause", "sentence", "link", "at"]
+    said = {"cause": "displacement", "sentence": "Unhealthy.", "link": "/diagnosis?run=r1&step=7"}
+    catalog.record_alert("r1", step=7, level="unhealthy", at=10.0, **said)
+    catalog.record_alert("r2", step=3, level="collapsed", at=11.0, **said)
+    catalog.record_alert("r1", step=9, level="healthy", at=12.0, **{**said, "cause": ""})
+    assert catalog.alerts()["run_id"].tolist() == ["r1", "r2", "r1"]
+    assert catalog.alerts("r1").to_dict("records")[1] == {"run_id": "r1", "step": 7, "level": "unhealthy", "at": 10.0, **said}
