@@ -21,14 +21,25 @@ class Trend:
     t: Array
 
 
-def trailing(x: Array, window: int, figure: Callable[[Array], float], *, least: int) -> Array:
-    """`figure` of the last `window` measured values at every step (S,), NaN with fewer than `least`; carried over unmeasured steps."""
+def trailing(x: Array, window: int, figure: Callable[..., Array], *, least: int) -> Array:
+    """`figure` of the last `window` measured values at every step (S,), NaN with fewer than `least`; carried over unmeasured steps.
+
+    `figure` is one of numpy's that take an axis, such as np.mean.
+    """
     out = np.full(len(x), np.nan)
     known = np.flatnonzero(~np.isnan(x))
-    for k, i in enumerate(known):
-        if k + 1 >= least:
-            out[i] = figure(x[known[max(0, k + 1 - window) : k + 1]])
+    out[known] = rolling(x[known], window, figure, least=least)
     return carried(out)
+
+
+def rolling(values: Array, window: int, figure: Callable[..., Array], *, least: int = 1) -> Array:
+    """`figure` of up to `window` values ending with each one (n,), NaN where they are fewer than `least`."""
+    out = np.full(len(values), np.nan)
+    for k in range(least - 1, min(window - 1, len(values))):
+        out[k] = figure(values[: k + 1])
+    if len(values) >= window:
+        out[window - 1 :] = figure(np.lib.stride_tricks.sliding_window_view(values, window), axis=-1)
+    return out
 
 
 def trailing_mean(x: Array, window: int, *, least: int) -> Array:

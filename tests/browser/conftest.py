@@ -37,9 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
-@contextmanager
-def serving(store: Path, **environment: str) -> Iterator[str]:
-    """The app on a free port over a store, as `streamlit run app.py` starts it; gives its address."""
+def start(store: Path, **environment: str) -> tuple[subprocess.Popen, str]:
+    """The app on a free port over a store, as `streamlit run app.py` starts it; gives its process and its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -49,9 +48,16 @@ def serving(store: Path, **environment: str) -> Iterator[str]:
         server = subprocess.Popen(
             command, cwd=ROOT, env={**known, "GROUPSCOPE_STORE": str(store), **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
+    address = f"http://127.0.0.1:{port}"
+    wait_until(lambda: healthy(address), "the app answers")
+    return server, address
+
+
+@contextmanager
+def serving(store: Path, **environment: str) -> Iterator[str]:
+    """The app over a store for as long as it is needed; gives its address."""
+    server, address = start(store, **environment)
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: healthy(address), "the app answers")
         yield address
     finally:
         server.send_signal(signal.SIGTERM)

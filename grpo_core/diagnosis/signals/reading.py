@@ -8,7 +8,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal, present_stretch
-from grpo_core.diagnosis.trends import carried
+from grpo_core.diagnosis.trends import carried, rolling
 
 Array = np.ndarray
 
@@ -19,10 +19,10 @@ PERSIST = 2
 def persistent(levels: Array, values: Array, count: int = PERSIST) -> Array:
     """Each measured step's level lowered to the least of the last `count` measured ones, and carried over unmeasured steps."""
     known = np.flatnonzero(~np.isnan(values))
+    least = rolling(levels[known].astype("f8"), count, np.min)
+    least[: count - 1] = np.minimum(least[: count - 1], 0)
     out = np.full(len(levels), np.nan)
-    for k, i in enumerate(known):
-        recent = levels[known[max(0, k + 1 - count) : k + 1]]
-        out[i] = min(int(recent.min()), 0) if k + 1 < count else int(recent.min())
+    out[known] = least
     filled = carried(out)
     return np.where(np.isnan(filled), -1, filled).astype("i1")
 
