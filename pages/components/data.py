@@ -19,6 +19,7 @@ from pages.components.series import with_shares
 from storage.catalog import Catalog
 from storage.errors import StoreError
 from storage.queries import groups as group_queries
+from storage.queries import integrity as integrity_queries
 from storage.queries import likelihood as likelihood_queries
 from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
@@ -72,6 +73,11 @@ def store() -> Store:
 
 def catalog() -> Catalog:
     return _catalog(root())
+
+
+def rollouts_to_check(run: Run) -> pd.DataFrame:
+    """The newest rollouts with their rewards and advantages, for diagnosis.integrity. Raises StoreError."""
+    return integrity_queries.scored_rollouts(store(), run.run_id)
 
 
 def run_ids() -> list[str]:

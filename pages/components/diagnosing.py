@@ -1,4 +1,4 @@
-"""The diagnosis of a run, kept in memory: reading all signals costs about 2 ms per step, too much for every refresh of every page."""
+"""The diagnosis of a run, kept in memory: reading all signals and the newest rollouts costs too much for every refresh of every page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from grpo_core.diagnosis.history import facts_of, history_of
+from grpo_core.diagnosis.integrity import integrity
 from grpo_core.diagnosis.report import Report, diagnose
 from grpo_core.errors import GroupscopeError
 from grpo_core.launch.folder import RunFolder
@@ -21,7 +22,7 @@ from storage.errors import StoreError
 
 KEPT = 500
 PATIENCE = 40
-"""The diagnosis of a live run may lag behind by a 40th of its steps: one of 2000 steps takes about 3 s to read."""
+"""The diagnosis of a live run may lag behind by a 40th of its steps: the longer the run, the longer it takes to read."""
 AT_ONCE_S = 0.4
 """How long one refresh of a table of runs may spend on diagnoses; the rest follow with the next."""
 
@@ -92,7 +93,8 @@ def reports(runs: Iterable[Run]) -> dict[str, Report]:
 
 def _diagnose(run: Run) -> Report:
     checkpoints = RunFolder.open(data.root(), run.run_id).checkpoint_steps()
-    return diagnose(history_of(data.steps(run), facts_of(run.config)), checkpoints=checkpoints)
+    history = history_of(data.steps(run), facts_of(run.config))
+    return diagnose(history, checkpoints=checkpoints, more=[integrity(history, data.rollouts_to_check(run))])
 
 
 def _key(run: Run) -> tuple[Path, str, int]:

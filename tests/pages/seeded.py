@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from grpo_core.config import RunConfig, make_config
+from grpo_core.diagnosis.integrity import recomputed
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import ProcessId, myself, this_machine
 from grpo_core.launch.status import Word, write_word
+from grpo_core.methods import METHODS
 from grpo_core.records import Completion, EvalTrace, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
 from grpo_core.trace.tables import to_tables
 from storage.catalog import Catalog
@@ -134,7 +136,7 @@ def make_step(step: int, config: RunConfig, *, sinking: bool = False, rescored: 
         finished_at=STARTED + 0.9 * (step + 1),
         elapsed_s=0.9 * (step + 1),
         timings=Timings(generate_s=0.3, score_s=0.01, update_s=0.5, rescore_s=0.09, evaluate_s=0.0, total_s=0.9 + 0.1 * rng.random()),
-        groups=tuple(_group(scene, config.group_size) for _ in range(config.prompts_per_step)),
+        groups=tuple(_group(scene, config) for _ in range(config.prompts_per_step)),
         updates=tuple(_update(scene, n, config) for n in range(config.updates_per_rollout)),
         evaluation=evaluation if step % 10 == 0 else None,
     )
@@ -173,15 +175,15 @@ def _update(scene: Scene, n: int, config: RunConfig) -> UpdateTrace:
     )
 
 
-def _group(scene: Scene, size: int) -> GroupTrace:
+def _group(scene: Scene, config: RunConfig) -> GroupTrace:
+    size = config.group_size
     a, b = scene.rng.integers(0, 100, 2).tolist()
     wins = scene.rng.random(size) < np.clip(scene.skill + scene.rng.normal(0, 0.3), 0, 1)
     completions = [_completion(scene, a, b, bool(win), PAYLOADS[n] if scene.payloads else None) for n, win in enumerate(wins)]
     rewards = tuple(_reward(bool(win), PAYLOADS[-1] if scene.payloads and n == 1 else None) for n, win in enumerate(wins))
     outcome = ScoredGroup(group=None, rewards=rewards).outcome
     totals = np.array([reward.total for reward in rewards])
-    mean, std = np.nanmean(totals), np.nanstd(totals)
-    advantages = np.nan_to_num((totals - mean) / std) if std > 0 else np.zeros(size)
+    advantages = recomputed(totals, np.zeros(size, "i8"), METHODS[config.method].credit[0])  # as its method makes them, or the diagnosis would object
     return GroupTrace(
         prompt=Prompt(
             prompt_id=f"{a}+{b}",
@@ -191,7 +193,7 @@ def _group(scene: Scene, size: int) -> GroupTrace:
         ),
         rollouts=tuple(_trace(scene, *parts) for parts in zip(completions, rewards, advantages, strict=True)),
         outcome=outcome,
-        baseline=float(mean),
+        baseline=float(np.nanmean(totals)),
         kept=outcome != "failed",
         reason="fewer than two rollouts could be scored" if outcome == "failed" else "",
     )
