@@ -146,7 +146,10 @@ def runs(store: Path, as_json: bool) -> None:
     opened = Store(store)
     named = names(store)
     rows = [overview(opened, run_id, named.get(run_id, "")) for run_id in sorted(opened.run_ids(), reverse=True)]
-    lines = [[r["run_id"], r["state"], f"{r['step']}/{r['steps']}", number(r["reward"]), duration(r["eta_s"]), r["method"] or "-", r["name"], _origin(r)] for r in rows]
+    lines = [
+        [r["run_id"], r["state"], f"{r['step']}/{r['steps']}", number(r["reward"]), duration(r["eta_s"]), r["method"] or "-", r["name"], _origin(r)]
+        for r in rows
+    ]
     head = ["RUN", "STATE", "STEP", "REWARD", "ETA", "METHOD", "NAME", *(["FORKED FROM"] if any(r["parent"] for r in rows) else [])]
     empty = f"no runs in {opened.root}; start one with `python -m grpo_core train --preset healthy`"
     answer(rows, as_json, text=table(head, lines) if rows else empty)

@@ -19,7 +19,9 @@ page = st.navigation(
         ],
         "Diagnose": [
             st.Page(DIAGNOSIS, title="Diagnosis", icon=":material/stethoscope:", help="Whether a run collapses, why, since when, and what would help."),
-            st.Page(LIKELIHOOD, title="Likelihood", icon=":material/trending_down:", help="Whether correct answers lose likelihood, in which groups and tokens."),
+            st.Page(
+                LIKELIHOOD, title="Likelihood", icon=":material/trending_down:", help="Whether correct answers lose likelihood, in which groups and tokens."
+            ),
             st.Page(CONFLICTS, title="Conflicts", icon=":material/call_split:", help="Tokens that rollouts of a group push both ways."),
             st.Page(VARIANCE, title="Variance", icon=":material/scatter_plot:", help="Which prompts still teach, and which a sampler would draw."),
         ],

@@ -216,14 +216,18 @@ GROUPS = Table(
         Column("reason", TEXT, "", "why it was dropped, or empty"),
         Column("sampling_round", I32, "index", "which round of dynamic sampling made it, from 0"),
         Column("tokens", I32, "tokens", "completion tokens of the group"),
-        Column("delta_correct", F64, "nats/token", "mean paired change of log-prob over the step's updates, over tokens of the group's rescored correct rollouts"),
+        Column(
+            "delta_correct", F64, "nats/token", "mean paired change of log-prob over the step's updates, over tokens of the group's rescored correct rollouts"
+        ),
         Column("delta_wrong", F64, "nats/token", "the same over tokens of its wrong rollouts"),
         Column("diversity", F64, "share", "1 - self-BLEU of the completions' tokens, unpadded: 0 when all are the same"),
         Column("distinct_3", F64, "share", "share of different 3-grams among all 3-grams of the group's completions"),
         Column("conflict_run", I32, "tokens", "conflict tokens in the unbroken runs from the first and to the last token (GTPO)"),
         Column("conflict_mid", I32, "tokens", "the same token at the same place with both signs of advantage, outside those runs"),
         Column("conflict_shared", I32, "tokens", "tokens with both signs of advantage after an identical beginning"),
-        Column("conflict_net", F64, "advantage", "mean over head, tail and mid conflict tokens of the sum of advantages over the rollouts that share the token"),
+        Column(
+            "conflict_net", F64, "advantage", "mean over head, tail and mid conflict tokens of the sum of advantages over the rollouts that share the token"
+        ),
         Column("sampler_score", F64, "score", "the prompt's variance promotion score when it was drawn; empty unless the sampler keeps one"),
         Column("sampler_probability", F64, "probability", "probability with which the sampler's weighted half drew this prompt; empty if all were equal"),
     ),
@@ -246,7 +250,12 @@ ROLLOUTS = Table(
         Column("finish", TEXT, "", "stop (end-of-sequence token), stop_string, or length (cut at the token limit)"),
         Column("delta_sum", F64, "nats", "change of the whole completion's log-prob over the step's updates; empty if not rescored"),
         Column("repetition", F64, "share", "share of the completion's 3-grams of tokens that it has had before; empty below 3 tokens"),
-        Column("gwhes", F64, "score", "group weighted hidden embedding score of a correct rollout: larger foretells a smaller gain or a loss of its likelihood; empty unless measured"),
+        Column(
+            "gwhes",
+            F64,
+            "score",
+            "group weighted hidden embedding score of a correct rollout: larger foretells a smaller gain or a loss of its likelihood; empty unless measured",
+        ),
         Column("rescored", BOOL, "", "whether the rollout was scored again after the last update"),
         Column("token_ids", pa.list_(I32), "token id", "token ids of the completion"),
         _trace("logp_sampling", "nats", "log-prob under the distribution the token was sampled from, temperature and top-p applied"),
@@ -256,7 +265,11 @@ ROLLOUTS = Table(
         _trace("entropy", "nats", "entropy of the full next-token distribution at the sampling temperature, before the update"),
         _trace("advantages", "advantage", "advantage of the token used in the loss"),
         _trace("weights", "× average token", "the token's weight in the loss relative to an average loss token of its update; 0 where the token is left out"),
-        _trace("nthr", "score", "negative token hidden reward of a token of a wrong rollout: how much pushing it down takes from correct ones; empty unless measured"),
+        _trace(
+            "nthr",
+            "score",
+            "negative token hidden reward of a token of a wrong rollout: how much pushing it down takes from correct ones; empty unless measured",
+        ),
         Column("clipped", pa.list_(I8), "side", "-1 held at the lower bound, +1 at the upper, in any update of the step, 0 in none"),
     ),
 )

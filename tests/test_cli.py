@@ -58,7 +58,11 @@ def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> Non
         choices = getattr(field.annotation, "__args__", ())
         readers = [m.name for m in METHODS.values() if name in m.knobs]
         value = others.get(field.annotation) or next((c for c in choices if isinstance(c, str) and c != field.default), "x")
-        base = {"method": readers[-1] if readers else "grpo_llds", "prompts_per_step": 9, **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"})}
+        base = {
+            "method": readers[-1] if readers else "grpo_llds",
+            "prompts_per_step": 9,
+            **({"task": "dataset", "data": "d.jsonl"} if name != "data" else {"task": "dataset"}),
+        }
         base |= {"prompt_sampler": "vas"} if name.startswith("vas_") else {}
         base.pop(name, None)
         if name in ("method", "rewards", "stop", "webhook"):
@@ -90,7 +94,11 @@ def test_presets_are_valid_configs(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["train", "--method", "grop"], 2, "error: method: unknown method 'grop'; known: grpo, dr_grpo, dapo, gspo, rloo, grpo_llds, gtpo, psr, nsr, w_reinforce; did you mean grpo?"),
+        (
+            ["train", "--method", "grop"],
+            2,
+            "error: method: unknown method 'grop'; known: grpo, dr_grpo, dapo, gspo, rloo, grpo_llds, gtpo, psr, nsr, w_reinforce; did you mean grpo?",
+        ),
         (["train", "--group-size", "1"], 2, "error: group_size: group_size=1 leaves no other rollout to compare with"),
         (["train", "--task", "chess"], 2, "error: task: input should be 'arithmetic' or 'dataset', got 'chess'"),
         (["train", "--steps", "many"], 2, "error: steps: input should be a valid integer"),
@@ -98,7 +106,11 @@ def test_presets_are_valid_configs(name: str) -> None:
         (["train", "--preset", "sick"], 2, "error: unknown preset 'sick'; known: healthy, collapse, llds"),
         (["train", "--config", "nowhere.json"], 2, "error: cannot read config nowhere.json: No such file or directory"),
         (["train", "--lrr", "1"], 2, "error: No such option '--lrr'"),
-        (["train", "--webhook", "ftp://example.org"], 2, "error: webhook: webhook='ftp://example.org' is no http or https address; try https://example.org/hook"),
+        (
+            ["train", "--webhook", "ftp://example.org"],
+            2,
+            "error: webhook: webhook='ftp://example.org' is no http or https address; try https://example.org/hook",
+        ),
         (["train", "--webhook", "https://"], 2, "error: webhook: webhook='https://' is no http"),
         (["train", "--on-collapse", "panic"], 2, "error: on_collapse: input should be 'alert', 'stop' or 'checkpoint_and_stop', got 'panic'"),
         (["diagnose", "nobody"], 1, "error: no run 'nobody' in "),

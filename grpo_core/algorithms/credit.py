@@ -15,6 +15,7 @@ from torch import Tensor
 
 from grpo_core.algorithms.registry import Registry
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known of every rollout, (B,) each: total reward, +1 if correct and −1 if not, mean token entropy in nats."""

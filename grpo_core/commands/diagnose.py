@@ -139,12 +139,17 @@ def _remedy_lines(remedy: Remedy | None, run_id: str) -> Iterator[str]:
 def _signal_lines(signals: Sequence[Signal]) -> Iterator[str]:
     """The worst first; the evidence of those that are not healthy under the table."""
     ordered = sorted(signals, key=lambda s: -s.level)
-    rows = [[s.level.word, s.name, _figure(s.value), s.unit if s.value is not None else "", "" if s.since_step is None else f"{s.since_step}", s.sentence] for s in ordered]
+    rows = [
+        [s.level.word, s.name, _figure(s.value), s.unit if s.value is not None else "", "" if s.since_step is None else f"{s.since_step}", s.sentence]
+        for s in ordered
+    ]
     yield from table(["LEVEL", "SIGNAL", "VALUE", "UNIT", "SINCE", "WHAT IT SAYS"], rows).splitlines()
     troubled = [(signal, evidence) for signal in ordered if signal.level > 0 for evidence in signal.evidence]
     if troubled:
         yield ""
-        yield from table(["EVIDENCE FOR", "FIGURE", "VALUE", "UNIT", "WHERE"], [[s.name, e.label, _figure(e.value), e.unit, _place(e)] for s, e in troubled]).splitlines()
+        yield from table(
+            ["EVIDENCE FOR", "FIGURE", "VALUE", "UNIT", "WHERE"], [[s.name, e.label, _figure(e.value), e.unit, _place(e)] for s, e in troubled]
+        ).splitlines()
 
 
 def _place(evidence: Evidence) -> str:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @run_argument
-@click.option("--step", type=click.IntRange(min=0), help="Steps that RUN had done at the checkpoint to go on from; 0 starts again. [default: the newest one from before trouble began]")
+@click.option(
+    "--step",
+    type=click.IntRange(min=0),
+    help="Steps that RUN had done at the checkpoint to go on from; 0 starts again. [default: the newest one from before trouble began]",
+)
 @click.option("--as-proposed", is_flag=True, help="Change what `diagnose` proposes; so it is when neither --step nor an option is given. Options given win.")
 @click.option("--detach", is_flag=True, help="Go on in the background.")
 @change_options
@@ -65,7 +69,10 @@ def _before_trouble(store: Path, run_id: str) -> int:
     if early:
         return early[-1]
     if there:
-        raise LaunchError(f"every checkpoint of run {run_id} ({', '.join(map(str, there))}) is from after its trouble began at step {onset}; choose one with --step, or 0 to start again")
+        raise LaunchError(
+            f"every checkpoint of run {run_id} ({', '.join(map(str, there))}) is from after its trouble began "
+            f"at step {onset}; choose one with --step, or 0 to start again"
+        )
     raise LaunchError(f"run {run_id} has no checkpoint to go on from; --step 0 starts it again")
 
 

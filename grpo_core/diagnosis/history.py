@@ -66,8 +66,8 @@ def history_of(table: Mapping[str, Sequence[object]], facts: Facts = Facts()) ->
     return History(
         steps=steps,
         columns={name: values for name, values in numbers.items() if values is not None},
-        parts=_parts(table["reward_parts"] if "reward_parts" in table else ()),
-        part_stds=_parts(table["reward_part_stds"] if "reward_part_stds" in table else ()),
+        parts=_parts(table.get("reward_parts", ())),
+        part_stds=_parts(table.get("reward_part_stds", ())),
         facts=facts,
     )
 

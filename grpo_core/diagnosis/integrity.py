@@ -21,7 +21,8 @@ NAME = dict(name="integrity", title="Recording", unit="rollouts", column="")
 
 
 def integrity(history: History, rollouts: Mapping[str, Sequence[float]]) -> Signal:
-    """Rollouts whose advantage is not what the method makes of their group's rewards, whose group has only rounding to tell it apart, or whose trace has another length than their text.
+    """Rollouts whose advantage is not what the method makes of their group's rewards, whose group has only rounding to tell it
+    apart, or whose trace has another length than their text.
 
     `rollouts` has the columns of storage.queries.integrity.scored_rollouts.
     """
@@ -35,7 +36,13 @@ def integrity(history: History, rollouts: Mapping[str, Sequence[float]]) -> Sign
     wrong = wrong_advantages(reward, advantage, group_of, history.facts.method) & ~residue
     levels = np.full(len(history), int(Level.HEALTHY), "i1")
     levels[np.isin(history.steps, step[length | residue | wrong])] = int(Level.UNHEALTHY)
-    return _signal(history, levels, step, group, {"of another length than their text": length, "told apart by rounding alone": residue, "with another advantage than their rewards give": wrong})
+    return _signal(
+        history,
+        levels,
+        step,
+        group,
+        {"of another length than their text": length, "told apart by rounding alone": residue, "with another advantage than their rewards give": wrong},
+    )
 
 
 def recomputed(reward: Array, group_of: Array, component: Component) -> Array:
@@ -56,7 +63,13 @@ def wrong_advantages(reward: Array, advantage: Array, group_of: Array, method: s
     """Which recorded advantages (R,) their rewards do not give; where the method is not one group-relative outcome, only which
     stand in the wrong order: a better reward with a smaller advantage in the same group."""
     row = METHODS.get(method or "")
-    plain = row is not None and len(row.credit) == 1 and row.credit[0].value == "outcome" and row.credit[0].scale == "one" and row.credit[0].base in ("mean", "leave_one_out")
+    plain = (
+        row is not None
+        and len(row.credit) == 1
+        and row.credit[0].value == "outcome"
+        and row.credit[0].scale == "one"
+        and row.credit[0].base in ("mean", "leave_one_out")
+    )
     if plain:
         want = recomputed(reward, group_of, row.credit[0])
         return ~np.isnan(reward) & ~np.isclose(advantage, want, rtol=TOLERANCE, atol=TOLERANCE * max(float(np.abs(want).max()), 1e-9))
@@ -91,5 +104,7 @@ def _signal(history: History, levels: Array, step: Array, group: Array, faults: 
     )
     return Signal(
         **NAME, level=Level.UNHEALTHY if found else Level.HEALTHY, value=float(count), since_step=first, levels=levels, evidence=evidence,
-        sentence="The recording contradicts itself: what trained is not what the rewards say." if found else "Advantages, rewards and lengths of the newest steps agree.",
+        sentence="The recording contradicts itself: what trained is not what the rewards say."
+        if found
+        else "Advantages, rewards and lengths of the newest steps agree.",
     )  # fmt: skip

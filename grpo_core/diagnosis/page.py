@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,10 @@ def causes_table() -> str:
 
 def filled(text: str) -> str:
     """The document with each `<!-- name -->…<!-- /name -->` block made anew."""
-    for name, table in (("signals", signals_table), ("causes", causes_table)):
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda match, made=table(): f"{match[1]}{made}\n{match[2]}", text, flags=re.DOTALL)
+    for name, table in (("signals", signals_table()), ("causes", causes_table())):
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}<!-- {name} -->\n{table}\n{end}{after}"
     return text
 
 

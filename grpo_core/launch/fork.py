@@ -50,7 +50,9 @@ def read_fork(folder: RunFolder) -> Fork | None:
 def fork_run(store_root: Path, parent: str, *, step: int, changes: Mapping[str, object], nonce: str | None = None) -> str:
     """Start a fork of a run in the background, as `launch` does, and return its id; arguments as for `create_fork`."""
     cwd = home(RunFolder.open(store_root, parent))
-    return press(store_root, nonce, lambda catalog, suffix: create_fork(store_root, parent, step=step, changes=changes, catalog=catalog, suffix=suffix), cwd=cwd)
+    return press(
+        store_root, nonce, lambda catalog, suffix: create_fork(store_root, parent, step=step, changes=changes, catalog=catalog, suffix=suffix), cwd=cwd
+    )
 
 
 def create_fork(
@@ -75,7 +77,9 @@ def create_fork(
             _take_over(checkpoint, folder.checkpoints)
     except OSError as error:
         shutil.rmtree(folder.path, ignore_errors=True)
-        raise LaunchError(f"cannot take over the checkpoint of run {parent} at step {step}: {error.strerror}; it may just have been deleted, try another") from None
+        raise LaunchError(
+            f"cannot take over the checkpoint of run {parent} at step {step}: {error.strerror}; it may just have been deleted, try another"
+        ) from None
     begin_run(folder, config, catalog, command=shlex.join(fork_command(parent, step, fork.changes)), step=step)
     return folder
 

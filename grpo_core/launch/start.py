@@ -46,7 +46,10 @@ def launch(store_root: Path, config: RunConfig, *, nonce: str | None = None) -> 
 
 
 def press(store_root: Path, nonce: str | None, create: Callable[[Catalog, str | None], RunFolder], *, cwd: Path | None = None) -> str:
-    """Start, in the folder `cwd` or the present one, what `create` (catalogue, ending of the run id → prepared folder) makes; only the first press with a nonce does."""
+    """Start, in the folder `cwd` or the present one, what `create` (catalogue, ending of the run id → prepared folder) makes.
+
+    Only the first press with a nonce does.
+    """
     suffix = hashlib.sha256(nonce.encode()).hexdigest()[:12] if nonce else None
     catalog = Catalog(store_root)
     if suffix and not catalog.claim(nonce):
@@ -169,9 +172,7 @@ def _reap(folder: RunFolder, child: subprocess.Popen, started: Started) -> None:
 
 def child_environment(environment: Mapping[str, str], cwd: Path) -> dict[str, str]:
     """The allow-listed variables; the project is put on PYTHONPATH when the run starts in another folder."""
-    passed = {
-        name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)
-    }
+    passed = {name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)}
     if cwd.resolve() != PROJECT_ROOT:
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), passed.get("PYTHONPATH")]))
     return passed

@@ -41,7 +41,16 @@ SETTLED = 10
 REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
-_EVERY_RUN = {"steps": STEPS, "warmup_steps": 400, "prompts_per_step": 8, "eval_every": 5, "eval_prompts": 96, "checkpoint_every": 10, "checkpoints_kept": 100, "diagnose_every": 0}
+_EVERY_RUN = {
+    "steps": STEPS,
+    "warmup_steps": 400,
+    "prompts_per_step": 8,
+    "eval_every": 5,
+    "eval_prompts": 96,
+    "checkpoint_every": 10,
+    "checkpoints_kept": 100,
+    "diagnose_every": 0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +232,10 @@ def print_runs(outcomes: list[Outcome]) -> None:
         said = "no alarm" if o.alarm is None else f"{o.alarm:5}  {o.cause or '-'} → {o.settled or '-'}"
         right = "" if o.alarm is None else " ✓" if o.case.cause == o.settled else " ✗"
         lead = "" if o.lead is None else f"{o.lead:+d}"
-        print(f"{o.case.name + '-' + str(o.seed):22} {start:.2f} → {best:.2f} → {end:.2f}       {said + right:44} {'-' if o.lost is None else o.lost:>7} {lead:>6}")
+        print(
+            f"{o.case.name + '-' + str(o.seed):22} {start:.2f} → {best:.2f} → {end:.2f}       {said + right:44} "
+            f"{'-' if o.lost is None else o.lost:>7} {lead:>6}"
+        )
 
 
 def write_sums(path: Path, count: int = 4000) -> None:

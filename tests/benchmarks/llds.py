@@ -32,7 +32,9 @@ def main(*, seeds: object = "0,1,2,3,4", jobs: int = 2, store: str = "groupscope
     figures = {}
     for case in CASES:
         runs = [history(root, find(root, case, seed) or "") for seed in numbers]
-        right, best, gold = ([ending(run, column, pick) for run in runs] for column, pick in (("eval_correct", "last"), ("eval_correct", "best"), ("probe_logp", "last")))
+        right, best, gold = (
+            [ending(run, column, pick) for run in runs] for column, pick in (("eval_correct", "last"), ("eval_correct", "best"), ("probe_logp", "last"))
+        )
         figures[case.means] = statistics.mean(right)
         print(f"{case.means:9} held-out at the end {spread(right)}, at best {spread(best)}; gold answers {spread(gold)} nats/token")
     return figures

@@ -30,7 +30,14 @@ def test_what_the_trainer_computes_passes_for_every_method(method):
 
 
 def table(advantage: np.ndarray, **changes) -> dict:
-    return {"step": np.full(12, 3), "group_index": GROUP, "reward": REWARD, "advantage": advantage, "tokens": np.full(12, 7), "traced": np.full(12, 7)} | changes
+    return {
+        "step": np.full(12, 3),
+        "group_index": GROUP,
+        "reward": REWARD,
+        "advantage": advantage,
+        "tokens": np.full(12, 7),
+        "traced": np.full(12, 7),
+    } | changes
 
 
 def signal(**changes):

@@ -69,4 +69,6 @@ def test_old_segments_merge_with_new_ones(old_store, monkeypatch):
         writer.append_step(make_step_tables(3, groups=1, group_size=2, tokens=4))
         assert writer.compact() == 4
     assert len(step_series(Store(old_store), "live")) == 4
-    assert values(old_store, "live", "groups") == [pytest.approx([s, later], nan_ok=True) for s, later in ((0, float("nan")), (1, float("nan")), (2, float("nan")), (3, 0.5))]
+    assert values(old_store, "live", "groups") == [
+        pytest.approx([s, later], nan_ok=True) for s, later in ((0, float("nan")), (1, float("nan")), (2, float("nan")), (3, 0.5))
+    ]

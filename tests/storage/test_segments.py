@@ -180,7 +180,10 @@ def test_a_newer_store_is_refused_and_left_alone_while_other_runs_are_read(run_d
     (run_dir / "store.json").write_text(marker)
     files = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     for refused in (lambda: RunWriter.open(run_dir), lambda: step_series(store, "r1"), lambda: store.last_step("r1"), lambda: store.damaged("r1")):
-        with pytest.raises(NewerStore, match=f"run r1 was recorded with store version {SCHEMA_VERSION + 1}, but this Groupscope reads up to {SCHEMA_VERSION}; update Groupscope"):
+        with pytest.raises(
+            NewerStore,
+            match=f"run r1 was recorded with store version {SCHEMA_VERSION + 1}, but this Groupscope reads up to {SCHEMA_VERSION}; update Groupscope",
+        ):
             refused()
     assert {path: path.read_bytes() for path in files} == files
     assert len(step_series(store, "r2")) == 1

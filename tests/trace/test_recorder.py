@@ -20,7 +20,7 @@ from storage.layout import list_segments, visible
 from storage.queries import groups, steps
 from storage.reader import Store
 from storage.segments import is_sealed
-from tests.trace.worked import A, B, EVALUATION, WORKED, step_trace, with_rollouts
+from tests.trace.worked import EVALUATION, WORKED, A, B, step_trace, with_rollouts
 
 PROJECT = Path(__file__).parents[2]
 RUN = "run-1"

@@ -8,7 +8,7 @@ import pytest
 
 from grpo_core.trace.rollups import k3, steps_row
 from storage.schema import POSITION, STEPS, UPDATE
-from tests.trace.worked import A, B, C, D, EVALUATION, FAILED, UPDATES, WORKED, rollout, step_trace, with_rollouts
+from tests.trace.worked import EVALUATION, FAILED, UPDATES, WORKED, A, B, C, D, rollout, step_trace, with_rollouts
 
 
 def k3_of(*differences: float) -> float:

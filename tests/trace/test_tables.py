@@ -9,7 +9,7 @@ import pytest
 
 from grpo_core.trace.tables import to_tables
 from storage.schema import TABLES
-from tests.trace.worked import A, B, PROBE, WORKED, rollout, step_trace, with_rollouts
+from tests.trace.worked import PROBE, WORKED, A, B, rollout, step_trace, with_rollouts
 
 
 def test_schemas_are_exactly_the_stores() -> None:

@@ -1,5 +1,5 @@
 from grpo_core.trainer.step import run_step
-from tests.trainer.small_runs import small_config, small_state, Watched
+from tests.trainer.small_runs import Watched, small_config, small_state
 
 
 def test_a_run_scores_its_pool_draws_by_it_and_records_why(model_cache):

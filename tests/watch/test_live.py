@@ -57,7 +57,9 @@ def hook() -> Iterator[Hook]:
 def trained(store_root: Path, **changes: object) -> tuple[RunFolder, RunStatus]:
     """Train a collapsing run in a process of its own until it ends by itself."""
     flags = command_line(small_config(**{**COLLAPSING, **ENDLESS, **changes}))[4:]
-    ended = subprocess.run([sys.executable, "-m", "grpo_core", "train", *flags, "--store", str(store_root)], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    ended = subprocess.run(
+        [sys.executable, "-m", "grpo_core", "train", *flags, "--store", str(store_root)], cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
     assert ended.returncode == 0, ended.stderr
     folder = RunFolder.open(store_root, max(Store(store_root).run_ids()))
     return folder, run_status(store_root, folder.run_id)
