@@ -64,12 +64,14 @@ def _cut(run_dir: Path, name: str, after_step: int, precision: str) -> None:
     for segment in reversed(visible(everything)):  # the newest first: a kill in between leaves no gap
         if segment.last <= after_step:
             continue
+        kept = None
         if segment.first <= after_step:
             earlier = _rows(segment, pc.field("step") <= after_step)
             last = pc.max(earlier["step"]).as_py() if name == "steps" else after_step
-            publish_tables(run_dir / name, merged_name(segment.first, last), [earlier], TABLES[name], precision)
+            kept = publish_tables(run_dir / name, merged_name(segment.first, last), [earlier], TABLES[name], precision)
         for covered in everything:  # before its cover, which would bring it back to light
-            if covered is not segment and segment.contains(covered):
+            # a division that was cut short is done again and makes a file of the very same name, checksum and all
+            if covered is not segment and segment.contains(covered) and covered.path != kept:
                 covered.path.unlink()
         segment.path.unlink()
     sync(run_dir / name)
