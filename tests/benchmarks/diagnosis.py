@@ -37,7 +37,9 @@ STEPS = 80
 LEAST_GAIN = 0.2
 """Held-out accuracy a run must have gained for half of the gain to be more than two standard errors of 96 prompts."""
 SETTLED = 10
-"""Steps after the alarm at which the cause is read a second time."""
+"""Steps after the alarm from which the cause is read a second time, at the next step on which the verdict is alarming."""
+HARMED = 0.8
+"""Share of its best held-out accuracy below which a run that ends there has come to harm: two standard errors of 96 prompts."""
 REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
@@ -97,6 +99,11 @@ class Outcome:
     watch_share: float
     steps: int
     accuracy: tuple[float, float, float]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the run came to harm at all: it lost half of its gain, ended below HARMED of its best, or never had anything to learn from."""
+        return self.lost is not None or self.accuracy[2] < HARMED * self.accuracy[1] or self.accuracy[1] == 0
 
     @property
     def lead(self) -> int | None:
@@ -175,7 +182,8 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
     levels = level_at_every_step(run)
     alarms = np.flatnonzero(levels >= Level.UNHEALTHY)
     first = int(alarms[0]) if len(alarms) else None
-    named = [causes_at(run, i) for i in (first, min(first + SETTLED, len(run) - 1))] if first is not None else [(), ()]
+    later = alarms[alarms >= first + SETTLED] if first is not None else alarms
+    named = [causes_at(run, i) for i in (first, int(later[0]) if len(later) else int(alarms[-1]))] if first is not None else [(), ()]
     right = run["eval_correct"][~np.isnan(run["eval_correct"])]
     return Outcome(
         case=case,
@@ -208,12 +216,15 @@ def lost_at(run: History) -> int | None:
 
 
 def totals(outcomes: list[Outcome]) -> dict[str, float]:
-    sick, well = [o for o in outcomes if o.case.cause], [o for o in outcomes if not o.case.cause]
+    sick, well = [o for o in outcomes if o.case.cause and o.collapsed], [o for o in outcomes if not o.case.cause]
+    spared = [o for o in outcomes if o.case.cause and not o.collapsed]
     caught = [o for o in sick if o.alarm is not None]
     leads = [o.lead for o in caught if o.lead is not None]
     share = lambda part, whole: len(part) / len(whole) if whole else float("nan")  # noqa: E731
     return {
-        "collapsing runs": len(sick),
+        "collapsed runs": len(sick),
+        "meant to collapse but unharmed": len(spared),
+        "of them with an alarm": sum(o.alarm is not None for o in spared),
         "caught": share(caught, sick),
         "right cause at the alarm": share([o for o in caught if o.cause == o.case.cause], caught),
         f"right cause {SETTLED} steps later": share([o for o in caught if o.settled == o.case.cause], caught),
@@ -229,7 +240,7 @@ def print_runs(outcomes: list[Outcome]) -> None:
     print(f"{'run':22} held-out start→best→end   alarm  cause at alarm → {SETTLED} steps later        lost at   lead")
     for o in outcomes:
         start, best, end = o.accuracy
-        said = "no alarm" if o.alarm is None else f"{o.alarm:5}  {o.cause or '-'} → {o.settled or '-'}"
+        said = ("no alarm" if o.collapsed else "no alarm, no harm") if o.alarm is None else f"{o.alarm:5}  {o.cause or '-'} → {o.settled or '-'}"
         right = "" if o.alarm is None else " ✓" if o.case.cause == o.settled else " ✗"
         lead = "" if o.lead is None else f"{o.lead:+d}"
         print(
