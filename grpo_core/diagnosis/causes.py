@@ -55,7 +55,7 @@ SIGNATURES: tuple[Signature, ...] = (
         name="length",
         title="Length blow-up",
         explains="Completions grow because length itself is paid for or costs nothing, not because longer answers are better.",
-        needs=({"length": W, "length_bought": W}, {"length": U}, {"truncation": U, "length": W}),
+        needs=({"length": U},),
         supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall"),
         specific=3,
     ),

@@ -1,6 +1,6 @@
 """The three phases of likelihood displacement, placed by a change-point fit (phases: arXiv:2512.04220 §5; it publishes no rule to place them).
 
-The likelihood of correct answers over the run is fitted by a continuous line with no, one or two bends (segmented regression,
+The likelihood of correct answers over the run is fitted by a continuous line with up to three bends (segmented regression,
 Hudson 1966); the number of bends by BIC. A bend's interval holds 90 % of the profile likelihood over its place. Then
     I   early stagnation       until the first segment that falls
     II  steady decay           a falling segment
@@ -21,7 +21,7 @@ Array = np.ndarray
 
 LEAST_POINTS = 8
 """Below this many measurements, bends cannot be told from noise (three per segment and the bends themselves)."""
-MOST_POINTS = 80
+MOST_POINTS = 60
 """Longer series are averaged in blocks first: the fit tries every pair of places."""
 FALLING_T = -2.0
 """A segment falls if its slope is this many standard errors below zero."""
@@ -104,16 +104,35 @@ def _rest(at: Array, y: Array, bends: tuple[float, ...]) -> float:
 
 
 def _best_bends(at: Array, y: Array) -> tuple[float, ...]:
-    """Places of the bends with the lowest BIC; at least two points lie between bends and before an end."""
-    n, inner = len(at), at[2:-2]
+    """Places of the bends with the lowest BIC; at least two points lie between bends and before an end.
+
+    One and two bends are tried everywhere; a third where it helps those two most, and then all three are moved in turn.
+    """
+    places = at[2:-2].tolist()
+    found: list[tuple[float, ...]] = [()]
+    for count in (1, 2):
+        fitting = [p for p in combinations(places, count) if _apart(at, p)]
+        found += [min(fitting, key=lambda p: _rest(at, y, p))] if fitting else []
+    if len(found) == 3 and (third := _moved(at, y, places, found[2])):
+        found.append(third)
     scale = max(float(np.var(y)) * 1e-6, 1e-12)  # a perfect fit must not win by an infinite margin
-    choices: list[tuple[float, tuple[float, ...]]] = []
-    for count in (0, 1, 2):
-        places = [p for p in combinations(inner.tolist(), count) if count < 2 or np.searchsorted(at, p[1]) - np.searchsorted(at, p[0]) >= 3]
-        if places:
-            rest, best = min((_rest(at, y, p), p) for p in places)
-            choices.append((n * np.log(rest / n + scale) + (2 + 2 * count) * np.log(n), best))
-    return min(choices)[1]
+    return min(found, key=lambda p: len(at) * np.log(_rest(at, y, p) / len(at) + scale) + (2 + 2 * len(p)) * np.log(len(at)))
+
+
+def _moved(at: Array, y: Array, places: list[float], two: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Two bends and a third, each moved to where it helps most given the others, once around; None where there is no room."""
+    bends = two
+    for drop in (None, 0, 1, 2):
+        others = bends if drop is None else bends[:drop] + bends[drop + 1 :]
+        fitting = [p for place in places if _apart(at, p := tuple(sorted((*others, place))))]
+        if not fitting:
+            return None
+        bends = min(fitting, key=lambda p: _rest(at, y, p))
+    return bends
+
+
+def _apart(at: Array, bends: tuple[float, ...]) -> bool:
+    return all(np.searchsorted(at, b) - np.searchsorted(at, a) >= 3 for a, b in zip(bends, bends[1:]))
 
 
 def _fit(at: Array, y: Array, bends: tuple[float, ...]) -> tuple[Array, Array, Array]:
@@ -137,7 +156,7 @@ def _interval(at: Array, y: Array, bends: tuple[float, ...], which: int) -> tupl
     weights = np.exp(-0.5 * len(at) * (np.log(rest + 1e-12) - np.log(rest.min() + 1e-12)))
     order = np.argsort(-weights)
     held = places[order[: int(np.searchsorted(np.cumsum(weights[order]) / weights.sum(), COVERAGE)) + 1]]
-    return float(held.min()), float(held.max())
+    return min(float(held.min()), bends[which]), max(float(held.max()), bends[which])
 
 
 def _numbered(
