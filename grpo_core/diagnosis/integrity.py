@@ -32,7 +32,7 @@ def integrity(history: History, rollouts: Mapping[str, Sequence[float]]) -> Sign
     reward, advantage = np.asarray(rollouts["reward"], "f8"), np.asarray(rollouts["advantage"], "f8")
     group_of = np.unique(step * (group.max() + 1) + group, return_inverse=True)[1]
     length = np.asarray(rollouts["tokens"]) != np.asarray(rollouts["traced"])
-    residue = from_residue(reward, advantage, group_of)
+    residue = from_residue(reward, advantage, group_of) & _compares(history.facts.method)
     wrong = wrong_advantages(reward, advantage, group_of, history.facts.method) & ~residue
     levels = np.full(len(history), int(Level.HEALTHY), "i1")
     levels[np.isin(history.steps, step[length | residue | wrong])] = int(Level.UNHEALTHY)
@@ -80,6 +80,12 @@ def wrong_advantages(reward: Array, advantage: Array, group_of: Array, method: s
     out = np.zeros(len(reward), "?")
     out[order[1:][same & better & (np.diff(advantage[order]) < 0)]] = True
     return out
+
+
+def _compares(method: str | None) -> bool:
+    """Whether a group whose rewards are all equal must have advantage 0: not where the method pushes by verdict or entropy as well."""
+    row = METHODS.get(method or "")
+    return row is None or all(c.value == "outcome" and c.base != "zero" for c in row.credit)
 
 
 def from_residue(reward: Array, advantage: Array, group_of: Array) -> Array:

@@ -27,6 +27,7 @@ def recorded(method: str) -> np.ndarray:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_what_the_trainer_computes_passes_for_every_method(method):
     assert not wrong_advantages(REWARD, recorded(method), GROUP, method).any()
+    assert integrity(made(n=5, facts=Facts(method=method)), table(recorded(method))).level == Level.HEALTHY
 
 
 def table(advantage: np.ndarray, **changes) -> dict:
