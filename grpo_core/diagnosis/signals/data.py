@@ -6,8 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
-from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.trends import carried, trailing_mean
 from grpo_core.measures.variance import expected_tied
 
@@ -24,7 +23,7 @@ def starvation(history: History) -> Signal:
     size, right = history.facts.group_size, float(carried(history["correct_rate"])[-1])
     by_chance = () if size is None else (Evidence(label="tied groups expected by chance", value=float(expected_tied(right, size)), unit="share of groups"),)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["starvation"].levels(smooth), smooth, count=3), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth, count=3,
         says={
             Level.HEALTHY: "Most groups hold at least one correct rollout.",
             Level.WATCH: "Half of the groups hold no correct rollout and teach nothing.",
@@ -43,7 +42,7 @@ def mastery(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: nothing says which rollouts are correct.")
     smooth = trailing_mean(share, WINDOW, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["mastery"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth,
         says={
             Level.HEALTHY: "There are prompts left to learn from.",
             Level.WATCH: "Nearly all groups are solved: these prompts have little left to teach.",
@@ -64,7 +63,7 @@ def conflicts(history: History) -> Signal:
     smooth = trailing_mean(down, WINDOW, least=2)
     of_all = shared / np.maximum(history["conflict_tokens"], 1)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["conflicts"].levels(smooth), smooth, count=3), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth, count=3,
         says={
             Level.HEALTHY: "Tokens that right and wrong rollouts share are on the whole not pushed down.",
             Level.WATCH: "Tokens that right and wrong rollouts share are mostly pushed down: right answers pay for wrong ones.",

@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import carried, first_values, trailing_mean
 
@@ -32,7 +32,7 @@ def explosion(history: History) -> Signal:
         history,
         **name,
         **MEASURE,
-        levels=persistent(np.where(np.isnan(times), -1, levels), times),
+        levels=np.where(np.isnan(times), -1, levels),
         values=times,
         missing=f"Not enough data: {int((~np.isnan(entropy)).sum())} of {BASELINE} steps.",
         says={
@@ -63,7 +63,7 @@ def collapse(history: History) -> Signal:
         history,
         **name,
         **MEASURE,
-        levels=persistent(levels, times),
+        levels=levels,
         values=times,
         missing=f"Not enough data: {int((~np.isnan(entropy)).sum())} of {BASELINE} steps.",
         says={

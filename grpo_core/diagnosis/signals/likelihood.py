@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import best_so_far, carried, trailing
 
@@ -32,12 +32,10 @@ def displacement(history: History) -> Signal:
     lost = trailing(delta, WINDOW, np.sum, least=LEAST)
     size = np.maximum(np.abs(trailing(logp, WINDOW, np.mean, least=1)), FLOOR)
     share = lost / size
-    levels = persistent(THRESHOLDS["displacement"].levels(share), share)
     spiral = spiralling(delta)
     return signal(
         history,
         **name,
-        levels=levels,
         values=share,
         missing=f"Not enough data: {int((~np.isnan(delta)).sum())} of {LEAST + 1} steps with correct rollouts that were scored again.",
         says={
@@ -63,7 +61,6 @@ def probe(history: History) -> Signal:
     below = logp - best
     times = np.where(-below >= LEAST_FALL, logp / np.minimum(best, -1e-9), 1.0)
     levels = np.maximum(THRESHOLDS["probe"].levels(below), THRESHOLDS["probe_times"].levels(np.where(np.isnan(below), np.nan, times)))
-    levels = persistent(levels, below)
     return signal(
         history,
         **name,

@@ -6,8 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
-from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.trends import carried, trailing_mean
 
 WINDOW = 5
@@ -21,7 +20,7 @@ def mismatch(history: History) -> Signal:
         return nothing(history, **name, why="Not available: the trainer takes the sampler's own log-probs, so there are not two to compare.")
     smooth = trailing_mean(diff, WINDOW, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["mismatch"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth,
         says={
             Level.HEALTHY: "Trainer and sampler agree on the probabilities of what was sampled.",
             Level.WATCH: "Trainer and sampler disagree a little on the probabilities of what was sampled.",
@@ -39,7 +38,7 @@ def reference_kl(history: History) -> Signal:
         return nothing(history, **name, why="Not available: the run has no reference model (kl_coef is 0).")
     smooth = trailing_mean(kl, WINDOW, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["reference_kl"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth,
         says={
             Level.HEALTHY: "The policy stays near the reference model.",
             Level.WATCH: "The policy has moved well away from the reference model.",

@@ -8,6 +8,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal, present_stretch
+from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import carried, rolling
 
 Array = np.ndarray
@@ -32,15 +33,21 @@ def signal(
     *,
     name: str,
     title: str,
-    levels: Array,
     values: Array,
     unit: str,
     says: dict[Level, str],
     column: str,
     evidence: Sequence[Evidence] = (),
-    missing: str,
+    levels: Array | None = None,
+    count: int = PERSIST,
+    missing: str = "Not enough data yet.",
 ) -> Signal:
-    """The signal at the newest step. `says` has a sentence per level (levels without one take the next lower); `missing` says why there is no answer."""
+    """The signal at the newest step: its levels are those of the values by the threshold of its name, held for `count` measurements.
+
+    `levels` are given where more than that threshold decides; `says` has a sentence per level (levels without one take the next
+    lower); `missing` says why there is no answer.
+    """
+    levels = persistent(THRESHOLDS[name].levels(values) if levels is None else levels, values, count)
     level = Level(int(levels[-1])) if len(levels) else Level.NOT_AVAILABLE
     value = carried(values)[-1] if len(values) else np.nan
     shown = None if level == Level.NOT_AVAILABLE or np.isnan(value) else float(value)

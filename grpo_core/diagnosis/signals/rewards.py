@@ -6,8 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
-from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.trends import best_so_far, carried, trailing_mean
 
 Array = np.ndarray
@@ -27,7 +26,7 @@ def reward_fall(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: no rollout has a score.")
     lost = _lost(trailing_mean(right, WINDOW, least=2))
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["reward_fall"].levels(lost), lost), values=lost, missing="Not enough data yet.",
+        history, **name, values=lost,
         says={
             Level.HEALTHY: "Training rollouts are as good as they have been.",
             Level.WATCH: "Training rollouts are worse than they were.",
@@ -49,7 +48,7 @@ def held_out_fall(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: the run has no held-out prompts, or eval_every is 0.")
     lost = np.where(np.isnan(right), np.nan, _lost(right))
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["held_out_fall"].levels(lost), lost, count=1), values=lost, missing="Not enough data yet.",
+        history, **name, values=lost, count=1,
         says={
             Level.HEALTHY: "Held-out accuracy is as good as it has been.",
             Level.WATCH: "Held-out accuracy is below its best.",
@@ -83,7 +82,7 @@ def hacking(history: History) -> Signal:
     lost = np.where(np.isnan(reward), np.nan, lost)
     saturated = [part for part, stds in history.part_stds.items() if len(stds) and stds[-1] < 1e-9 and history.parts[part][-1] > 0]
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["hacking"].levels(lost), lost), values=lost, missing="Not enough data yet.",
+        history, **name, values=lost,
         says={
             Level.HEALTHY: "The reward does not rise at the expense of what it stands for.",
             Level.WATCH: "The reward is at its height while accuracy is below its best.",
@@ -106,7 +105,7 @@ def length_bought(history: History) -> Signal:
         return nothing(history, **name, why="Not available: rewards or lengths did not vary inside any step.")
     smooth = trailing_mean(correlation, WINDOW, least=3)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["length_bought"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth,
         says={
             Level.HEALTHY: "Longer completions do not earn more.",
             Level.WATCH: "Longer completions earn more.",
@@ -124,7 +123,7 @@ def failures(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: the trace does not count failures.")
     smooth = trailing_mean(share, WINDOW, least=1)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["failures"].levels(smooth), smooth, count=1), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth, count=1,
         says={
             Level.HEALTHY: "The reward functions score every rollout.",
             Level.WATCH: "The reward functions fail on some rollouts; the group page shows what they raised.",

@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import carried, first_values, trailing_mean
 
@@ -24,9 +24,9 @@ def length(history: History) -> Signal:
     times = smooth / start
     right = trailing_mean(history["correct_rate"], WINDOW, least=1)
     better = right > first_values(history["correct_rate"], BASELINE) + 0.05
-    levels = THRESHOLDS["length"].levels(times)
+    levels = THRESHOLDS["length"].levels(times)  # of a run that gets better, longer is no drift
     return signal(
-        history, **name, levels=persistent(np.where((levels > 0) & better, 0, levels), times), values=times, missing="Not enough data yet.",
+        history, **name, levels=np.where((levels > 0) & better, 0, levels), values=times,
         says={
             Level.HEALTHY: "Completions are not getting longer without getting better.",
             Level.WATCH: "Completions are getting longer without getting better.",
@@ -47,7 +47,7 @@ def truncation(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: the trace does not say how completions ended.")
     smooth = trailing_mean(cut, WINDOW, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["truncation"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth,
         says={
             Level.HEALTHY: "Nearly all completions end by themselves.",
             Level.WATCH: "Some completions run into the token limit.",
@@ -66,7 +66,7 @@ def repetition(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: completions are shorter than three tokens, or were recorded by an older version.")
     above = trailing_mean(share, WINDOW, least=2) - first_values(share, BASELINE)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["repetition"].levels(above), above), values=above, missing="Not enough data yet.",
+        history, **name, values=above,
         says={
             Level.HEALTHY: "Completions do not repeat themselves more than at the start.",
             Level.WATCH: "Completions repeat themselves more than at the start.",

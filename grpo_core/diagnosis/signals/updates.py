@@ -6,8 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, persistent, signal
-from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.trends import carried, trailing, trailing_mean
 
 USUAL = 50
@@ -28,7 +27,7 @@ def gradient_spikes(history: History) -> Signal:
     times = np.where(np.isnan(before), np.nan, times)
     worst = trailing(times, WINDOW, np.max, least=1)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["gradient_spike"].levels(worst), worst, count=1), values=worst,
+        history, **name, values=worst, count=1,
         missing=f"Not enough data: {int((~np.isnan(norm)).sum())} of 9 steps.",
         says={
             Level.HEALTHY: "Gradient norms are what they usually are in this run.",
@@ -50,7 +49,7 @@ def clipping(history: History) -> Signal:
         return nothing(history, **name, why=ONE_UPDATE)
     smooth = trailing_mean(share, WINDOW, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["clipping"].levels(smooth), smooth), values=smooth, missing="Not enough data yet.",
+        history, **name, values=smooth,
         says={
             Level.HEALTHY: "Few tokens are held at a clip bound.",
             Level.WATCH: "Many tokens are held at a clip bound: the policy moves far within a step.",
@@ -68,7 +67,7 @@ def step_kl(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: no rollout was scored again after the updates (option rescore).")
     typical = trailing(kl, WINDOW, np.median, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["step_kl"].levels(typical), typical), values=typical, missing="Not enough data yet.",
+        history, **name, values=typical,
         says={
             Level.HEALTHY: "Each step moves the policy a little.",
             Level.WATCH: "Each step moves the policy a good way.",
@@ -86,7 +85,7 @@ def sample_size(history: History) -> Signal:
         return nothing(history, **name, why=ONE_UPDATE if history.facts.updates == 1 else "Not measured: the trace has no importance ratios.")
     typical = trailing(ess, WINDOW, np.median, least=2)
     return signal(
-        history, **name, levels=persistent(THRESHOLDS["ess"].levels(typical), typical), values=typical, missing="Not enough data yet.",
+        history, **name, values=typical,
         says={
             Level.HEALTHY: "Later updates of a step still have nearly all of its tokens behind them.",
             Level.WATCH: "In later updates of a step, few tokens outweigh the rest.",
