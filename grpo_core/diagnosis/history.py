@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from grpo_core.config import RunConfig
+from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import ConfigError
 
 Array = np.ndarray
@@ -91,8 +91,6 @@ def facts_of(config: RunConfig) -> Facts:
 
 def facts_of_settings(settings: Mapping[str, object]) -> Facts:
     """The same from the settings in a run folder, nothing where they are not those of a native run."""
-    from grpo_core.config import make_config
-
     try:
         return facts_of(make_config(dict(settings)))
     except ConfigError:

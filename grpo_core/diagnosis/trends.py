@@ -74,6 +74,12 @@ def first_values(x: Array, n: int) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+def against_start(x: Array, n: int) -> tuple[float, Array]:
+    """The mean of the first `n` measured values, and how many times that the mean of the last `n` is at every step (S,)."""
+    start = first_values(x, n)
+    return start, trailing_mean(x, n, least=n) / start
+
+
 def _line(steps: Array, y: Array) -> tuple[float, float]:
     centred = steps - steps.mean()
     spread = float((centred**2).sum())

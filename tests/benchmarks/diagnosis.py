@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from grpo_core.diagnosis.history import History, facts_of_settings, history_of
+from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.report import causes_at, level_at_every_step
+from grpo_core.launch.folder import default_store
 from grpo_core.tasks.arithmetic import worked_answer
-from storage.queries.steps import step_series
+from grpo_core.watch.reading import recorded_history
 from storage.reader import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,11 +112,11 @@ class Outcome:
         return None if self.alarm is None or self.lost is None else self.lost - self.alarm
 
 
-def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "groupscope-data/bench-diagnosis") -> dict[str, float]:
+def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "") -> dict[str, float]:
     """Train what is missing, judge all, print the tables; returns the totals of the seeds that were not tuned on."""
     chosen = [case for case in CASES if not cases or case.name in cases.split(",")]
     numbers = [int(seed) for seed in str(seeds).split(",")]
-    root = Path(store).absolute()
+    root = suite_store(store)
     wanted = [(case, seed) for case in chosen for seed in numbers]
     train_missing(root, wanted, jobs)
     outcomes = [judge(root, case, seed) for case, seed in wanted]
@@ -128,6 +129,11 @@ def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str 
             figures = totals(some)
             print(f"{label} {sorted({o.seed for o in some})}: " + "; ".join(f"{name} {value:g}" for name, value in figures.items()))
     return figures
+
+
+def suite_store(store: str) -> Path:
+    """Where the suite's runs are kept: the folder named, or one of their own in the default store."""
+    return Path(store or default_store() / "bench-diagnosis").absolute()
 
 
 def train_missing(root: Path, wanted: Iterable[tuple[Case, int]], jobs: int) -> None:
@@ -169,16 +175,11 @@ def find(root: Path, case: Case, seed: int) -> str | None:
     return None
 
 
-def history(root: Path, run_id: str) -> History:
-    config = json.loads((root / "runs" / run_id / "config.json").read_text())
-    return history_of(step_series(Store(root), run_id), facts_of_settings(config))
-
-
 def judge(root: Path, case: Case, seed: int) -> Outcome:
     """Replay the run: the verdict of every step from that step and earlier ones alone."""
     run_id = find(root, case, seed)
     assert run_id, f"{case.name}-{seed} was not trained"
-    run = history(root, run_id)
+    run = recorded_history(Store(root), run_id)
     levels = level_at_every_step(run)
     alarms = np.flatnonzero(levels >= Level.UNHEALTHY)
     first = int(alarms[0]) if len(alarms) else None

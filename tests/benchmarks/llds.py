@@ -6,11 +6,12 @@ Run: python -m grpo_core bench llds [--seeds 0,1,2,3,4] [--jobs 2] [--store FOLD
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.diagnosis import STEPS, Case, find, history, train_missing
+from grpo_core.watch.reading import recorded_history
+from storage.reader import Store
+from tests.benchmarks.diagnosis import STEPS, Case, find, suite_store, train_missing
 
 OVERDRIVEN = {"epochs": 4, "lr": 1e-3, "lr_warmup": 160}
 """Four passes per batch and a learning rate that rises to 1e-3 over the first 40 steps: GRPO loses what it learns."""
@@ -24,14 +25,14 @@ def _with(coefficient: float) -> Case:
 CASES = tuple(_with(coefficient) for coefficient in (0.0, 0.2, 1.0, 3.0))
 
 
-def main(*, seeds: object = "0,1,2,3,4", jobs: int = 2, store: str = "groupscope-data/bench-diagnosis") -> dict[str, float]:
+def main(*, seeds: object = "0,1,2,3,4", jobs: int = 2, store: str = "") -> dict[str, float]:
     """Train what is missing and print one line per λ; returns the mean final held-out accuracy of each."""
-    root, numbers = Path(store).absolute(), [int(seed) for seed in str(seeds).split(",")]
+    root, numbers = suite_store(store), [int(seed) for seed in str(seeds).split(",")]
     train_missing(root, [(case, seed) for case in CASES for seed in numbers], jobs)
     print(f"{STEPS} steps, seeds {numbers}; mean ± standard deviation over seeds, [each seed]")
     figures = {}
     for case in CASES:
-        runs = [history(root, find(root, case, seed) or "") for seed in numbers]
+        runs = [recorded_history(Store(root), find(root, case, seed) or "") for seed in numbers]
         right, best, gold = (
             [ending(run, column, pick) for run in runs] for column, pick in (("eval_correct", "last"), ("eval_correct", "best"), ("probe_logp", "last"))
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from grpo_core.config import make_config
+from grpo_core.launch.folder import default_store
 from grpo_core.presets import PRESETS
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--presets", default=",".join(PRESETS))
-    parser.add_argument("--cache", default="groupscope-data/cache")
+    parser.add_argument("--cache", default=str(default_store() / "cache"))
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="override an option in every run")
     given = parser.parse_args()
     changes = dict(item.split("=", 1) for item in given.set)

@@ -20,7 +20,9 @@ import numpy as np
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.remedies import Remedy
 from grpo_core.diagnosis.report import diagnose, level_at_every_step
-from tests.benchmarks.diagnosis import CASES, ROOT, Case, find, history, train_missing
+from grpo_core.watch.reading import recorded_history
+from storage.reader import Store
+from tests.benchmarks.diagnosis import CASES, ROOT, Case, find, suite_store, train_missing
 
 NOISE = 0.05
 """Held-out accuracy of 96 prompts has a standard error of about 0.05: so much less still counts as held."""
@@ -41,10 +43,10 @@ class Trial:
         return self.treated >= self.began - NOISE
 
 
-def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "groupscope-data/bench-diagnosis") -> dict[str, float]:
+def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "") -> dict[str, float]:
     """Fork every collapsing run whose remedy is a change of settings, print the table, return the totals."""
     chosen = [case for case in CASES if case.cause and (not cases or case.name in cases.split(","))]
-    root = Path(store).absolute()
+    root = suite_store(store)
     wanted = [(case, int(seed)) for case in chosen for seed in str(seeds).split(",")]
     train_missing(root, wanted, jobs)
     with ThreadPoolExecutor(jobs) as pool:
@@ -63,7 +65,7 @@ def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str 
 def trial(root: Path, case: Case, seed: int) -> Trial:
     run_id = find(root, case, seed)
     assert run_id
-    run = history(root, run_id)
+    run = recorded_history(Store(root), run_id)
     alarms = np.flatnonzero(level_at_every_step(run) >= Level.UNHEALTHY)
     if not len(alarms):
         return Trial(name=f"{case.name}-{seed}", remedy=None)
@@ -74,7 +76,7 @@ def trial(root: Path, case: Case, seed: int) -> Trial:
         return Trial(name=f"{case.name}-{seed}", remedy=remedy)
     start = remedy.fork_from or 0
     fork = forked(root, run_id, f"remedy-{case.name}-{seed}", start, remedy)
-    after = history(root, fork)
+    after = recorded_history(Store(root), fork)
     return Trial(
         name=f"{case.name}-{seed}",
         remedy=remedy,

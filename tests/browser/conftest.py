@@ -49,7 +49,11 @@ def start(store: Path, **environment: str) -> tuple[subprocess.Popen, str]:
             command, cwd=ROOT, env={**known, "GROUPSCOPE_STORE": str(store), **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
     address = f"http://127.0.0.1:{port}"
-    wait_until(lambda: healthy(address), "the app answers")
+    try:
+        wait_until(lambda: healthy(address), "the app answers")
+    except BaseException:
+        server.kill()
+        raise
     return server, address
 
 

@@ -8,10 +8,9 @@ from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
-from grpo_core.diagnosis.trends import carried, first_values, trailing_mean
+from grpo_core.diagnosis.trends import against_start, carried, trailing_mean
 
 BASELINE = 5
-WINDOW = 5
 SOLVED = 0.9
 """Share of correct rollouts from which low entropy is what a solved task looks like."""
 MEASURE = dict(unit="× start", column="entropy")
@@ -23,11 +22,10 @@ def explosion(history: History) -> Signal:
     name = dict(name="entropy_rise", title="Entropy explosion")
     if np.isnan(entropy).all():
         return nothing(history, **name, **MEASURE, why="Not measured: the trace has no entropies.")
-    start, smooth = first_values(entropy, BASELINE), trailing_mean(entropy, WINDOW, least=BASELINE)
-    times = smooth / start
+    start, times = against_start(entropy, BASELINE)
     levels = THRESHOLDS["entropy_rise"].levels(times)
     if start < np.log(2):
-        levels = np.maximum(levels, np.where(times > 1.2, THRESHOLDS["policy_collapse"].levels(smooth), 0)).astype("i1")
+        levels = np.maximum(levels, np.where(times > 1.2, THRESHOLDS["policy_collapse"].levels(times * start), 0)).astype("i1")
     return signal(
         history,
         **name,
@@ -54,9 +52,8 @@ def collapse(history: History) -> Signal:
     name = dict(name="entropy_fall", title="Entropy collapse")
     if np.isnan(entropy).all():
         return nothing(history, **name, **MEASURE, why="Not measured: the trace has no entropies.")
-    start, smooth = first_values(entropy, BASELINE), trailing_mean(entropy, WINDOW, least=BASELINE)
-    times = smooth / start
-    unsolved = ~(trailing_mean(right, WINDOW, least=1) >= SOLVED)
+    start, times = against_start(entropy, BASELINE)
+    unsolved = ~(trailing_mean(right, BASELINE, least=1) >= SOLVED)
     levels = np.where(unsolved, THRESHOLDS["entropy_fall"].levels(times), np.where(np.isnan(times), -1, 0))
     tied = (history["groups_all_fail"] + history["groups_all_pass"]) / history["groups"]
     return signal(

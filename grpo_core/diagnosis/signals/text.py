@@ -8,7 +8,7 @@ from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
-from grpo_core.diagnosis.trends import carried, first_values, trailing_mean
+from grpo_core.diagnosis.trends import against_start, carried, first_values, trailing_mean
 
 WINDOW = 5
 BASELINE = 5
@@ -20,8 +20,7 @@ def length(history: History) -> Signal:
     name = dict(name="length", title="Length of completions", unit="× start", column="length_mean")
     if np.isnan(tokens).all():
         return nothing(history, **name, why="Not measured: the trace has no lengths.")
-    start, smooth = first_values(tokens, BASELINE), trailing_mean(tokens, WINDOW, least=BASELINE)
-    times = smooth / start
+    start, times = against_start(tokens, BASELINE)
     right = trailing_mean(history["correct_rate"], WINDOW, least=1)
     better = right > first_values(history["correct_rate"], BASELINE) + 0.05
     levels = THRESHOLDS["length"].levels(times)  # of a run that gets better, longer is no drift
