@@ -43,11 +43,19 @@ class _Scored:
 
 
 def _score(state: TrainState) -> _Scored | None:
-    rows: Rows | None = gold_rows(state, state.task.held_out(state.config.probe_answers))
+    rows = _rows(state)
     if rows is None:
         return None
     logp_BT: Tensor = score_quietly(state, rows)
     return _Scored(logp_BT.sum(1).double().cpu().numpy(), int(torch.count_nonzero(rows.mask_BT)))
+
+
+def _rows(state: TrainState) -> Rows | None:
+    """The probe set in tokens, made once: encoding it anew would cost a seventh of every scoring, and a task without answers every step."""
+    memory = state.memory
+    if not memory.probe_read:
+        memory.probe_rows, memory.probe_read = gold_rows(state, state.task.held_out(state.config.probe_answers)), True
+    return memory.probe_rows
 
 
 def _compare(state: TrainState, scored: _Scored) -> ProbeTrace:

@@ -34,11 +34,14 @@ class Memory:
     """What a run remembers of its beginning.
 
     `first_entropy` is the mean over the first step's rollouts of their mean token entropy, in nats; `probe_start` the log-prob
-    of every probe answer before the first update, in nats.
+    of every probe answer before the first update, in nats. `probe_rows` are those answers in tokens once `probe_read` says that
+    they have been looked for, None where the task has none; they are not in checkpoints.
     """
 
     first_entropy: float | None = None
     probe_start: list[float] | None = None
+    probe_rows: Rows | None = None
+    probe_read: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

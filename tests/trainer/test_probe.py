@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -31,3 +33,25 @@ def test_it_starts_before_the_first_update_and_stays(model_cache):
 def test_off_is_off(model_cache):
     state = small_state(model_cache, probe_every=0)
     assert run_step(state, 0, last=True).probe is None and state.memory.probe_start is None
+
+
+class WithoutAnswers:
+    """The task with its worked answers taken away; counts how often its held-out prompts are asked for."""
+
+    def __init__(self, task):
+        self._task, self.asked = task, 0
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def held_out(self, n):
+        self.asked += 1
+        return [dataclasses.replace(prompt, gold=None) for prompt in self._task.held_out(n)]
+
+
+def test_a_task_without_answers_is_asked_for_them_once(model_cache):
+    state = small_state(model_cache, probe_every=1)
+    task = WithoutAnswers(state.task)
+    state = dataclasses.replace(state, task=task)
+    assert [run_step(state, step).probe for step in range(3)] == [None] * 3
+    assert task.asked == 1
