@@ -43,6 +43,8 @@ def mend(run_dir: Path, precision: str) -> None:
 def _put_aside(run_dir: Path, moving: dict[str, list[Segment]], after_step: int, precision: str) -> int:
     shelf = run_dir / SUPERSEDED
     staging = shelf / f"{TEMPORARY}{os.getpid()}"
+    if staging.exists():  # an earlier call found no room
+        shutil.rmtree(staging)
     for name, segments in moving.items():
         (staging / name).mkdir(parents=True)
         for segment in segments:

@@ -77,7 +77,8 @@ def test_twenty_kills_while_writing(processes, run_dir, tmp_path, together):
     log, chance = tmp_path / "log", random.Random(0)
     for kill in range(20):
         cut = 3 if kill % 5 == 4 else 0
-        words = 0 if kill % 5 == 2 else 2 if cut else chance.randint(1, 7)  # some while opening, some while cutting
+        # some while opening; of those that cut, every other one in the middle and every other one afterwards, however slow the disk is
+        words = 0 if kill % 5 == 2 else 2 + kill % 2 if cut else chance.randint(1, 7)
         run_and_kill(processes, victims.write_forever, run_dir, log, cut, 0.1, together, words=words, delay_s=chance.uniform(0, 0.2))
         spoken = said(log)
         what, step = spoken[-1] if spoken else ("open", -1)
@@ -90,7 +91,8 @@ def test_twenty_kills_while_writing(processes, run_dir, tmp_path, together):
                 assert step <= last <= uncut and set(range(last + 1, uncut + 1)) <= set_aside(run_dir)
             else:  # at most the steps in flight are more than what was said
                 assert step <= last <= step + together
-    assert max(step for _, step in spoken) >= 10 and set_aside(run_dir), "the victims had no time to do anything"
+    assert max(step for _, step in spoken) >= 10
+    assert set_aside(run_dir), "no cut was completed"
 
 
 def test_kills_while_sealing_and_unsealing(processes, run_dir, tmp_path):
