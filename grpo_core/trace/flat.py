@@ -1,17 +1,19 @@
 """A step's rollouts laid side by side: one array per trace instead of one per rollout and trace; numpy only.
 
+A FlatStep is all that is recorded of a step, in few large pieces: it travels to another process in a tenth of the time its StepTrace takes.
+
 Shape letters: R rollouts of the step, S those with a score, N tokens, D tokens scored again. Tokens stand in the order of groups, rollouts, positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
 
-from grpo_core.records import Array, RolloutTrace, StepTrace
+from grpo_core.records import Array, GroupTrace, StepTrace
 
 TRACES = (
     ("token_ids", "completion.token_ids", "i4"),
@@ -38,14 +40,22 @@ class Lists:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatStep:
-    """Per-rollout arrays (R,) and per-token traces of one step, all of it float32 unless said.
+    """One step as per-rollout arrays (R,) and per-token traces, all of it float32 unless said.
 
-    `correct_R` is 1, 0, or -1 for unknown (int8); `reward_R` is float64 and NaN where scoring failed;
-    `rollout_N` and `position_N` (int64) tell each token's rollout and place.
+    `step` comes without its groups, `groups` without their rollouts. `correct_R` is 1, 0, or -1 for unknown (int8);
+    `reward_R` is float64 and NaN where scoring failed, as `gwhes_R` where it was not measured; `index_R` is a rollout's place
+    in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place.
     """
 
-    rollouts: tuple[RolloutTrace, ...]
+    step: StepTrace
+    groups: tuple[GroupTrace, ...]
+    texts: Sequence[str]
+    finishes: Sequence[str]
+    failures: Sequence[str]
+    parts: Sequence[Mapping[str, float]]
+    gwhes_R: Array
     group_R: Array
+    index_R: Array
     length_R: Array
     correct_R: Array
     reward_R: Array
@@ -92,18 +102,26 @@ def flatten(trace: StepTrace) -> FlatStep:
 
     Raises ValueError if a trace of a rollout is not as long as its completion.
     """
-    rollouts = tuple(r for group in trace.groups for r in group.rollouts)
+    rollouts = [r for group in trace.groups for r in group.rollouts]
+    sizes = _lengths([g.rollouts for g in trace.groups])
     length_R = _lengths([r.completion.token_ids for r in rollouts])
     rollout_N = np.repeat(np.arange(len(rollouts)), length_R)
     rewards = [r.reward for r in rollouts]
     return FlatStep(
-        rollouts=rollouts,
-        group_R=np.repeat(np.arange(len(trace.groups)), _lengths([g.rollouts for g in trace.groups])),
+        step=replace(trace, groups=()),
+        groups=tuple(replace(g, rollouts=(), prompt=replace(g.prompt, row={})) for g in trace.groups),
+        texts=[r.completion.text for r in rollouts],
+        finishes=[r.completion.finish for r in rollouts],
+        failures=[r.failure or "" for r in rewards],
+        parts=[dict(r.parts) for r in rewards],
+        gwhes_R=np.array([np.nan if r.gwhes is None else r.gwhes for r in rollouts], "f8"),
+        group_R=np.repeat(np.arange(len(sizes)), sizes),
+        index_R=_places(sizes),
         length_R=length_R,
         correct_R=np.array([-1 if r.correct is None else r.correct for r in rewards], "i1"),
         reward_R=np.array([r.total for r in rewards], "f8"),
         rollout_N=rollout_N,
-        position_N=np.arange(len(rollout_N)) - (np.cumsum(length_R) - length_R)[rollout_N],
+        position_N=_places(length_R),
         **{name: _lists(name, list(map(attrgetter(path), rollouts)), length_R, dtype) for name, path, dtype in TRACES},
     )
 
@@ -120,6 +138,11 @@ def _lists(name: str, arrays_R: Sequence[Array | None], length_R: Array, dtype: 
         )
     values = np.concatenate(arrays) if arrays else np.empty(0)
     return Lists(values.astype(dtype, copy=False), present_R)
+
+
+def _places(sizes: Array) -> Array:
+    """0, 1, … inside each of some pieces that lie one after another."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _lengths(things: Sequence[Sized]) -> Array:

@@ -34,8 +34,9 @@ class GroupFigures:
     repetition_R: Array
 
 
-def group_figures(flat: FlatStep, groups: int) -> GroupFigures:
-    """The figures of a step of so many groups."""
+def group_figures(flat: FlatStep) -> GroupFigures:
+    """The figures of all groups of a step."""
+    groups = len(flat.groups)
     advantage_R, group_R, group_N = flat.advantage_R, flat.group_R, flat.group_R[flat.rollout_N]
     found = conflicts(flat.token_ids.values, flat.length_R, group_R, advantage_R)
     alike = diversity(flat.token_ids.values, flat.length_R, group_R, groups)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from grpo_core.records import Array, EvalTrace, ProbeTrace, StepTrace, UpdateTrace
-from grpo_core.trace.flat import FlatStep, Lists, flatten
-from grpo_core.trace.groups import GroupFigures, group_figures
+from grpo_core.trace.flat import FlatStep, Lists
+from grpo_core.trace.groups import GroupFigures
 from storage.schema import POSITION_BINS, UPDATE
 
 UPDATE_FIELDS = tuple(field.name for field in UPDATE)
@@ -21,16 +21,15 @@ LOOPING = 0.5
 """A completion of which a larger share of 3-grams repeats counts as a loop: half of it says nothing new."""
 
 
-def steps_row(trace: StepTrace, flat: FlatStep | None = None, figures: GroupFigures | None = None, *, missing_before: int = 0) -> dict[str, object]:
-    """The row of `steps` for this trace: column name → number, None, or rows (lists of dicts)."""
-    flat = flat if flat is not None else flatten(trace)
-    figures = figures if figures is not None else group_figures(flat, len(trace.groups))
+def steps_row(flat: FlatStep, figures: GroupFigures, *, missing_before: int = 0) -> dict[str, object]:
+    """The row of `steps` for this step: column name → number, None, or rows (lists of dicts)."""
+    trace = flat.step
     return {
         "step": trace.step,
         "attempt": trace.attempt,
         "missing_before": missing_before,
         **_clock(trace),
-        **_counts(trace, flat),
+        **_counts(flat),
         **_rewards(flat),
         **_likelihoods(flat),
         **_displacement(flat),
@@ -142,19 +141,19 @@ def _clock(trace: StepTrace) -> dict[str, float]:
     }
 
 
-def _counts(trace: StepTrace, flat: FlatStep) -> dict[str, object]:
-    tokens, judged = int(flat.length_R.sum()), bool((flat.correct_R >= 0).any())
+def _counts(flat: FlatStep) -> dict[str, object]:
+    tokens, judged, total_s = int(flat.length_R.sum()), bool((flat.correct_R >= 0).any()), flat.step.timings.total_s
     return {
-        "groups": len(trace.groups),
-        "groups_kept": sum(g.kept for g in trace.groups),
+        "groups": len(flat.groups),
+        "groups_kept": sum(g.kept for g in flat.groups),
         "groups_all_fail": _groups_all(flat, 0) if judged else None,
         "groups_all_pass": _groups_all(flat, 1) if judged else None,
         "groups_tied": _groups_tied(flat),
-        "rollouts": len(flat.rollouts),
+        "rollouts": len(flat.length_R),
         "rollouts_failed": int(np.sum(~flat.scored_R)),
         "tokens": tokens,
-        "prompt_tokens": sum(len(g.prompt.token_ids) for g in trace.groups),
-        "tokens_per_s": tokens / trace.timings.total_s if trace.timings.total_s > 0 else None,
+        "prompt_tokens": sum(len(g.prompt.token_ids) for g in flat.groups),
+        "tokens_per_s": tokens / total_s if total_s > 0 else None,
     }
 
 
@@ -188,9 +187,9 @@ def _rewards(flat: FlatStep) -> dict[str, object]:
 def _parts(flat: FlatStep) -> dict[str, list[tuple[str, float]]]:
     """Mean and standard deviation (n) of every part over the scored rollouts."""
     parts: dict[str, list[float]] = {}
-    for rollout, scored in zip(flat.rollouts, flat.scored_R.tolist()):
+    for parts_of_one, scored in zip(flat.parts, flat.scored_R.tolist()):
         if scored:
-            for name, value in rollout.reward.parts.items():
+            for name, value in parts_of_one.items():
                 parts.setdefault(name, []).append(value)
     values = {name: np.asarray(found, "f8") for name, found in parts.items()}
     return {"reward_parts": [(n, float(v.mean())) for n, v in values.items()], "reward_part_stds": [(n, float(v.std())) for n, v in values.items()]}
@@ -228,7 +227,7 @@ def _displacement(flat: FlatStep) -> dict[str, float | None]:
     """Paired changes of log-prob, after minus before: negative means less likely (LLD, arXiv:2512.04220 Definition 4.1)."""
     delta = flat.logp_delta
     correct_D = flat.per_token(flat.correct_R, delta)
-    pushed_R = np.bincount(flat.rollout_N[flat.advantages.values != 0], minlength=len(flat.rollouts)) > 0
+    pushed_R = np.bincount(flat.rollout_N[flat.advantages.values != 0], minlength=len(flat.length_R)) > 0
     sums = flat.sums_R(delta)[delta.present_R & (flat.correct_R == 1)]
     return {
         "delta_correct": mean(delta.values[correct_D == 1]),
@@ -274,7 +273,7 @@ def _lengths(flat: FlatStep) -> dict[str, object]:
     return {
         "length_mean": mean(flat.length_R),
         "length_max": int(flat.length_R.max()) if len(flat.length_R) else None,
-        "truncated_rate": mean([r.completion.finish == "length" for r in flat.rollouts]),
+        "truncated_rate": mean([finish == "length" for finish in flat.finishes]),
     }
 
 

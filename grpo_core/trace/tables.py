@@ -1,4 +1,4 @@
-"""StepTrace → one Arrow table per stored table; names, types and meanings are those of storage/schema.py."""
+"""StepTrace → FlatStep → one Arrow table per stored table; names, types and meanings are those of storage/schema.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from grpo_core.records import Array, GroupTrace, StepTrace
+from grpo_core.records import Array, StepTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
 from grpo_core.trace.groups import GroupFigures, group_figures
 from grpo_core.trace.rollups import group_std, steps_row
@@ -25,12 +25,16 @@ def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Tabl
     `missing_before` counts the steps just before this one that were not recorded.
     Raises ValueError if a trace of a rollout is not as long as its completion.
     """
-    flat = flatten(trace)
-    figures = group_figures(flat, len(trace.groups))
+    return flat_tables(flatten(trace), missing_before=missing_before)
+
+
+def flat_tables(flat: FlatStep, *, missing_before: int = 0) -> dict[str, pa.Table]:
+    """The same of a step that is flat already."""
+    figures = group_figures(flat)
     return {
-        "steps": _one_row(steps_row(trace, flat, figures, missing_before=missing_before)),
-        "groups": _table(SCHEMAS["groups"], _groups(trace, flat, figures)),
-        "rollouts": _table(SCHEMAS["rollouts"], _rollouts(trace, flat, figures)),
+        "steps": _one_row(steps_row(flat, figures, missing_before=missing_before)),
+        "groups": _table(SCHEMAS["groups"], _groups(flat, figures)),
+        "rollouts": _table(SCHEMAS["rollouts"], _rollouts(flat, figures)),
     }
 
 
@@ -52,25 +56,27 @@ def _array(values: object, kind: pa.DataType) -> pa.Array:
         return pa.array([v.encode("utf-8", "replace").decode() for v in values], kind)
 
 
-def _groups(trace: StepTrace, flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
-    groups = trace.groups
-    std = group_std(flat.reward_R, flat.group_R, len(groups))
-    prompt_ids = [np.asarray(g.prompt.token_ids, "i4") for g in groups]
+def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
+    groups, step, group_R = flat.groups, flat.step.step, flat.group_R
+    size_P = np.bincount(group_R, minlength=len(groups))
+    known_P, scored_P = (np.bincount(group_R[which], minlength=len(groups)) for which in (flat.correct_R >= 0, flat.scored_R))
+    with np.errstate(invalid="ignore"):
+        mean_P = np.bincount(group_R[flat.scored_R], weights=flat.reward_R[flat.scored_R], minlength=len(groups)) / scored_P
     return {
-        "step": np.full(len(groups), trace.step, "i4"),
+        "step": np.full(len(groups), step, "i4"),
         "group_index": np.arange(len(groups), dtype="i4"),
-        "group_id": [f"s{trace.step}.g{i}" for i in range(len(groups))],
+        "group_id": [f"s{step}.g{i}" for i in range(len(groups))],
         "prompt_id": [g.prompt.prompt_id for g in groups],
         "prompt_hash": [g.prompt.hash for g in groups],
         "prompt": [g.prompt.text for g in groups],
-        "prompt_ids": prompt_ids,
+        "prompt_ids": [np.asarray(g.prompt.token_ids, "i4") for g in groups],
         "answer": [g.prompt.answer for g in groups],
-        "rewards": [[_known(r.reward.total) for r in g.rollouts] for g in groups],
-        "reward_mean": [_scored_mean(g) for g in groups],
-        "reward_std": _nan_as_null(std),
-        "baseline": [_known(g.baseline) for g in groups],
-        "correct": [_correct(g) for g in groups],
-        "size": [len(g.rollouts) for g in groups],
+        "rewards": pa.ListArray.from_arrays(pa.array(_offsets(size_P)), _nan_as_null(flat.reward_R)),
+        "reward_mean": _nan_as_null(mean_P),
+        "reward_std": _nan_as_null(group_std(flat.reward_R, group_R, len(groups))),
+        "baseline": _nan_as_null([g.baseline for g in groups]),
+        "correct": pa.array(np.bincount(group_R[flat.correct_R == 1], minlength=len(groups)).astype("i4"), mask=known_P == 0),
+        "size": size_P.astype("i4"),
         "outcome": [g.outcome for g in groups],
         "kept": [g.kept for g in groups],
         "reason": [g.reason for g in groups],
@@ -89,36 +95,25 @@ def _groups(trace: StepTrace, flat: FlatStep, figures: GroupFigures) -> dict[str
     }
 
 
-def _scored_mean(group: GroupTrace) -> float | None:
-    totals = [r.reward.total for r in group.rollouts if not r.reward.failed]
-    return math.fsum(totals) / len(totals) if totals else None
-
-
-def _correct(group: GroupTrace) -> int | None:
-    """Correct rollouts; None if of no rollout it is known whether it is correct."""
-    verdicts = [r.reward.correct for r in group.rollouts if r.reward.correct is not None]
-    return sum(verdicts) if verdicts else None
-
-
-def _rollouts(trace: StepTrace, flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
-    rollouts, length_R = flat.rollouts, flat.length_R
+def _rollouts(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
+    length_R = flat.length_R
     with np.errstate(invalid="ignore"):  # 0/0: a completion without tokens has no mean
         advantage_R = flat.sums_R(flat.advantages) / length_R
     return {
-        "step": np.full(len(rollouts), trace.step, "i4"),
+        "step": np.full(len(length_R), flat.step.step, "i4"),
         "group_index": flat.group_R.astype("i4"),
-        "rollout_index": np.array([i for g in trace.groups for i in range(len(g.rollouts))], "i4"),
-        "text": [r.completion.text for r in rollouts],
+        "rollout_index": flat.index_R.astype("i4"),
+        "text": flat.texts,
         "reward": _nan_as_null(flat.reward_R),
-        "reward_parts": [[(name, _known(value)) for name, value in r.reward.parts.items()] for r in rollouts],
-        "correct": [r.reward.correct for r in rollouts],
-        "failure": [r.reward.failure or "" for r in rollouts],
+        "reward_parts": [[(name, _known(value)) for name, value in parts.items()] for parts in flat.parts],
+        "correct": pa.array(flat.correct_R == 1, mask=flat.correct_R < 0),
+        "failure": flat.failures,
         "advantage": pa.array(advantage_R, pa.float64(), mask=length_R == 0),
         "length": length_R.astype("i4"),
-        "finish": [r.completion.finish for r in rollouts],
+        "finish": flat.finishes,
         "delta_sum": pa.array(flat.sums_R(flat.logp_delta), pa.float64(), mask=~flat.logp_delta.present_R),
         "repetition": _nan_as_null(figures.repetition_R),
-        "gwhes": [r.gwhes for r in rollouts],
+        "gwhes": _nan_as_null(flat.gwhes_R),
         "rescored": flat.logp_delta.present_R,
         **{name: _list_array(getattr(flat, name), length_R) for name in LISTS},
         "logp_gap": _list_array(Lists(flat.logp_gap_N, flat.logp.present_R), length_R),
@@ -127,10 +122,14 @@ def _rollouts(trace: StepTrace, flat: FlatStep, figures: GroupFigures) -> dict[s
 
 def _list_array(trace: Lists, length_R: Array) -> pa.ListArray:
     """One list per rollout over the flat values, without copying them; null where the rollout has no such trace."""
-    offsets = np.zeros(len(length_R) + 1, "i4")
-    np.cumsum(length_R * trace.present_R, out=offsets[1:])
+    offsets = _offsets(length_R * trace.present_R)
     nulls = None if trace.present_R.all() else pa.array(~trace.present_R)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(trace.values), mask=nulls)
+
+
+def _offsets(sizes: Array) -> Array:
+    """Where each of some pieces that lie one after another begins, and where the last one ends (n + 1,), int32."""
+    return np.concatenate(([0], np.cumsum(sizes))).astype("i4")
 
 
 def _nan_as_null(values: Array | Iterable[float]) -> pa.Array:

@@ -6,9 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grpo_core.trace.rollups import k3, steps_row
+from grpo_core.records import StepTrace
+from grpo_core.trace import rollups
+from grpo_core.trace.flat import flatten
+from grpo_core.trace.groups import group_figures
+from grpo_core.trace.rollups import k3
 from storage.schema import POSITION, STEPS, UPDATE
 from tests.trace.worked import EVALUATION, FAILED, UPDATES, WORKED, A, B, C, D, rollout, step_trace, with_rollouts
+
+
+def steps_row(trace: StepTrace, **more: int) -> dict[str, object]:
+    flat = flatten(trace)
+    return rollups.steps_row(flat, group_figures(flat), **more)
 
 
 def k3_of(*differences: float) -> float:
