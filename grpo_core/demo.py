@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from grpo_core.beside import PROJECT_ROOT
 from grpo_core.config import make_config
 from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
-from grpo_core.launch.start import APP_TOKEN, PROJECT_ROOT, launch
+from grpo_core.launch.start import APP_TOKEN, launch
 from grpo_core.launch.status import run_status
 from grpo_core.launch.stop import ask_to_stop, stop_run
 from grpo_core.presets import preset

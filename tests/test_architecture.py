@@ -19,6 +19,7 @@ OURS = {*ROOMS, "app"}
 
 UPSTREAM: dict[str, set[str]] = {
     "errors": set(),
+    "beside": set(),
     "methods": set(),
     "records": set(),
     "measures": set(),
@@ -29,17 +30,17 @@ UPSTREAM: dict[str, set[str]] = {
     "tasks": {"errors", "methods", "config", "records", "measures"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
     "trainer": {"errors", "methods", "config", "records", "measures", "tasks", "algorithms", "rollout"},
-    "trace": {"errors", "methods", "config", "records", "measures"},
+    "trace": {"errors", "beside", "methods", "config", "records", "measures"},
     "diagnosis": {"errors", "methods", "config", "records", "measures"},
-    "launch": {"errors", "methods", "config", "presets"},
-    "watch": {"errors", "config", "launch", "diagnosis"},
+    "launch": {"errors", "beside", "methods", "config", "presets"},
+    "watch": {"errors", "beside", "config", "launch", "diagnosis"},
     "adapters": {"errors", "methods", "config", "records", "trace"},
-    "demo": {"errors", "methods", "config", "presets", "launch"},
+    "demo": {"errors", "beside", "methods", "config", "presets", "launch"},
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
 PAGES_MAY_IMPORT = {"launch", "config", "methods", "presets", "errors", "records", "measures", "diagnosis"}
-TORCH_FREE = ("config", "records", "methods", "errors", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis")
+TORCH_FREE = ("config", "records", "methods", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis")
 
 
 @cache

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from grpo_core.beside import PROJECT_ROOT
 from grpo_core.config import RunConfig
 from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
@@ -23,7 +24,6 @@ from grpo_core.launch.process import ProcessId, identify, this_machine
 from grpo_core.launch.status import Started, Word, read_started, read_word, run_status, write_started, write_word
 from storage.catalog import Catalog
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 NONCE_PATIENCE_S = 10.0
 
 PASSED_ON = (

@@ -1,5 +1,6 @@
 """The recorder: a bounded queue and one thread that leaves each step in the store. Training never waits for it, nor fails with it.
 
+In a run of more than a few steps a process beside it makes the tables (table_process.py); the thread alone writes.
 Steps shorter than a second are written together, so a step is in the store about a second after it was handed over at the latest.
 
 One of the two places that may fail softly, and there it leaves a mark: a step that cannot be kept is counted, the next
@@ -23,7 +24,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from grpo_core.records import StepTrace
-from grpo_core.trace.tables import to_tables
+from grpo_core.trace.flat import flatten
+from grpo_core.trace.table_process import TableProcess
 from storage import segments
 from storage.errors import StoreError
 
@@ -65,7 +67,8 @@ class Recorder:
         self._together_s = together_s
         self._first_step = first_step
         self._most_together = max(1, queue_steps // 2)  # what is gathered takes room in the queue
-        self._gathered: list[_Gathered] = []  # this and the next three are the thread's alone
+        self._tables = TableProcess()  # this and the next four are the thread's alone
+        self._gathered: list[_Gathered] = []
         self._unwritten = 0  # steps just before the next one that will be missing
         self._uncompacted = 0
         self._written_at = -math.inf
@@ -141,6 +144,7 @@ class Recorder:
         while (job := self._next_job()) is not None:
             job()
         self._write()
+        self._tables.close()
 
     def _next_job(self) -> Callable[[], None] | None:
         """The next job, or writing if none comes before that is due; None at the end."""
@@ -165,7 +169,7 @@ class Recorder:
 
     def _convert(self, trace: StepTrace) -> None:
         try:
-            tables = to_tables(trace, missing_before=self._unwritten)
+            tables = self._tables.tables(flatten(trace), missing_before=self._unwritten)
         except Exception:
             self._write()  # only a step after this one may end the failure
             raise

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from grpo_core.beside import NICE
 from grpo_core.config import RunConfig
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Level
@@ -34,7 +35,6 @@ from storage.reader import Store
 LOOK_S = 0.5
 REST = 3.0
 """After a diagnosis it rests this many times as long as that took, so that a run of 10,000 steps does not cost a core."""
-NICE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

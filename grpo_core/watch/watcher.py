@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from grpo_core.beside import start_beside
 from grpo_core.config import RunConfig
 from grpo_core.launch.folder import RunFolder
-from grpo_core.launch.start import PROJECT_ROOT
 
 PATIENCE_S = 20.0
 """How long the end of a run waits for the last diagnosis and its alerts."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 log = logging.getLogger(__name__)
 
@@ -80,19 +77,10 @@ class Watcher:
         self._listener.join(1.0)
 
     def _open(self) -> None:
-        command = [sys.executable, "-m", "grpo_core.watch.desk", str(self._folder.store_root), self._folder.run_id, str(self._first_step)]
+        run = str(self._folder.store_root), self._folder.run_id, str(self._first_step)
         try:
             with self._folder.log.open("ab") as errors:
-                self._desk = subprocess.Popen(
-                    command,
-                    cwd=PROJECT_ROOT,
-                    env={**os.environ, **ONE_THREAD},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    start_new_session=True,  # Ctrl-C is for the trainer
-                )
+                self._desk = start_beside("grpo_core.watch.desk", *run, text=True, errors=errors)
         except OSError as error:
             self._watching = False
             log.warning("this run is not diagnosed while it trains: %s", error)

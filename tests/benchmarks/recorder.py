@@ -4,7 +4,8 @@ Two identical trainers alternate step by step in one process, so that a machine 
 same work on the same numbers. A step's trace is handed over where a run hands it over, right before the next step of its own
 side, so that writing it in the background slows down that step and not one of the other side. The recorder writes when its
 own side has trained for as long as in a run it would wait, and what is still being written or merged at the end of a step
-is waited for inside the timed window. Sealing when the run ends is timed by itself and added for the run as a whole.
+is waited for inside the timed window. Sealing when the run ends is timed by itself and added for the run as a whole. The process
+beside the recorder, on a core that training leaves free, shows up as far as it slows the steps; its CPU seconds are printed too.
 Run: python -m grpo_core bench recorder
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -77,6 +79,7 @@ def main(*, steps: int = 300, warm_up: int = 3, **settings: object) -> dict[str,
 def measure(config: RunConfig, run_dir: Path, *, cache_dir: Path, warm_up: int) -> dict[str, float]:
     """Alternate the two sides for `config.steps` steps each; the first `warm_up` steps are not counted."""
     off, on = (Side(build_state(config, cache_dir=cache_dir, progress=lambda *_: None)) for _ in range(2))
+    children_s = _children_cpu_s()
     recorder = Recorder(run_dir, precision=config.precision, queue_steps=config.queue_steps, together_s=NEVER_S)  # Side.step says when
     tokens = 0
     for step in range(config.steps):
@@ -93,6 +96,7 @@ def measure(config: RunConfig, run_dir: Path, *, cache_dir: Path, warm_up: int) 
     assert recorder.missing == 0 and recorder.failure is None, recorder.failure
     return _figures(np.array(off.wall_s[warm_up:]), np.array(on.wall_s[warm_up:]), off, on, warm_up) | {
         "close_s": close_s,
+        "beside_cpu_ms": 1e3 * (_children_cpu_s() - children_s) / config.steps,
         "tokens": tokens,
         "bytes_per_token_live": live_bytes / tokens,
         "bytes_per_token_sealed": _size(run_dir) / tokens,
@@ -134,7 +138,7 @@ def report(config: RunConfig, figures: dict[str, float]) -> None:
     )
     print(f"{'per step':>14} {'mean ms':>10} {'CPU ms':>8}")
     print(f"{'recording off':>14} {f['off_ms']:10.1f} {f['off_cpu_ms']:8.1f}")
-    print(f"{'recording on':>14} {f['on_ms']:10.1f} {f['on_cpu_ms']:8.1f}")
+    print(f"{'recording on':>14} {f['on_ms']:10.1f} {f['on_cpu_ms']:8.1f} and {f['beside_cpu_ms']:.1f} in the process beside it")
     interval = f"95 % interval {_percent(f['ratio_low'])} to {_percent(f['ratio_high'])}"
     print(f"\nslower by {_percent(f['ratio'])} over all steps, merges while training included ({interval})")
     print(f"slower by {_percent(f['median_ratio'])} in the median window of {WINDOW} steps")
@@ -146,6 +150,12 @@ def report(config: RunConfig, figures: dict[str, float]) -> None:
 
 def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
+
+
+def _children_cpu_s() -> float:
+    """CPU seconds of processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _size(folder: Path) -> int:

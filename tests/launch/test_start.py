@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from grpo_core.beside import PROJECT_ROOT
 from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import identify
-from grpo_core.launch.start import PROJECT_ROOT, child_environment, create_run, launch, prepare_resume, resume_run
+from grpo_core.launch.start import child_environment, create_run, launch, prepare_resume, resume_run
 from grpo_core.launch.status import RunStatus, log_tail, read_started, read_word, run_status, write_word
 from grpo_core.launch.stop import stop_run
 from storage.catalog import Catalog
