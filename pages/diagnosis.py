@@ -17,7 +17,7 @@ def body() -> None:
     now = data.run(run.run_id)
     if now.status.state != run.status.state:
         st.rerun()
-    report, steps = diagnosing.report(now), data.steps(now)
+    report, steps = diagnosing.report(now), diagnosing.steps(now)
     verdict.headline(now, report)
     reasons, remedy = st.columns(2, gap="small")
     with reasons, st.container(border=True, height="stretch"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import ConfigError
+from grpo_core.measures.variance import half_of, mean_pass_at_k
 
 Array = np.ndarray
 
@@ -33,7 +34,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Figures of S recorded steps in order: `columns` of storage's table `steps` as float64 (S,), NaN where not measured."""
+    """Figures of S recorded steps in order: `columns` of storage's table `steps`, and pass_at_1 and pass_at_half of the steps' groups,
+    as float64 (S,), NaN where not measured."""
 
     steps: Array
     columns: Mapping[str, Array]
@@ -56,16 +58,17 @@ class History:
         return History(steps=self.steps[:n], columns=cut(self.columns), parts=cut(self.parts), part_stds=cut(self.part_stds), facts=self.facts)
 
 
-def history_of(table: Mapping[str, Sequence[object]], facts: Facts = Facts()) -> History:
+def history_of(table: Mapping[str, Sequence[object]], facts: Facts = Facts(), outcomes: Mapping[str, Sequence[object]] | None = None) -> History:
     """From columns by name, a DataFrame of storage.queries.steps.step_series or a mapping of lists; `step` must be among them.
 
-    Columns that are neither numbers nor reward parts are left out.
+    Columns that are neither numbers nor reward parts are left out. `outcomes` has the columns of storage.queries.variance.outcome_counts;
+    without it nothing is known of pass@k.
     """
     steps = np.asarray(table["step"], "i8")
     numbers = {name: _numbers(table[name]) for name in table if name not in ("step", *PARTS)}
     return History(
         steps=steps,
-        columns={name: values for name, values in numbers.items() if values is not None},
+        columns={name: values for name, values in numbers.items() if values is not None} | pass_rates(steps, outcomes, facts.group_size),
         parts=_parts(table.get("reward_parts", ())),
         part_stds=_parts(table.get("reward_part_stds", ())),
         facts=facts,
@@ -95,6 +98,23 @@ def facts_of_settings(settings: Mapping[str, object]) -> Facts:
         return facts_of(make_config(dict(settings)))
     except ConfigError:
         return Facts()
+
+
+def pass_rates(steps: Array, outcomes: Mapping[str, Sequence[object]] | None, group_size: int | None) -> dict[str, Array]:
+    """pass@1 and pass@k with k = half_of(group_size) over the groups of each of `steps` (S,), NaN where no group has k scored rollouts.
+
+    Where the group size is not known, it is the size most scored groups have.
+    """
+    if outcomes is None or not len(outcomes["step"]):
+        return {}
+    step, correct, scored, groups = (np.asarray(outcomes[name], "f8") for name in ("step", "correct", "scored", "groups"))
+    size = group_size or int(np.bincount(scored.astype("i8"), groups).argmax())
+    found = {}
+    for name, k in (("pass_at_1", 1), ("pass_at_half", half_of(size))):
+        measured, chance = mean_pass_at_k(step, correct, scored, groups, k)
+        found[name] = np.full(len(steps), np.nan)
+        found[name][np.isin(steps, measured)] = chance[np.isin(measured, steps)]
+    return found
 
 
 def _numbers(values: Sequence[object]) -> Array | None:

@@ -26,6 +26,7 @@ SIGNALS: tuple[Callable[[History], Signal], ...] = (
     text.repetition,
     rewards.hacking,
     rewards.length_bought,
+    rewards.sharpening,
     data.starvation,
     data.mastery,
     data.conflicts,

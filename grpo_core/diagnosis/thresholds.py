@@ -59,4 +59,8 @@ THRESHOLDS: dict[str, Threshold] = {
     "length_bought": Threshold(watch=0.4, unhealthy=0.7, collapsed=None, unit="correlation", source=OURS),
     "failures": Threshold(watch=0.02, unhealthy=0.3, collapsed=None, unit="share of rollouts", source=OURS),
     "conflicts": Threshold(watch=0.5, unhealthy=None, collapsed=None, unit="share of conflict tokens", source=OURS),
+    "sharpening": Threshold(
+        watch=-0.05, unhealthy=-0.15, collapsed=None, unit="share of prompts", falling=True,
+        source="ours: three times the largest fall of a healthy run of tuning seed 0 (0.016); no run of bench diagnosis sharpens",
+    ),
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -78,6 +79,14 @@ def against_start(x: Array, n: int) -> tuple[float, Array]:
     """The mean of the first `n` measured values, and how many times that the mean of the last `n` is at every step (S,)."""
     start = first_values(x, n)
     return start, trailing_mean(x, n, least=n) / start
+
+
+def risen_since_start(x: Array, n: int) -> tuple[Array, Array]:
+    """Mean of the last `n` measured values minus that of the first `n` at every step (S,), and the difference's standard error from the
+    spread of the values inside both windows; NaN before `n` values."""
+    risen = trailing_mean(x, n, least=n) - first_values(x, n)
+    variance = trailing(x, n, partial(np.var, ddof=1), least=n)
+    return risen, np.sqrt((variance + first_values(variance, 1)) / n)
 
 
 def _line(steps: Array, y: Array) -> tuple[float, float]:

@@ -59,6 +59,23 @@ def pass_at_k(correct: Array, size: Array, k: int) -> Array:
     return np.where(size >= k, 1 - missed, np.nan)
 
 
+def half_of(size: int) -> int:
+    """The k of pass@k that is told beside pass@1: half the group, at least 2. pass@size is one coin per group, so twice as noisy."""
+    return max(size // 2, 2)
+
+
+def mean_pass_at_k(step: Array, correct: Array, size: Array, groups: Array, k: int) -> tuple[Array, Array]:
+    """The steps (S,) and the mean of pass_at_k over each one's groups; NaN where none has k rollouts.
+
+    Groups are given by rows (N,): `groups` of them in `step` have `correct` among `size` rollouts.
+    """
+    steps, of = np.unique(np.asarray(step, "i8"), return_inverse=True)
+    chance = pass_at_k(correct, size, k)
+    weight = np.where(np.isnan(chance), 0.0, np.asarray(groups, "f8"))
+    with np.errstate(invalid="ignore"):
+        return steps, np.bincount(of, np.nan_to_num(chance) * weight, len(steps)) / np.bincount(of, weight, len(steps))
+
+
 def _share(correct: Array, size: Array) -> Array:
     correct, size = np.asarray(correct, "f8"), np.asarray(size, "f8")
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -11,12 +11,13 @@ from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.fork import read_fork
 from storage.queries.integrity import scored_rollouts
 from storage.queries.steps import step_series
+from storage.queries.variance import outcome_counts
 from storage.reader import Store
 
 
 def recorded_history(store: Store, run_id: str) -> History:
     """Everything recorded of a run so far; a damaged segment leaves a gap. Raises RunNotFound, NewerStore and RunLocked."""
-    return history_of(step_series(store, run_id), facts_in(RunFolder.open(store.root, run_id)))
+    return history_of(step_series(store, run_id), facts_in(RunFolder.open(store.root, run_id)), outcome_counts(store, run_id))
 
 
 def facts_in(folder: RunFolder) -> Facts:

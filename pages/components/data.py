@@ -23,6 +23,7 @@ from storage.queries import integrity as integrity_queries
 from storage.queries import likelihood as likelihood_queries
 from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
+from storage.queries import variance as variance_queries
 from storage.reader import Store
 
 SERIES_KEPT = 8
@@ -149,20 +150,16 @@ class SeriesCache:
         key = (store.root, run_id, attempt)
         with self._lock:
             known = self._known.pop(key, None)
-            if known is None or not self._still_true(store, run_id, known):
+            last = run_queries.last_step(store, run_id)
+            if known is None or known.empty or last is None or last < _last(known):
                 known = with_shares(step_queries.step_series(store, run_id))
-            else:
+            elif last > _last(known):
                 fresh = step_queries.step_series(store, run_id, after=_last(known))
                 known = pd.concat([known, with_shares(fresh)], ignore_index=True) if len(fresh) else known
             self._known[key] = known
             while len(self._known) > SERIES_KEPT:
                 self._known.popitem(last=False)
         return known
-
-    @staticmethod
-    def _still_true(store: Store, run_id: str, known: pd.DataFrame) -> bool:
-        last = run_queries.last_step(store, run_id)
-        return len(known) > 0 and last is not None and last >= _last(known)
 
 
 def _last(steps: pd.DataFrame) -> int:
@@ -177,6 +174,12 @@ def _series_cache() -> SeriesCache:
 def steps(run: Run) -> pd.DataFrame:
     """All recorded steps of a run; columns of storage.schema.STEPS and series.with_shares."""
     return _series_cache().steps(store(), run.run_id, run.status.attempt)
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def outcome_counts(path: Path, run_id: str, attempt: int, last: int) -> pd.DataFrame:
+    """What the groups of each step came to, as known at step `last`; columns of storage.queries.variance.outcome_counts."""
+    return variance_queries.outcome_counts(_store(path), run_id)
 
 
 def reward_curve(run: Run) -> list[float]:

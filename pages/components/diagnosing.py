@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from grpo_core.diagnosis.history import facts_of, history_of
@@ -16,7 +17,7 @@ from grpo_core.diagnosis.integrity import integrity
 from grpo_core.diagnosis.report import Report, diagnose
 from grpo_core.errors import GroupscopeError
 from grpo_core.launch.folder import RunFolder
-from pages.components import data
+from pages.components import data, variance_view
 from pages.components.data import Run
 from storage.errors import StoreError
 
@@ -76,6 +77,12 @@ def report(run: Run) -> Report:
     return _cache().report(run)
 
 
+def steps(run: Run) -> pd.DataFrame:
+    """Everything the signals are read from, for their curves: the run's steps and what their groups came to. Raises StoreError."""
+    recorded = data.steps(run)
+    return variance_view.per_step(run, recorded) if len(recorded) else recorded
+
+
 def reports(runs: Iterable[Run]) -> dict[str, Report]:
     """The diagnoses of several runs by id: those known, and as many more as fit into AT_ONCE_S, at least one."""
     found, until = {}, time.monotonic() + AT_ONCE_S
@@ -93,7 +100,9 @@ def reports(runs: Iterable[Run]) -> dict[str, Report]:
 
 def _diagnose(run: Run) -> Report:
     checkpoints = RunFolder.open(data.root(), run.run_id).checkpoint_steps()
-    history = history_of(data.steps(run), facts_of(run.config))
+    recorded = data.steps(run)
+    outcomes = data.outcome_counts(data.root(), run.run_id, run.status.attempt, int(recorded["step"].iloc[-1])) if len(recorded) else None
+    history = history_of(recorded, facts_of(run.config), outcomes)
     return diagnose(history, checkpoints=checkpoints, more=[integrity(history, data.rollouts_to_check(run))])
 
 

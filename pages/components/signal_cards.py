@@ -10,6 +10,7 @@ import streamlit as st
 
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.report import Report
+from grpo_core.diagnosis.signals.rewards import TRIES_WINDOW
 from grpo_core.diagnosis.thresholds import THRESHOLDS, Threshold
 from pages.components import levels, nav, series, url
 from pages.components.assets import script
@@ -26,11 +27,11 @@ SHARES = {"groups_all_fail": "share_all_fail", "groups_all_pass": "share_all_pas
 """Counts of groups are judged, and drawn, as shares."""
 SCALES = {
     "entropy_rise": "start", "entropy_fall": "start", "length": "start",
-    "probe": "below", "reward_fall": "lost", "held_out_fall": "lost",
+    "probe": "below", "reward_fall": "lost", "held_out_fall": "lost", "sharpening": "since",
     **dict.fromkeys(("step_kl", "ess", "mismatch", "reference_kl", "truncation", "length_bought", "starvation", "mastery"), "plain"),
 }  # fmt: skip
-"""How a threshold reads on the signal's column: as it is, times the first steps' mean, as a difference from the best, or as a share of it
-that is lost. Signals that are not here are judged on figures that no column holds, so no line is drawn for them."""
+"""How a threshold reads on the signal's column: as it is, times the first steps' mean, as a difference from that or from the best, or as a
+share of the best that is lost. Signals that are not here are judged on figures that no column holds, so no line is drawn for them."""
 FIRST = 5
 _HTML = """
 <div class="cards" role="list"></div>
@@ -118,7 +119,7 @@ def curve(signal: Signal, steps: pd.DataFrame) -> dict | None:
     parts = np.array_split(known, min(len(known), POINTS))
     ys = [float(values[part].mean()) for part in parts]
     column = next((column for column in STEPS.columns if column.name == signal.column), None)
-    unit = "share of groups" if signal.column in SHARES else column.unit if column else ""
+    unit = "share of groups" if signal.column in SHARES else column.unit if column else signal.unit
     return {
         "points": [[round(float(part.mean()) / width, 4), y] for part, y in zip(parts, ys, strict=True)],
         "levels": _stretches(signal.levels, width),
@@ -137,6 +138,7 @@ def bounds_on(name: str, values: Array, drawn: Sequence[float]) -> list[dict]:
     at = {
         "plain": lambda bound: bound,
         "start": lambda bound: bound * float(values[:FIRST].mean()),
+        "since": lambda bound: bound + float(values[:TRIES_WINDOW].mean()),
         "below": lambda bound: float(values.max()) + bound,
         "lost": lambda bound: float(values.max()) * (1 - bound),
     }[scale]

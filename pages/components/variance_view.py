@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from grpo_core.measures.diversity import mean_pairwise_distance
-from grpo_core.measures.variance import draw_probability, expected_tied, outcome_variance, outcome_variance_unbiased, pass_at_k, promotion_score
+from grpo_core.measures.variance import draw_probability, expected_tied, half_of, mean_pass_at_k, outcome_variance, outcome_variance_unbiased, promotion_score
 from pages.components import data, plots, series, url
 from pages.components.cards import Card, Line, Panel
 from pages.components.data import Run
@@ -85,7 +85,7 @@ def cards(run: Run) -> tuple[Card, ...]:
                     title="Share of prompts", unit="share", zero=True,
                     lines=(
                         Line(column="pass_at_1", label="pass@1", colour="c0"),
-                        Line(column="pass_at_half", label=f"pass@{max(size // 2, 1)}", colour="c4", dash="dot"),
+                        Line(column="pass_at_half", label=f"pass@{half_of(size)}", colour="c4", dash="dot"),
                         Line(column="pass_at_size", label=f"pass@{size}", colour="c2"),
                     ),
                 ),
@@ -101,7 +101,7 @@ def per_step(run: Run, steps: pd.DataFrame) -> pd.DataFrame:
 
 @st.cache_data(show_spinner=False, max_entries=16)
 def _per_step(path, run_id: str, attempt: int, last: int, size: int) -> pd.DataFrame:
-    return step_figures(variance_queries.outcome_counts(data.store(), run_id), size)
+    return step_figures(data.outcome_counts(path, run_id, attempt, last), size)
 
 
 def step_figures(counts: pd.DataFrame, size: int) -> pd.DataFrame:
@@ -114,9 +114,9 @@ def step_figures(counts: pd.DataFrame, size: int) -> pd.DataFrame:
     rate = (pd.Series(correct * groups).groupby(step).sum() / pd.Series(scored * groups).groupby(step).sum()).reindex(step).to_numpy()
     figures["uniform_observed"] = _mean((correct == 0) | (correct == scored), groups * judged, step)
     figures["uniform_expected"] = _mean(expected_tied(rate, scored), groups * judged, step)
-    for name, k in (("1", 1), ("half", max(size // 2, 1)), ("size", size)):
-        chance = pass_at_k(correct, scored, k)
-        figures[f"pass_at_{name}"] = _mean(np.nan_to_num(chance), groups * ~np.isnan(chance), step)
+    for name, k in (("1", 1), ("half", half_of(size)), ("size", size)):
+        steps, chance = mean_pass_at_k(step, correct, scored, groups, k)
+        figures[f"pass_at_{name}"] = pd.Series(chance, steps)
     return pd.DataFrame(figures).rename_axis("step").reset_index()
 
 

@@ -22,6 +22,8 @@ def made(n: int = 60, facts: Facts = FACTS, **bent: object) -> History:
         "reward_mean": right,
         "correct_rate": right,
         "eval_correct": every(10, right),
+        "pass_at_1": right + noise(5, n, 0.02),
+        "pass_at_half": 1 - (1 - right) ** 3 + noise(6, n, 0.02),
         "logp_correct": -0.05 + 0.03 * right,
         "delta_correct": 0.002 + noise(1, n, 0.0005),
         "displaced_correct": np.full(n, 0.2),

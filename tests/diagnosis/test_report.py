@@ -118,3 +118,18 @@ def test_facts_come_from_the_config():
     assert (facts.method, facts.updates, facts.clips, facts.penalised, facts.reference) == ("grpo_llds", 3, True, True, False)
     assert facts_of(make_config({"epochs": 1})).clips is False
     assert facts_of_settings({"trainer": "somebody else's"}) == Facts()
+
+
+def test_pass_rates_are_put_beside_their_steps():
+    """Groups of 4, so k = 2: step 0 has 2 of 4 right, 1 - C(2,2)/C(4,2) = 5/6; no group of step 1 was read; step 2 has one scored rollout."""
+    outcomes = {"step": [0, 2], "correct": [2, 1], "scored": [4, 1], "groups": [1, 1]}
+    history = history_of({"step": [0, 1, 2]}, dataclasses.replace(FACTS, group_size=4), outcomes)
+    assert history["pass_at_half"].tolist() == pytest.approx([5 / 6, NAN, NAN], nan_ok=True)
+    assert history["pass_at_1"].tolist() == pytest.approx([0.5, NAN, 1.0], nan_ok=True)
+    assert np.isnan(history_of({"step": [0]}, Facts())["pass_at_half"]).all()
+    assert history_of({"step": [0]}, Facts(), {"step": [0], "correct": [2], "scored": [4], "groups": [1]})["pass_at_half"][0] == pytest.approx(5 / 6)
+
+
+def test_groups_of_one_have_no_pass_at_k():
+    history = history_of({"step": [0]}, dataclasses.replace(FACTS, group_size=1), {"step": [0], "correct": [1], "scored": [1], "groups": [8]})
+    assert next(s for s in examine(history) if s.name == "sharpening").level == Level.NOT_AVAILABLE

@@ -53,6 +53,10 @@ def test_a_healthy_run_is_healthy_in_every_sign_it_has():
         ("hacking", dict(reward_mean=lambda s: 0.5 + s / 20, eval_correct=lambda s: NAN if s % 10 else max(0.0, 0.8 - s / 80)), Level.UNHEALTHY),
         ("length_bought", dict(reward_length_corr=0.9), Level.UNHEALTHY),
         ("failures", dict(rollouts_failed=64), Level.UNHEALTHY),
+        ("sharpening", dict(pass_at_half=lambda s: 0.9 - 0.004 * s), Level.UNHEALTHY),
+        ("sharpening", dict(pass_at_half=lambda s: 0.9 - 0.002 * s), Level.WATCH),
+        ("sharpening", dict(pass_at_half=lambda s: 0.9 - 0.004 * s, pass_at_1=lambda s: 0.6 - 0.004 * s), Level.HEALTHY),  # worse, not sharper
+        ("sharpening", dict(pass_at_half=lambda s: 0.6 + (-1) ** s * 0.4 - 0.002 * s), Level.HEALTHY),  # a few coins a step
     ],
 )
 def test_each_sign_sees_its_own(name, bent, level):

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from grpo_core.measures.variance import draw_probability, expected_tied, outcome_variance, outcome_variance_unbiased, pass_at_k, promotion_score
+from grpo_core.measures.variance import (
+    draw_probability,
+    expected_tied,
+    half_of,
+    mean_pass_at_k,
+    outcome_variance,
+    outcome_variance_unbiased,
+    pass_at_k,
+    promotion_score,
+)
 
 
 def test_worked_promotion_scores():
@@ -33,3 +42,10 @@ def test_half_of_the_draws_follow_the_score():
 def test_without_any_score_draws_are_uniform():
     assert draw_probability([0.0, 0.0], batch=8) == pytest.approx([0.5, 0.5])
     assert len(draw_probability([], batch=8)) == 0
+
+
+def test_pass_at_k_of_a_step_is_the_mean_over_its_groups() -> None:
+    """Step 4: two groups with 1 of 4 right, C(3,2)/C(4,2) = 1/2 missed, and one with 0 of 4, so (1/2 + 1/2 + 0)/3. Step 9: one rollout was scored."""
+    steps, chance = mean_pass_at_k([4, 4, 9], [1, 0, 1], [4, 4, 1], [2, 1, 1], 2)
+    assert steps.tolist() == [4, 9] and chance[0] == pytest.approx(1 / 3) and np.isnan(chance[1])
+    assert [half_of(size) for size in (1, 2, 5, 8)] == [2, 2, 2, 4]

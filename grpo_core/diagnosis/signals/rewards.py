@@ -7,7 +7,8 @@ import numpy as np
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
-from grpo_core.diagnosis.trends import best_so_far, carried, trailing_mean
+from grpo_core.diagnosis.thresholds import THRESHOLDS
+from grpo_core.diagnosis.trends import best_so_far, carried, first_values, risen_since_start, trailing_mean
 
 Array = np.ndarray
 
@@ -16,6 +17,12 @@ NEAR_BEST = 0.25
 """Share of its rise by which a reward may be below its best and still count as at its height: rewards are noisy."""
 LEAST_RATE = 0.02
 """Below this share of correct answers there is nothing to lose."""
+TRIES_WINDOW = 10
+"""Steps at the start and now over whose groups pass@k is taken: the prompts of two steps differ, those of ten are alike on average."""
+RISEN = 0.02
+"""By how much pass@1 must have risen before a falling pass@k is sharpening and not a run that gets worse."""
+CLEAR = 2.0
+"""Standard errors by which pass@k must have fallen: with few groups per step, pass@k is a handful of coins."""
 
 
 def reward_fall(history: History) -> Signal:
@@ -112,6 +119,36 @@ def length_bought(history: History) -> Signal:
             Level.UNHEALTHY: "The reward all but measures length.",
         },
         evidence=(Evidence(label="last step", value=float(carried(correlation)[-1]), unit="correlation", step=at_worst(history, correlation, lowest=False)),),
+    )  # fmt: skip
+
+
+def sharpening(history: History) -> Signal:
+    """Change of pass@k, k half the group, against the run's first steps while pass@1 has risen: surer of what it can do, and fewer prompts it can solve at all.
+
+    arXiv:2504.13837; pass@k by arXiv:2107.03374 Eq. 1 over the groups of training steps.
+    """
+    once, tries = history["pass_at_1"], history["pass_at_half"]
+    name = dict(name="sharpening", title="Prompts solved in several tries", unit="share of prompts", column="pass_at_half")
+    if np.isnan(tries).all():
+        return nothing(history, **name, why="Not available: no group has two scored rollouts, so pass@k and pass@1 are the same.")
+    surer, _ = risen_since_start(once, TRIES_WINDOW)
+    change, error = risen_since_start(tries, TRIES_WINDOW)
+    sharper = (surer >= RISEN) & (-change >= CLEAR * error)
+    return signal(
+        history, **name, levels=THRESHOLDS["sharpening"].levels(np.where(sharper | np.isnan(change), change, 0.0)), values=change,
+        missing=f"Not enough data: {int((~np.isnan(tries)).sum())} of {TRIES_WINDOW + 1} steps.",
+        says={
+            Level.HEALTHY: "The policy solves as many prompts in several tries as at the start, or does not get better at the first try.",
+            Level.WATCH: "The first try gets better while fewer prompts are solved in several: exploration is being lost.",
+            Level.UNHEALTHY: "The first try gets better at the cost of many prompts that several tries used to solve: exploration is lost.",
+        },
+        evidence=(
+            Evidence(label="pass@k now", value=float(trailing_mean(tries, TRIES_WINDOW, least=1)[-1]), unit="share of prompts",
+                     step=at_worst(history, tries, lowest=True)),
+            Evidence(label="pass@k at the start", value=first_values(tries, TRIES_WINDOW), unit="share of prompts"),
+            Evidence(label="pass@1 now", value=float(trailing_mean(once, TRIES_WINDOW, least=1)[-1]), unit="share of rollouts"),
+            Evidence(label="pass@1 at the start", value=first_values(once, TRIES_WINDOW), unit="share of rollouts"),
+        ),
     )  # fmt: skip
 
 
