@@ -27,6 +27,11 @@ class Component:
     weight: float = 1.0
     knob: str = ""
 
+    @property
+    def within_groups(self) -> bool:
+        """Whether a rollout is compared with its own group alone, so that a group tied in the value has advantage exactly 0."""
+        return self.base != "zero" and self.norm != "token_whiten"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
@@ -131,6 +136,71 @@ METHODS: dict[str, Method] = {
             credit=(Component(base="leave_one_out", norm="none"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence", penalties=(_KL,),
             note="The paper makes one REINFORCE update per rollout, to which the clipped ratio is identical in gradient; "
             "it is clipped here because several updates per rollout are the default.",
+        ),
+        Method(
+            name="cispo", title="CISPO", paper="arXiv:2506.13585",
+            summary="The importance weight is clipped and kept out of the gradient, so that no token is ever left out.",
+            credit=_GROUP_NORM, surrogate="clipped_weight", level="token", clip=(1.0, 4.0), normaliser="token", penalties=(_KL,),
+            note="The paper sets no lower bound and does not print its upper one; 1 + 4 = 5 is that of ScaleRL (arXiv:2510.13786), as in TRL. "
+            "verl clips on both sides.",
+        ),
+        Method(
+            name="sapo", title="SAPO", paper="arXiv:2511.20347",
+            summary="A smooth gate in place of the clip: tokens fade out as their ratio leaves 1, those with A ≤ 0 a little sooner.",
+            credit=_GROUP_NORM, surrogate="soft_gate", level="token", clip=None, normaliser="sequence", penalties=(_KL,),
+            note="Temperatures 1.0 for A > 0 and 1.05 otherwise.",
+        ),
+        Method(
+            name="gmpo", title="GMPO", paper="arXiv:2507.20673",
+            summary="The geometric mean of a completion's token ratios, each clipped first, so that one odd token cannot carry the completion.",
+            credit=_GROUP_NORM, surrogate="geometric_clip", level="token", clip=(0.4, 0.4), normaliser="sequence", penalties=(_KL,),
+            note="Bounds are of the log-ratio, in nats: ratios from e^−0.4 to e^0.4.",
+        ),
+        Method(
+            name="luspo", title="LUSPO", paper="arXiv:2602.05261",
+            summary="GSPO with each completion's loss times its length, which takes away GSPO's preference for short ones.",
+            credit=_GROUP_NORM, surrogate="clip", level="sequence", clip=(2e-3, 2.5e-3), normaliser="row_sum", penalties=(_KL,),
+        ),
+        Method(
+            name="vespo", title="VESPO", paper="arXiv:2602.10693",
+            summary="The whole completion's importance weight through a smooth hump that is 1 at ratio 1 and falls on both sides.",
+            credit=_GROUP_NORM, surrogate="gamma_gate", level="sequence_sum", clip=None, normaliser="token", penalties=(_KL,),
+            note="Shapes k, λ are 2, 3 for A ≥ 0 and 3, 2 below, TRL's defaults; the weight has no gradient of its own.",
+        ),
+        Method(
+            name="reinforce_pp", title="REINFORCE++", paper="arXiv:2501.03262",
+            summary="No group: rewards are whitened over all tokens of the batch.",
+            credit=(Component(base="zero", norm="token_whiten"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
+            note="Without discount (γ = 1), and with KL as a term of the loss: the paper takes it from each token's reward. As batches "
+            "are compared, groups that all fail are pushed down and groups that all pass up.",
+        ),
+        Method(
+            name="reinforce_pp_baseline", title="REINFORCE++-baseline", paper="arXiv:2501.03262",
+            summary="Reward minus the group's mean, then whitened over all tokens of the batch.",
+            credit=(Component(base="mean", norm="token_whiten"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
+            note="A group tied in reward is not exactly 0 where lengths differ: the mean over tokens is not the mean over rollouts (as in verl).",
+        ),
+        Method(
+            name="opo", title="OPO", paper="arXiv:2505.23585",
+            summary="The baseline weighs the group's rewards by length, which gives the gradient its least variance.",
+            credit=(Component(base="length_weighted", norm="none"),),
+            surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
+            note="The paper makes one exact on-policy update (`epochs=1 minibatches=1`), to which the clipped ratio is identical in gradient; "
+            "the normaliser is verl's default.",
+        ),
+        Method(
+            name="gpg", title="GPG", paper="arXiv:2504.02546",
+            summary="Plain policy gradient on reward minus group mean, scaled up by the share of rollouts without signal.",
+            credit=(Component(base="mean", norm="nonzero_share"),), surrogate="reinforce", level="token", clip=None, normaliser="token",
+            note="f_norm = 1, the released default; the share is taken over the batch, as in verl.",
+        ),
+        Method(
+            name="pass_at_k", title="Pass@k", paper="arXiv:2503.19595",
+            summary="Only the best rollout of a group is rewarded, by its lead over the second best.",
+            credit=(Component(base="second_best", norm="std", scale="positives"),),
+            surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
+            note="As verl's grpo_passk: where two share the best reward nobody is rewarded, so with rewards of 0 and 1 only a group with "
+            "a single correct rollout teaches anything.",
         ),
         Method(
             name="grpo_llds", title="GRPO + LLDS", paper="arXiv:2512.04220",

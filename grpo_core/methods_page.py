@@ -19,12 +19,12 @@ Every method is one row over the same equation:
 | choice | registry | what is there |
 |---|---|---|
 | credit: value of a rollout | `algorithms/credit.py` | `outcome` (total reward), `verdict` (±1 by correctness), `certainty` (minus mean token entropy) |
-| credit: base and norm of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out`, `zero` · `none`, `std` (n−1), `std_population` (n) |
+| credit: base and norm of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out`, `length_weighted`, `second_best`, `zero` · `none`, `std` (n−1), `std_population` (n), `token_whiten`, `nonzero_share` |
 | credit: scale, which rollouts it is kept for | `algorithms/credit.py` | `one` (all), `positives`, `negatives` |
-| surrogate φ and the level of its ratio ρ | `algorithms/surrogates.py` | `clip`, `reinforce` · `token`, `sequence` |
+| surrogate φ and the level of its ratio ρ | `algorithms/surrogates.py` | `clip`, `reinforce`, `clipped_weight`, `soft_gate`, `gamma_gate`, `geometric_clip` · `token`, `sequence`, `sequence_sum` |
 | token weights W | `algorithms/weights.py` | `conflict`, `conflict_released`, `entropy_filter`, `entropy_filter_always` |
 | regularisers reg_k with weight λ_k | `algorithms/penalties.py` | `kl_ref_k3`, `llds_response`, `llds_action`, `llds_token` |
-| normaliser N | `algorithms/normalisers.py` | `token`, `sequence`, `sequence_sum`, `constant` |
+| normaliser N | `algorithms/normalisers.py` | `token`, `sequence`, `sequence_sum`, `row_sum`, `constant` |
 | data rule | `tasks/sampler.py` | `uniform`, `dynamic` |
 
 **Step and update.** A step is one rollout batch and all updates made on it: `epochs` passes of `minibatches` updates, two by default.
@@ -34,7 +34,7 @@ update per rollout these methods differ only in credit, weights and normaliser, 
 **Ties.** A group whose scored rewards are all equal has advantage exactly 0: a case of its own, not an epsilon. Its rollouts are
 not computed in an update unless a regulariser needs them; the loss and its gradient are the same either way, as the normaliser
 still counts their tokens. A rollout whose reward failed leaves the group's statistics and the loss. With base `zero` nothing is
-compared, so a tied group counts like any other.
+compared, so a tied group counts like any other; norm `token_whiten` compares the whole batch and moves tied groups with it.
 
 **LLDS.** Its penalty is λ · Σ max(0, log-prob when sampled − log-prob now) over the tokens of completions with A ≥ 0 that fell as a
 whole, divided by the tokens with A ≥ 0 (arXiv:2512.04220, Eq. 10). Falls below 1e-4 nats count as rounding: the gradient of the
@@ -68,7 +68,7 @@ A new choice is a function under its registry's decorator, shapes in the names, 
 
 ```python
 @NORMS.register("range")
-def range_norm(centred_B, rewards_B, group_B, scored_B, epsilon):
+def range_norm(centred_B, rewards_B, rows, epsilon):
     \"\"\"Divided by the largest reward minus the smallest of the group.\"\"\"
 ```
 

@@ -97,7 +97,7 @@ def test_presets_are_valid_configs(name: str) -> None:
         (
             ["train", "--method", "grop"],
             2,
-            "error: method: unknown method 'grop'; known: grpo, dr_grpo, dapo, gspo, rloo, grpo_llds, gtpo, psr, nsr, w_reinforce; did you mean grpo?",
+            f"error: method: unknown method 'grop'; known: {', '.join(METHODS)}; did you mean grpo?",
         ),
         (["train", "--group-size", "1"], 2, "error: group_size: group_size=1 leaves no other rollout to compare with"),
         (["train", "--task", "chess"], 2, "error: task: input should be 'arithmetic' or 'dataset', got 'chess'"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES, answer_weights
-from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+from grpo_core.algorithms.surrogates import LEVELS, SURROGATES, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +112,13 @@ def loss_batch(
 
 def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss:
     """The loss of some rows of an update, differentiable in logp_BT (B, T)."""
-    log_ratio_BT = LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT)
-    objective_BT, side_BT = SURROGATES[objective.surrogate](log_ratio_BT, batch.advantages_BT, objective.clip)
+    tokens = Tokens(
+        logp_BT=logp_BT * batch.mask_BT,
+        log_ratio_BT=LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT),
+        advantages_BT=batch.advantages_BT,
+        mask_BT=batch.mask_BT,
+    )
+    objective_BT, side_BT = SURROGATES[objective.surrogate](tokens, objective.clip)
     terms: dict[str, Tensor] = {"policy": -objective_BT * batch.weights_BT}
     for name, weights_BT in batch.penalty_weights.items():
         values_BT = PENALTIES[name].values(logp_BT, batch.before_BT, batch.ref_BT, batch.advantages_BT, batch.mask_BT)

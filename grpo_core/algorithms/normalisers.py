@@ -36,6 +36,12 @@ def sequence_sum(mask_BT: Tensor, max_length: int) -> Tensor:
     return mask_BT / mask_BT.sum(1, keepdim=True).clamp(min=1)
 
 
+@NORMALISERS.register("row_sum")
+def row_sum(mask_BT: Tensor, max_length: int) -> Tensor:
+    """Sum over each row's tokens, mean over rows: a completion weighs as much as it is long (LUSPO, arXiv:2602.05261)."""
+    return mask_BT / (mask_BT.sum(1) > 0).sum().clamp(min=1)
+
+
 @NORMALISERS.register("constant")
 def constant(mask_BT: Tensor, max_length: int) -> Tensor:
     """Sum over tokens divided by rows × max_length, whatever was written (Dr. GRPO, arXiv:2503.20783)."""

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from grpo_core.algorithms.registry import Registry
 
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What a surrogate reads, all (B, T): log-probs, log-ratios at the method's level (both 0 outside the mask), advantages, loss mask."""
+
+    logp_BT: Tensor
+    log_ratio_BT: Tensor
+    advantages_BT: Tensor
+    mask_BT: Tensor
+
+
 LEVELS: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry("ratio level")
-SURROGATES: Registry[Callable[[Tensor, Tensor, tuple[float, float]], tuple[Tensor, Tensor]]] = Registry("surrogate")
+SURROGATES: Registry[Callable[[Tokens, Bounds], tuple[Tensor, Tensor]]] = Registry("surrogate")
+"""Each gives the objective (to maximise) and the side on which a bound held the token (−1 low, 0 none, +1 high), both (B, T)."""
+
+SAPO_TEMPERATURES = (1.0, 1.05)
+"""For tokens with A > 0 and with A ≤ 0 (arXiv:2511.20347)."""
+VESPO_SHAPES = ((2.0, 3.0), (3.0, 2.0))
+"""k and λ for A ≥ 0 and for A < 0 (arXiv:2602.10693, TRL's defaults)."""
+VESPO_RANGE = (math.log(1e-8), 20.0)
 
 
 @LEVELS.register("token")
@@ -22,27 +44,88 @@ def token_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
 @LEVELS.register("sequence")
 def sequence_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean log-ratio of the whole completion on each of its tokens, (B, T): the log of the geometric mean (GSPO, arXiv:2507.18071 Eq. 7)."""
-    mean_B1 = token_level(logp_BT, before_BT, mask_BT).sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
-    return mean_B1 * mask_BT
+    return _row_mean(token_level(logp_BT, before_BT, mask_BT), mask_BT)
+
+
+@LEVELS.register("sequence_sum")
+def sequence_sum_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Log-ratio of the whole completion, summed over its tokens, on each of them (B, T): the true importance weight (VESPO, arXiv:2602.10693)."""
+    return token_level(logp_BT, before_BT, mask_BT).sum(1, keepdim=True) * mask_BT
 
 
 @SURROGATES.register("clip")
-def clip(log_ratio_BT: Tensor, advantages_BT: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def clip(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
     """min(ρA, clip(ρ, 1−low, 1+high)·A) per token with ρ = exp(log-ratio).
 
     PPO (arXiv:1707.06347 Eq. 7); low < high is DAPO's clip-higher (arXiv:2503.14476 Eq. 10).
-    Returns the objective (to maximise) and the side on which clipping was active (−1 low, 0 none, +1 high), both (B, T).
     """
     low, high = bounds
-    ratio_BT = log_ratio_BT.exp()
-    free_BT = ratio_BT * advantages_BT
-    held_BT = ratio_BT.clamp(1 - low, 1 + high) * advantages_BT
-    held_low_BT = (held_BT < free_BT) & (ratio_BT < 1)
-    held_high_BT = (held_BT < free_BT) & (ratio_BT > 1)
-    return torch.minimum(free_BT, held_BT), held_high_BT.to(torch.int8) - held_low_BT.to(torch.int8)
+    ratio_BT = tokens.log_ratio_BT.exp()
+    free_BT = ratio_BT * tokens.advantages_BT
+    held_BT = ratio_BT.clamp(1 - low, 1 + high) * tokens.advantages_BT
+    return torch.minimum(free_BT, held_BT), _side((held_BT < free_BT) & (ratio_BT < 1), (held_BT < free_BT) & (ratio_BT > 1))
 
 
 @SURROGATES.register("reinforce")
-def reinforce(log_ratio_BT: Tensor, advantages_BT: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def reinforce(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
     """A · r per token with r = exp(log π − sg log π), which is 1 in value: gradient A · ∇ log π at every update, nothing clipped."""
-    return (log_ratio_BT - log_ratio_BT.detach()).exp() * advantages_BT, torch.zeros_like(log_ratio_BT, dtype=torch.int8)
+    return (tokens.log_ratio_BT - tokens.log_ratio_BT.detach()).exp() * tokens.advantages_BT, _no_side(tokens)
+
+
+@SURROGATES.register("clipped_weight")
+def clipped_weight(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """sg(clip(ρ, 1−low, 1+high)) · A · log π: the importance weight is held at its bounds and no token loses its gradient.
+
+    CISPO (arXiv:2506.13585 Eq. 4-5). TRL has the upper bound alone, and means by its `epsilon_high` the bound itself, 1 + high.
+    """
+    low, high = bounds
+    ratio_BT = tokens.log_ratio_BT.detach().exp()
+    return ratio_BT.clamp(1 - low, 1 + high) * tokens.advantages_BT * tokens.logp_BT, _side(ratio_BT < 1 - low, ratio_BT > 1 + high)
+
+
+@SURROGATES.register("soft_gate")
+def soft_gate(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """(4/τ) · σ(τ(ρ − 1)) · A: the gradient fades on both sides of ρ = 1, sooner for A ≤ 0 (SAPO, arXiv:2511.20347)."""
+    above, below = SAPO_TEMPERATURES
+    temperature_BT = torch.where(tokens.advantages_BT > 0, above, below).to(tokens.log_ratio_BT.dtype)
+    gate_BT = torch.sigmoid(temperature_BT * (tokens.log_ratio_BT.exp() - 1)) * 4 / temperature_BT
+    return gate_BT * tokens.advantages_BT, _no_side(tokens)
+
+
+@SURROGATES.register("gamma_gate")
+def gamma_gate(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """sg(φ(ρ)) · A · log π with φ(ρ) = e^λ ρ^k e^(−λρ), which is 1 at ρ = 1 (VESPO, arXiv:2602.10693, as in TRL).
+
+    k and λ are VESPO_SHAPES; log ρ is kept within VESPO_RANGE.
+    """
+    (k_up, rate_up), (k_down, rate_down) = VESPO_SHAPES
+    log_ratio_BT = tokens.log_ratio_BT.detach().clamp(*VESPO_RANGE)
+    up_BT, down_BT = (rate + k * log_ratio_BT - rate * log_ratio_BT.exp() for k, rate in ((k_up, rate_up), (k_down, rate_down)))
+    weight_BT = torch.where(tokens.advantages_BT >= 0, up_BT, down_BT).exp()
+    return weight_BT * tokens.advantages_BT * tokens.logp_BT, _no_side(tokens)
+
+
+@SURROGATES.register("geometric_clip")
+def geometric_clip(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """ρ̄ · A on every token, ρ̄ the geometric mean of the completion's token ratios, each held first: log ρ ≤ high where A > 0, ≥ −low where A < 0.
+
+    GMPO (arXiv:2507.20673 Eq. 4). Takes log-ratios of the token level; its bounds are in nats.
+    """
+    low, high = bounds
+    up_BT, log_ratio_BT = tokens.advantages_BT > 0, tokens.log_ratio_BT
+    held_BT = torch.where(up_BT, log_ratio_BT.clamp(max=high), log_ratio_BT.clamp(min=-low))
+    ratio_BT = _row_mean(held_BT, tokens.mask_BT).exp()
+    return ratio_BT * tokens.advantages_BT, _side(~up_BT & (log_ratio_BT < -low), up_BT & (log_ratio_BT > high))
+
+
+def _row_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean of each row's tokens on each of them (B, T); the values are 0 outside the mask."""
+    return values_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1) * mask_BT
+
+
+def _side(low_BT: Tensor, high_BT: Tensor) -> Tensor:
+    return high_BT.to(torch.int8) - low_BT.to(torch.int8)
+
+
+def _no_side(tokens: Tokens) -> Tensor:
+    return torch.zeros_like(tokens.log_ratio_BT, dtype=torch.int8)

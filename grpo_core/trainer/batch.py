@@ -79,6 +79,7 @@ def _facts(kept: Sequence[ScoredGroup]) -> Facts:
         rewards_B=torch.tensor([reward.total for _, reward in pairs], dtype=torch.float64),
         verdicts_B=torch.tensor([0.0 if reward.failed else 1.0 if reward.correct else -1.0 for _, reward in pairs], dtype=torch.float64),
         entropies_B=torch.tensor([completion.entropy.mean() for completion, _ in pairs], dtype=torch.float64),
+        lengths_B=torch.tensor([len(completion.token_ids) for completion, _ in pairs], dtype=torch.float64),
     )
 
 

@@ -19,9 +19,10 @@ REWARDS = torch.tensor([1.0, 0, 0, 1])
 ADVANTAGES = torch.tensor([0.5, -0.5, -0.5, 0.5], dtype=torch.float64)[:, None].expand(4, 3)
 
 
-def advantages(*components: Component, rewards=REWARDS, epsilon=1e-6):
+def advantages(*components: Component, rewards=REWARDS, epsilon=1e-6, lengths=(2, 3, 1, 2), groups=None):
     scored = ~torch.isnan(rewards)
-    return credit(Facts(rewards_B=rewards), torch.zeros(len(rewards), dtype=torch.long), scored, components, epsilon=epsilon)[0]
+    group = torch.tensor(groups) if groups else torch.zeros(len(rewards), dtype=torch.long)
+    return credit(Facts(rewards_B=rewards, lengths_B=torch.tensor(lengths)), group, scored, components, epsilon=epsilon)[0]
 
 
 def graded(objective: Objective, **batch):
@@ -46,6 +47,9 @@ def of_method(name: str, **changes) -> Objective:
         (Component(base="mean", norm="std_population"), 0.0, 1.0),
         (Component(base="mean", norm="none"), 1e-6, 0.5),
         (Component(base="leave_one_out", norm="none"), 1e-6, 2 / 3),
+        (METHODS["reinforce_pp"].credit[0], 1e-6, 0.935414),
+        (METHODS["reinforce_pp_baseline"].credit[0], 1e-6, 0.935414),
+        (METHODS["opo"].credit[0], 1e-6, 0.5),
     ],
 )
 def test_advantages(component, epsilon, size):
@@ -61,6 +65,22 @@ def test_advantages(component, epsilon, size):
         ("dr_grpo", {}, -0.002884, [[-0.046049, -0.034114, 0], [0.056244, 0.041667, 0.037702], [0, 0, 0], [-0.041667, 0, 0]]),
         ("dapo", {}, -0.009325, [[-0.069073, -0.051171, 0], [0.084366, 0.0625, 0.056552], [0, 0, 0], [-0.0625, 0, 0]]),
         ("gspo", {"clip": (0.2, 0.2)}, -0.026930, [[-0.059452, -0.059452, 0], [0.044539, 0.044539, 0.044539], [0, 0, 0], [-0.070822, -0.070822, 0]]),
+        (
+            "cispo", {"clip": (0.2, 0.2)}, -0.086007,
+            [[-0.069073, -0.051171, 0], [0.075, 0.0625, 0.056552], [0.05, 0, 0], [-0.0625, -0.075, 0]],
+        ),
+        (
+            "cispo", {"clip": (1.0, 0.2)}, -0.080333,  # TRL: no lower bound
+            [[-0.069073, -0.051171, 0], [0.075, 0.0625, 0.056552], [0.041895, 0, 0], [-0.0625, -0.075, 0]],
+        ),
+        ("sapo", {}, -0.067061, [[-0.068883, -0.050753, 0], [0.054388, 0.041667, 0.037608], [0.081329, 0, 0], [-0.0625, -0.078655, 0]]),
+        ("gmpo", {"clip": (0.2, 0.2)}, -0.021091, [[-0.059452, -0.059452, 0], [0.044539, 0.044539, 0.044539], [0, 0, 0], [-0.069073, 0, 0]]),
+        # by hand: ratios of means .951229 1.068939 .670320 (held at .8) 1.133148, times lengths 2 3 1 2, over 4 rows
+        ("luspo", {"clip": (0.2, 0.2)}, -0.020242, [[-0.118904, -0.118904, 0], [0.133617, 0.133617, 0.133617], [0, 0, 0], [-0.141643, -0.141643, 0]]),
+        # by hand: sums −.1 .2 −.4 .25, φ = e^(3 + 2s − 3e^s) for A > 0 and e^(2 + 3s − 2e^s) below: 1.089249 1.170223 .582375 .703226; times
+        # A · logp of the row sums −1.6 −3.5 −.7 −1.35, over 8 tokens
+        ("vespo", {}, -0.113206, [[-0.068078, -0.068078, 0], [0.073139, 0.073139, 0.073139], [0.036398, 0, 0], [-0.043952, -0.043952, 0]]),
+        ("gpg", {}, -0.0, [[-0.0625, -0.0625, 0], [0.0625, 0.0625, 0.0625], [0.0625, 0, 0], [-0.0625, -0.0625, 0]]),
         ("rloo", {}, -0.022132, [[-0.069073, -0.051171, 0], [0.056244, 0.041667, 0.037702], [0, 0, 0], [-0.0625, 0, 0]]),
     ],
 )
@@ -68,6 +88,31 @@ def test_loss_and_gradient(name, changes, loss, gradient):
     result, grad = graded(of_method(name, **changes))
     assert result.total.item() == pytest.approx(loss, abs=1e-6)
     torch.testing.assert_close(grad, torch.tensor(gradient, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_the_baseline_weighted_by_length():
+    found = advantages(METHODS["opo"].credit[0], lengths=(2, 1, 1, 4))  # (2 + 4) / 8
+    assert found.tolist() == [0.25, -0.75, -0.75, 0.25]
+
+
+def test_pass_at_k_rewards_the_single_best_alone():
+    component = METHODS["pass_at_k"].credit[0]
+    found = advantages(component, rewards=torch.tensor([1, 0.5, 0, 0.2]))
+    torch.testing.assert_close(found, torch.tensor([1.149600, 0, 0, 0], dtype=torch.float64), atol=1e-6, rtol=0)
+    assert not advantages(component).any()  # two share the best
+    assert not advantages(component, rewards=torch.tensor([torch.nan, 1, torch.nan, torch.nan])).any()
+
+
+def test_gpg_makes_up_for_rollouts_without_signal():
+    found = advantages(METHODS["gpg"].credit[0], rewards=torch.tensor([1.0, 0, 1, 1]), groups=[0, 0, 1, 1])
+    assert found.tolist() == [1, -1, 0, 0]  # ±½ × 4 rollouts / 2 that differ from their group's mean
+
+
+def test_whitening_over_tokens_moves_a_tied_group_where_lengths_differ():
+    """±1/2 on 1 and 3 tokens and 0 on 4: mean −1/8, variance (9 + 3·(3/8)²·…)/7 of deviations 5/8, −3/8, 1/8."""
+    found = advantages(METHODS["reinforce_pp_baseline"].credit[0], rewards=torch.tensor([1.0, 0, 1, 1]), lengths=(1, 3, 2, 2), groups=[0, 0, 1, 1])
+    std = ((25 + 3 * 9 + 4) / 64 / 7) ** 0.5
+    torch.testing.assert_close(found, torch.tensor([5, -3, 1, 1], dtype=torch.float64) / 8 / std)
 
 
 def test_clip_sides():
