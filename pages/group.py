@@ -5,7 +5,7 @@ import streamlit as st
 from pages.components import data, empty, pick, states, step_groups, url
 from pages.components.frames import part
 from pages.components.group_list import OUTCOMES
-from pages.components.group_view import chosen_group, group_picker, prompt_card, rollout_strip
+from pages.components.group_view import about_prompt, chosen_group, group_picker, rollout_strip
 from pages.components.nav import RUN
 from pages.components.summary import group_sentence
 from pages.components.text import escape
@@ -41,7 +41,7 @@ if group not in groups["group_index"].to_numpy():
 row = next(groups[groups["group_index"] == group].itertuples())
 rollouts = data.rollouts(run, step, group)
 st.markdown(f"{escape(OUTCOMES[row.outcome]['text']).capitalize()}\\: {escape(group_sentence(row, rollouts))}")
-prompt_card(run, row)
+about_prompt(run, row)
 
 
 @part(key="group.rollouts")

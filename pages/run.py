@@ -4,7 +4,7 @@ import streamlit as st
 
 from pages.components import actions, data, diagnosing, empty, panels, pick, states, step_groups, url, verdict
 from pages.components.frames import LIVE_S, part
-from pages.components.nav import GROUP, LAUNCH, goto
+from pages.components.nav import LAUNCH, goto
 from pages.components.run_details import details, ending, facts
 from pages.components.summary import run_sentences
 from pages.components.text import ago, escape
@@ -59,9 +59,7 @@ def curves_and_groups() -> None:
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown("**Groups of a step**", help="A group is the rollouts of one prompt. Click a point of any chart to come here.", width="content")
             step_groups.step_picker(steps, step)
-        group = step_groups.groups_of_step(run, steps, step)
-    if group is not None:
-        goto(GROUP, run=run.run_id, step=step, group=group)
+        step_groups.groups_of_step(run, steps, step)
 
 
 overview()

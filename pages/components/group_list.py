@@ -24,12 +24,11 @@ _HTML = """
 _mount = st.components.v2.component("group_list", html=_HTML, css=script("base.css") + script("group_list.css"), js=script("dom.js") + script("group_list.js"))
 
 
-def group_list(groups: pd.DataFrame, verdicts: pd.DataFrame, *, key: str, label: str, href: Callable[[int], str]) -> int | None:
-    """Draw rows of storage.schema.GROUPS (the first `SHOWN`), with the verdicts of their rollouts; returns the group just clicked."""
+def group_list(groups: pd.DataFrame, verdicts: pd.DataFrame, *, key: str, label: str, href: Callable[[int], str], on_group: Callable[[int], None]) -> None:
+    """Draw rows of storage.schema.GROUPS (the first `SHOWN`), with the verdicts of their rollouts; `on_group` is given a clicked one before the page runs."""
     dots = {index: _dots(rollouts) for index, rollouts in verdicts.groupby("group_index")}
     rows = [_row(group, dots.get(group.group_index, []), href) for group in groups.head(SHOWN).itertuples()]
-    clicked = _mount(key=key, data={"groups": rows, "label": label}, on_group_change=lambda: None).group
-    return None if clicked is None else int(clicked)
+    _mount(key=key, data={"groups": rows, "label": label}, on_group_change=lambda: on_group(int(st.session_state[key].group)))
 
 
 def _row(group, dots: list[dict], href: Callable[[int], str]) -> dict:

@@ -8,8 +8,9 @@ import streamlit as st
 
 from pages.components import data, empty, url
 from pages.components.data import Run
+from pages.components.prompt_card import prompt_card
 from pages.components.step_groups import neighbours
-from pages.components.text import counted, escape
+from pages.components.text import counted
 from pages.components.token_strip import QUANTITIES, strip_data, token_strip
 
 SHOWN = ("All", "Correct", "Wrong")
@@ -45,19 +46,12 @@ def group_picker(group: int, count: int) -> None:
         )
 
 
-def prompt_card(run: Run, group) -> None:
+def about_prompt(run: Run, group) -> None:
     """The prompt and the expected answer as plain text, and when else this prompt was sampled."""
-    with st.container(border=True, gap="small"):
-        asked, expected = st.columns([3, 1])
-        with asked:
-            st.caption("Prompt")
-            st.code(group.prompt, language=None, wrap_lines=True, height=_height(group.prompt))
-        with expected:
-            st.caption("Expected answer")
-            st.code(group.answer or "none", language=None, wrap_lines=True, height=_height(group.answer))
-        st.caption(escape(_history(data.prompt_history(run, group.prompt_hash), int(group.step))))
-        if not group.kept:
-            st.caption(escape(f"Dropped from the loss: {group.reason}."))
+    notes = [_history(data.prompt_history(run, group.prompt_hash), int(group.step))]
+    if not group.kept:
+        notes.append(f"Dropped from the loss: {group.reason}.")
+    prompt_card(group.prompt, group.answer, notes, key="group.prompt")
 
 
 def rollout_strip(run: Run, rollouts: pd.DataFrame, steps: pd.DataFrame, step: int, group: int) -> None:
@@ -136,10 +130,6 @@ def _history(history: pd.DataFrame, step: int) -> str:
     seen = [f"step {row.step} ({row.correct} of {row.size} correct)" for row in others.tail(6).itertuples()]
     more = f", and {len(others) - 6} before" if len(others) > 6 else ""
     return f"This prompt was also sampled in {', '.join(seen)}{more}."
-
-
-def _height(text: str) -> int | str:
-    return 220 if len(text) > 900 or text.count("\n") > 9 else "content"
 
 
 def _choose_rollout() -> None:

@@ -11,6 +11,7 @@ import streamlit as st
 from pages.components import data, empty, url
 from pages.components.data import Run
 from pages.components.group_list import OUTCOMES, SHOWN, group_list
+from pages.components.nav import GROUP, goto
 from pages.components.summary import step_sentence
 from pages.components.text import escape
 
@@ -57,12 +58,12 @@ def step_picker(steps: pd.DataFrame, step: int) -> None:
         st.button("Newest", icon=":material/last_page:", key="groups.newest", disabled=following, on_click=_go, args=(None,), help="Follow the newest step")
 
 
-def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:
-    """The groups of the step, filtered by outcome; returns the group that was clicked."""
+def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> None:
+    """The groups of the step, filtered by outcome. A click opens the group at once: to draw the page again first would take longer than to open it."""
     groups = data.groups(run, step) if step in steps["step"].to_numpy() else pd.DataFrame()
     if groups.empty:
         empty.nothing(f"Step {step} is not recorded", why_not(step, steps))
-        return None
+        return
     st.markdown(escape(step_sentence(step, groups)))
     present = [outcome for outcome in OUTCOMES if (groups["outcome"] == outcome).any()]
     wanted = url.words("outcome", OUTCOMES)
@@ -74,7 +75,14 @@ def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> int | None:
     shown = groups[groups["outcome"].isin(wanted)] if wanted else groups
     if len(shown) > SHOWN:
         st.caption(f"The first {SHOWN} of {len(shown)} groups.")
-    return group_list(shown, data.verdicts(run, step), key="groups.rows", label=f"Groups of step {step}", href=partial(_href, run.run_id, step))
+    group_list(
+        shown,
+        data.verdicts(run, step),
+        key="groups.rows",
+        label=f"Groups of step {step}",
+        href=partial(_href, run.run_id, step),
+        on_group=lambda group: goto(GROUP, run=run.run_id, step=step, group=group),
+    )
 
 
 def _href(run_id: str, step: int, group: int) -> str:

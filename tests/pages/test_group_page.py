@@ -15,7 +15,7 @@ def test_the_group_in_a_sentence_its_prompt_and_rollouts(seeded, open_page) -> N
     correct = sum(rollout["chip"]["text"] == "correct" for rollout in strip["rollouts"])
     said = words_of(app)
     assert f"{correct} of 8 correct; mean reward {correct / 8:.2f}, std" in said
-    assert app.code[0].value.endswith("=") and "".join(strip["rollouts"][0]["pieces"]).endswith("<eos>")
+    assert rows_of(app, "group.prompt")["prompt"].endswith("=") and "".join(strip["rollouts"][0]["pieces"]).endswith("<eos>")
 
 
 def test_it_opens_on_a_group_with_right_and_wrong_rollouts(seeded, open_page) -> None:
