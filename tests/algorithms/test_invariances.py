@@ -5,14 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import BASES, NORMS, SCALES, VALUES
+from grpo_core.algorithms.credit import BASES, NORMS, SCALES, VALUES, Facts, credit
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 from grpo_core.algorithms.weights import WEIGHTS
-from grpo_core.methods import METHODS
+from grpo_core.methods import METHODS, Component
 
 NAMES = sorted(METHODS)
 
@@ -117,3 +117,46 @@ def test_rows_with_no_advantage_have_no_gradient_unless_a_penalty_needs_them(nam
     assert not plain.needs_tied_groups and loss_and_gradient(plain, batch)[1].abs().max() == 0
     if objective.penalties:
         assert objective.needs_tied_groups and loss_and_gradient(objective, batch)[1].abs().max() > 0
+
+
+def rewards_of(seed: int):
+    """Two groups of four with lengths, no two rewards of a group alike."""
+    generator = torch.Generator().manual_seed(seed)
+    rewards = torch.cat([torch.randperm(9, generator=generator)[:4] for _ in range(2)]).double()
+    facts = dict(rewards_B=rewards, lengths_B=torch.randint(1, 9, (8,), generator=generator))
+    return facts, torch.arange(8) // 4
+
+
+def credited(facts: dict, group, component: Component, rewards=None):
+    return credit(Facts(**(facts if rewards is None else facts | {"rewards_B": rewards})), group, torch.ones(8, dtype=torch.bool), [component])[0]
+
+
+@pytest.mark.parametrize("norm", sorted(NORMS))
+@pytest.mark.parametrize("base", sorted(BASES))
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_what_a_shift_and_a_scale_of_all_rewards_change(base, norm, seed):
+    facts, group = rewards_of(seed)
+    component = Component(base=base, norm=norm)
+    plain = credited(facts, group, component)
+    if base != "zero" or norm == "token_whiten":  # compared with something that shifts along
+        torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] + 3), plain)
+    scale = 1 if norm in ("std", "std_population", "token_whiten") else 5
+    torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] * 5), scale * plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tied_group_among_others_is_taught_nothing_by_methods_that_compare_within_groups(name):
+    facts, group = rewards_of(1)
+    facts["rewards_B"] = torch.cat([facts["rewards_B"][:4], torch.full((4,), 7.0, dtype=torch.float64)])
+    for component in METHODS[name].credit:
+        if component.value == "outcome":
+            assert (credited(facts, group, component)[4:] == 0).all() == component.within_groups
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_rloo_is_dr_grpo_times_g_over_g_minus_1(seed):
+    facts, group = rewards_of(seed)
+    dr_grpo, rloo = (credited(facts, group, METHODS[name].credit[0]) for name in ("dr_grpo", "rloo"))
+    torch.testing.assert_close(rloo, dr_grpo * 4 / 3)
