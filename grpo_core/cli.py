@@ -5,10 +5,12 @@ Torch, pandas and the store are imported inside the commands that need them, so 
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +28,13 @@ from grpo_core.running import BAD_INPUT, FAILED, OK, run_training
 from storage.errors import StoreError
 
 INTERRUPTED = 130
+BENCHMARKS = {
+    "train": "a step beside TRL's on the same model and work",
+    "recorder": "what recording costs",
+    "diagnosis": "is the verdict right, on runs that collapse and healthy ones (trains them first: a quarter of an hour)",
+    "remedies": "do forks as proposed hold",
+    "llds": "does LLDS earn its place",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -234,10 +243,9 @@ def methods(as_json: bool) -> None:
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
-@click.argument("name", type=click.Choice(["train", "recorder"]))
+@click.argument("name", type=click.Choice(list(BENCHMARKS)))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def bench(name: str, options: tuple[str, ...]) -> None:
-    """Measure on this machine: train (beside TRL) or recorder (its cost). OPTIONS are those of the benchmark, e.g. --steps 40."""
     import importlib
 
     settings = _benchmark_options(options)
@@ -246,7 +254,19 @@ def bench(name: str, options: tuple[str, ...]) -> None:
     except ModuleNotFoundError as error:
         missing = "this installation has no tests/ folder" if error.name.startswith("tests") else f"{error.name} is missing"
         raise click.UsageError(f"cannot run the benchmark: {missing}; run it in a checkout after `make test`, which installs what it needs") from None
+    unknown = sorted(settings.keys() - inspect.signature(benchmark.main).parameters.keys())
+    if unknown and not _takes_any_option(benchmark.main):
+        known = ", ".join(f"--{name.replace('_', '-')}" for name in inspect.signature(benchmark.main).parameters)
+        raise click.UsageError(f"bench {name} has no option --{unknown[0].replace('_', '-')}; it has {known}")
     benchmark.main(**settings)
+
+
+_each = "; ".join(f"{name}: {means}" for name, means in BENCHMARKS.items())
+bench.help = f"Measure on this machine. OPTIONS are those of the benchmark, e.g. --steps 40.\n\n{_each}."
+
+
+def _takes_any_option(main: Callable) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(main).parameters.values())
 
 
 def _benchmark_options(options: tuple[str, ...]) -> dict[str, object]:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from grpo_core.cli import cli, main
+from grpo_core.beside import PROJECT_ROOT
+from grpo_core.cli import BENCHMARKS, cli, main
 from grpo_core.commands.options import settle
 from grpo_core.config import RunConfig, make_config
 from grpo_core.launch.start import command_line, create_run
@@ -122,7 +125,8 @@ def test_presets_are_valid_configs(name: str) -> None:
         (["stop", "../../etc"], 1, "error: no run '../../etc' in "),
         (["resume", "nobody"], 1, "error: no run 'nobody' in "),
         (["export", "nobody"], 2, "error: Missing option '--to'"),
-        (["bench", "tea"], 2, "error: Invalid value for '{train|recorder}': 'tea' is not one of"),
+        (["bench", "tea"], 2, "error: Invalid value for '{train|recorder|diagnosis|remedies|llds}': 'tea' is not one of"),
+        (["bench", "llds", "--tea", "1"], 2, "error: bench llds has no option --tea; it has --seeds, --jobs, --store"),
         (["bench", "recorder", "--steps"], 2, "error: benchmark options come in pairs like --steps 40, got: --steps"),
     ],
 )
@@ -132,6 +136,15 @@ def test_bad_input_is_one_line_and_an_exit_code(arguments: list[str], code: int,
     assert printed.err.startswith(sentence), printed.err
     assert printed.err.count("\n") == 1 and printed.out == ""
     assert not list(store_root.glob("runs/*"))
+
+
+def test_every_benchmark_that_is_written_about_is_there() -> None:
+    for name in BENCHMARKS:
+        assert callable(importlib.import_module(f"tests.benchmarks.{name}").main)
+    sources = [path for pattern in ("README.md", "docs/*.md", "tests/benchmarks/*.py") for path in PROJECT_ROOT.glob(pattern)]
+    texts = "".join(path.read_text(encoding="utf-8") for path in sources)
+    written = set(re.findall(r"grpo_core bench ([a-z_]+)", texts)) | set(re.findall(r"`bench ([a-z_]+)", texts))
+    assert written and written <= set(BENCHMARKS)
 
 
 def test_without_a_command_there_is_help(capsys) -> None:
