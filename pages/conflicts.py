@@ -4,7 +4,7 @@ import streamlit as st
 
 from pages.components import conflict_view, data, empty, panels, pick, step_groups, url
 from pages.components.frames import part
-from pages.components.group_view import prompt_card
+from pages.components.group_view import about_prompt
 from pages.components.heading import heading
 from pages.components.nav import GROUP
 from pages.components.text import escape
@@ -68,7 +68,7 @@ def one_group(steps, groups, step: int, group: int) -> None:
             st.page_link(
                 GROUP, label="Open the group", icon=":material/data_array:", query_params=address, help="Rewards, advantages and every trace of its tokens"
             )
-        prompt_card(run, next(rows.itertuples()))
+        about_prompt(run, next(rows.itertuples()))
         rollouts = data.rollouts(run, step, group)
         conflict_view.strip(run, rollouts, steps, step, group)
         conflict_view.opposing(rollouts)

@@ -11,7 +11,7 @@ from pages.components.data import Run
 from pages.components.prompt_card import prompt_card
 from pages.components.step_groups import neighbours
 from pages.components.text import counted
-from pages.components.token_strip import QUANTITIES, strip_data, token_strip
+from pages.components.token_strip import QUANTITIES, measured, strip_data, token_strip
 
 SHOWN = ("All", "Correct", "Wrong")
 LAYOUTS = ("Side by side", "Stacked")
@@ -56,7 +56,7 @@ def about_prompt(run: Run, group) -> None:
 
 def rollout_strip(run: Run, rollouts: pd.DataFrame, steps: pd.DataFrame, step: int, group: int) -> None:
     """The controls and the rollouts; keys move between rollouts, tokens and steps."""
-    quantity, shown, layout = _controls("delta" if rollouts["rescored"].any() else "advantage")
+    quantity, shown, layout = _controls(measured(rollouts), "delta" if rollouts["rescored"].any() else "advantage", help=_without_nthr(run, rollouts, step))
     fitting = _filtered(rollouts, shown)
     pages = parts(fitting["length"].to_numpy(), TOKENS_AT_ONCE)
     chosen = url.whole("rollout")
@@ -86,13 +86,13 @@ def parts(lengths: np.ndarray, at_once: int) -> list[tuple[int, int]]:
     return [*stretches, (first, len(lengths))]
 
 
-def _controls(first: str) -> tuple[str, str, str]:
-    """The chosen quantity (`first` unless the address says another), which rollouts to show, and the layout."""
+def _controls(quantities: list[str], first: str, *, help: str | None) -> tuple[str, str, str]:
+    """The chosen one of `quantities` (`first` unless the address says another), which rollouts to show, and the layout."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        quantity = url.choice("quantity", QUANTITIES, first)
+        quantity = url.choice("quantity", quantities, first)
         changed = url.sync("quantity", "group.quantity", quantity, default=first)
         st.segmented_control(
-            "Colour tokens by", list(QUANTITIES), required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label
+            "Colour tokens by", quantities, required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label, help=help
         )
         shown = url.choice("show", SHOWN, "All")
         changed = url.sync("show", "group.show", shown, default="All")
@@ -101,6 +101,18 @@ def _controls(first: str) -> tuple[str, str, str]:
         changed = url.sync("layout", "group.layout", layout, default=LAYOUTS[0])
         st.segmented_control("Layout", LAYOUTS, required=True, key="group.layout", on_change=changed)
     return quantity, shown, layout
+
+
+def _without_nthr(run: Run, rollouts: pd.DataFrame, step: int) -> str | None:
+    """Why NTHR is not among the quantities, and how to have it; None where it is."""
+    every = run.config.nthr_every
+    if rollouts["nthr"].notna().any():
+        return None
+    if not every:
+        return "NTHR, what pushing a wrong rollout's token down takes from the correct ones, is not recorded in this run; `--nthr-every 1` records it."
+    if step % every:
+        return f"NTHR is measured every {every} steps, and not at this one."
+    return "NTHR compares wrong with correct rollouts of a group; this one has nothing to compare."
 
 
 def _filtered(rollouts: pd.DataFrame, shown: str) -> pd.DataFrame:

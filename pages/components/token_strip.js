@@ -1,7 +1,11 @@
 // The rollouts of one group, each token coloured by one quantity; see pages/components/token_strip.py for the data.
 const strips = new WeakMap();
 
-const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+const bytes = (base64) => {
+  const letters = atob(base64), coded = new Uint8Array(letters.length);
+  for (let at = 0; at < coded.length; at++) coded[at] = letters.charCodeAt(at);
+  return coded;
+};
 const floats = (base64) => new Float32Array(bytes(base64).buffer);
 const integers = (base64) => new Int32Array(bytes(base64).buffer);
 const number = (value, digits = 3, sign = false) => {
@@ -14,6 +18,11 @@ const number = (value, digits = 3, sign = false) => {
 const RUN = 1 | 2, MID = 4, SHARED = 8;
 const MARKS = [[RUN, "run", "conflict in a run"], [MID, "mid", "conflict in the middle"], [SHARED, "shared", "after an identical beginning"]];
 const SIDES = { "-1": "held at the lower bound", 0: "not clipped", 1: "held at the upper bound" };
+
+const LINE_PX = 26;
+
+// The colours of the largest and the smallest value; a quantity around 0 has its large values blue unless its hue says otherwise.
+const ends = (kind, hue, palette) => (kind === "sequential" ? [palette[hue], ""] : hue === "down" ? [palette.down, palette.up] : [palette.up, palette.down]);
 
 class TokenStrip {
   constructor(parent) {
@@ -44,8 +53,9 @@ class TokenStrip {
 
   build() {
     const traces = this.data.traces;
-    this.values = Object.fromEntries(Object.entries(traces).map(([name, coded]) => [name, floats(coded)]));
     this.ids = integers(this.data.ids);
+    const unknown = new Float32Array(this.ids.length).fill(NaN);
+    this.values = Object.fromEntries(Object.entries(traces).map(([name, coded]) => [name, coded === null ? unknown : floats(coded)]));
     this.marks = this.data.marks ? bytes(this.data.marks) : null;
     const { logp_before: before, logp_delta: delta } = this.values;
     this.values.logp_after = before.map((value, at) => value + delta[at]);
@@ -61,8 +71,8 @@ class TokenStrip {
     const section = el("section", "rollout", null, { "data-rollout": rollout.index, "aria-label": rollout.title });
     const header = el("header");
     header.append(el("span", "title", rollout.title), chip(rollout.chip));
-    for (const [value, name] of rollout.facts) {
-      const fact = el("span", "fact num");
+    for (const [value, name, means] of rollout.facts) {
+      const fact = el("span", means ? "fact num told" : "fact num", null, means ? { title: means } : {});
       fact.append(el("b", "", value), ` ${name}`);
       header.append(fact);
     }
@@ -71,6 +81,7 @@ class TokenStrip {
     const first = this.tokens.length;
     rollout.pieces.forEach((piece, position) => this.tokens.push({ piece, rollout, position }));
     const text = this.text(first, "box");
+    section.style.containIntrinsicHeight = `auto ${this.likelyHeight(rollout)}px`;
     if (this.beside) {
       const sides = el("div", "sides");
       sides.append(this.side(this.quantity.label, text), this.side(this.beside.label, this.text(first, "twin")));
@@ -78,6 +89,13 @@ class TokenStrip {
     } else section.append(text);
     this.cards.set(rollout.index, section);
     return section;
+  }
+
+  // Cards out of sight are not laid out, so where the page ends is told by what their text will roughly take.
+  likelyHeight({ pieces, notes }) {
+    const letters = pieces.reduce((total, piece) => total + Math.max(piece.length, 1), 0);
+    const across = this.data.stacked ? 130 : 45;
+    return 80 + 28 * notes.length + LINE_PX * Math.ceil(letters / across);
   }
 
   side(label, text) {
@@ -88,8 +106,11 @@ class TokenStrip {
 
   // The tokens from `first` on, each with its box under `name`.
   text(first, name) {
-    const text = el("div", this.marks ? "tokens marked" : "tokens", null, { dir: "auto" });
-    for (let at = first; at < this.tokens.length; at++) text.append(...this.token(at, name));
+    const parts = [];
+    for (let at = first; at < this.tokens.length; at++) parts.push(...this.token(at, name));
+    const text = el("div", this.marks ? "tokens marked" : "tokens");
+    text.append(...parts);
+    text.dir = "auto";  // last, because the browser looks for the direction again after every change
     return text;
   }
 
@@ -99,7 +120,8 @@ class TokenStrip {
     const blank = /^\s*/.exec(piece)[0];
     const body = piece.slice(blank.length);
     const shown = body ? visible(body) : blank.replace(/ /g, "·").replace(/\t/g, "⇥").replace(/\r?\n/g, "⏎\n") || `⟨${this.ids[at]}⟩`;
-    const box = el("i", body && piece !== "" ? "" : "special", shown, { "data-at": at });
+    const box = el("i", body && piece !== "" ? "" : "special", shown);
+    box.at = at;
     if (this.marks) {
       for (const [bits, mark] of MARKS) if (this.marks[at] & bits) box.classList.add(mark);
     } else if (this.values.clipped[at]) box.classList.add("clipped");
@@ -124,20 +146,20 @@ class TokenStrip {
   paint(name, { trace, kind, hue, scale }, palette) {
     const values = this.values[trace];
     const strength = kind === "ratio" ? (value) => Math.log(value) / Math.log(scale) : (value) => value / scale;
+    const [more, less] = ends(kind, hue, palette);
     this.tokens.forEach((token, at) => {
       const level = strength(values[at]);
       const alpha = Math.min(Math.abs(level), 1) * 0.7;
-      const colour = kind === "sequential" ? palette[hue] : level >= 0 ? palette.up : palette.down;
-      token[name].style.background = alpha >= 0.04 ? `rgba(${colour},${alpha.toFixed(2)})` : "";
+      token[name].style.backgroundColor = alpha >= 0.04 ? `rgba(${level >= 0 || kind === "sequential" ? more : less},${alpha.toFixed(2)})` : "";
     });
   }
 
   scale({ label, unit, kind, hue, low, middle, high, means }, palette) {
-    const ramp = el("span", "ramp");
+    const ramp = el("span", "ramp"), [most, least] = ends(kind, hue, palette);
     ramp.style.background =
       kind === "sequential"
-        ? `linear-gradient(90deg, transparent, rgba(${palette[hue]},.7))`
-        : `linear-gradient(90deg, rgba(${palette.down},.7), transparent 50%, rgba(${palette.up},.7))`;
+        ? `linear-gradient(90deg, transparent, rgba(${most},.7))`
+        : `linear-gradient(90deg, rgba(${least},.7), transparent 50%, rgba(${most},.7))`;
     const scale = el("span", "scale num");
     scale.append(el("span", "", low), ramp, el("span", "", high), el("b", "", label), el("span", "muted", [unit, middle && `colourless at ${middle}`].filter(Boolean).join(", ")));
     scale.title = means;
@@ -156,9 +178,9 @@ class TokenStrip {
   }
 
   pointAt(event) {
-    const at = event.target.dataset?.at;
+    const at = event.target.at;
     if (at === undefined) return this.hideTip();
-    this.showTip(+at, event.clientX + 14, event.clientY + 18);
+    this.showTip(at, event.clientX + 14, event.clientY + 18);
   }
 
   showTip(at, x, y) {
@@ -180,7 +202,7 @@ class TokenStrip {
     const list = el("dl");
     const row = (name, trace, text) => {
       const now = trace === this.quantity.trace ? "now" : "";
-      list.append(el("dt", now, name), el("dd", now, text ?? number(this.values[trace][at], 3, ["advantages", "logp_delta", "net"].includes(trace))));
+      list.append(el("dt", now, name), el("dd", now, text ?? number(this.values[trace][at], 3, ["advantages", "logp_delta", "net", "nthr"].includes(trace))));
     };
     if (this.marks) row("conflict", "", MARKS.filter(([bits]) => this.marks[at] & bits).map(([, , name]) => name).join(", ") || "none");
     for (const [name, trace] of this.data.told) row(name, trace);
@@ -193,17 +215,18 @@ class TokenStrip {
     row("entropy", "entropy");
     row("advantage", "advantages");
     row("weight", "weights");
+    if (this.values.nthr) row("NTHR", "nthr", Number.isNaN(this.values.nthr[at]) ? "wrong rollouts only" : undefined);
     row("clipping", "clipped", SIDES[this.values.clipped[at]] ?? "not available");
     const name = el("div", "token outside", JSON.stringify(visible(piece)).slice(1, -1).replaceAll('\\"', '"') || "(empty)");
     return [name, el("div", "muted", `token id ${this.ids[at]} · position ${position} of ${rollout.pieces.length} · ${rollout.title.toLowerCase()}`), list];
   }
 
   click(event) {
-    const at = event.target.dataset?.at;
+    const at = event.target.at;
     const card = event.target.closest?.(".rollout");
     if (!card) return;
     this.choose(+card.dataset.rollout, { still: true });
-    this.pin(at === undefined ? null : +at);
+    this.pin(at ?? null);
   }
 
   choose(index, { quiet = false, still = false } = {}) {

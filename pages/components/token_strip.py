@@ -21,7 +21,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1) or sequential (from 0); `scale` fixes the end."""
+    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1) or sequential (from 0); `scale` fixes the end.
+
+    `hue` names the colour of large values: more (green), up (blue, as diverging ones have it unless told), down (red).
+    """
 
     key: str
     label: str
@@ -101,8 +104,22 @@ QUANTITIES: dict[str, Quantity] = {
             hue="up",
             means="weight in the loss relative to an average loss token; 0 is left out",
         ),
+        Quantity(
+            key="nthr",
+            label="NTHR",
+            unit="score, wrong rollouts only",
+            kind="diverging",
+            trace="nthr",
+            hue="down",
+            means="negative token hidden reward of a wrong rollout's token (arXiv:2505.18830), before the first update: pushing a red one down also takes "
+            "likelihood from the group's correct rollouts, pushing a blue one down gives them some",
+        ),
     )
 }
+GWHES = (
+    "Group weighted hidden embedding score (arXiv:2505.18830): how strongly the group's wrong rollouts, pushed down, work against this correct one, less "
+    "how strongly the correct ones, pushed up, work for it. The larger, the smaller the gain in its log-prob, or the larger the fall."
+)
 FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
 """Ways to end that are worth a word; a rollout usually ends with its end-of-sequence token."""
 _STORED = {
@@ -138,8 +155,8 @@ def strip_data(
         "id": identity,
         "rollouts": [_card(row, pieces, more) for row, more in zip(rollouts.itertuples(), facts, strict=True)],
         "ids": _coded(_flat(rollouts["token_ids"], rollouts["length"]), "<i4"),
-        "traces": {name: _coded(values, "<f4") for name, values in traces.items()},
-        "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values()],
+        "traces": {name: None if np.isnan(values).all() else _coded(values, "<f4") for name, values in traces.items()},
+        "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values() if one.trace in (*traces, "ratio")],
         "marks": _coded(marked.marks, "u1") if marked else None,
         "told": list(marked.told.items()) if marked else [],
         "beside": marked.beside if marked else None,
@@ -150,10 +167,17 @@ def strip_data(
 
 
 def token_traces(rollouts: pd.DataFrame) -> dict[str, Array]:
-    """Every stored trace over all tokens of the rollouts in order (N,), NaN where a rollout lacks it."""
+    """Every stored trace over all tokens of the rollouts in order (N,), NaN where a rollout lacks it; `nthr` only where it was measured."""
     traces = {name: _flat(rollouts[column], rollouts["length"]) for name, column in _STORED.items()}
+    if rollouts["nthr"].notna().any():
+        traces["nthr"] = _flat(rollouts["nthr"], rollouts["length"])
     traces["logp_before"] = traces["logp_sampling"] + _flat(rollouts["logp_gap"], rollouts["length"])
     return traces
+
+
+def measured(rollouts: pd.DataFrame) -> list[str]:
+    """The QUANTITIES these rollouts may be coloured by: all, but NTHR only where it was measured."""
+    return [key for key in QUANTITIES if key != "nthr" or rollouts["nthr"].notna().any()]
 
 
 def limit(values: Array) -> float:
@@ -199,8 +223,8 @@ def _verdict(correct: bool | None) -> dict:
     return {"text": "correct", "tone": "blue", "icon": "✓"} if correct else {"text": "wrong", "tone": "orange", "icon": "✗"}
 
 
-def _facts(row) -> list[tuple[str, str]]:
-    """(number, what it is) pairs for the head of a card."""
+def _facts(row) -> list[tuple[str, ...]]:
+    """(number, what it is) for the head of a card, and what that means where the name does not say it."""
     parts = dict(row.reward_parts or {})
     detail = f" ({', '.join(f'{name} {fixed(value)}' for name, value in parts.items())})" if len(parts) > 1 else ""
     facts = [
@@ -210,6 +234,8 @@ def _facts(row) -> list[tuple[str, str]]:
     ]
     if row.logp_delta is not None:
         facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob"))
+    if not pd.isna(row.gwhes):
+        facts.append((number(row.gwhes, 3, sign=True), "GWHES", GWHES))
     return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts
 
 

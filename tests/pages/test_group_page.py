@@ -25,7 +25,7 @@ def test_it_opens_on_a_group_with_right_and_wrong_rollouts(seeded, open_page) ->
     assert "Mixed: " in words_of(app)
 
 
-@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("quantity", [key for key in QUANTITIES if key != "nthr"])
 def test_every_quantity_has_its_address(seeded, open_page, quantity: str) -> None:
     root, runs = seeded
     strip = rows_of(open_page(root, "group", run=runs["healthy"], step=3, group=0, quantity=quantity), "group.strip")
@@ -60,6 +60,13 @@ def test_not_rescored_is_said(seeded, open_page) -> None:
     root, runs = seeded
     strip = rows_of(open_page(root, "group", run=runs["stopped"], step=1, group=0, quantity="delta"), "group.strip")
     assert all(any("not available: this group was not rescored" in note["text"] for note in rollout["notes"]) for rollout in strip["rollouts"])
+
+
+def test_nthr_is_offered_where_recorded_and_else_says_how_to_record_it(seeded, open_page) -> None:
+    root, runs = seeded
+    app = open_page(root, "group", run=runs["healthy"], step=3, group=0, quantity="nthr")
+    control = app.segmented_control(key="group.quantity")
+    assert "NTHR" not in control.options and control.value == "delta" and "`--nthr-every 1` records it" in control.help
 
 
 def test_a_failed_reward_shows_what_it_raised(seeded, open_page) -> None:

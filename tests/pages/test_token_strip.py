@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pages.components.token_strip import QUANTITIES, limit, strip_data, token_traces
+from pages.components.token_strip import GWHES, QUANTITIES, limit, measured, strip_data, token_traces
 
 PIECES = ["<eos>", "a", " b", "<script>"]
 
 
 def rollouts() -> pd.DataFrame:
-    common = {"reward_parts": {"exact": 1.0}, "failure": None, "finish": "stop", "logp_ref": None}
+    common = {"reward_parts": {"exact": 1.0}, "failure": None, "finish": "stop", "logp_ref": None, "nthr": None, "gwhes": np.nan}
     first = common | {
         "rollout_index": 0, "correct": True, "reward": 1.0, "advantage": 1.5, "length": 2, "token_ids": np.array([1, 0]),
         "logp_sampling": np.array([-1.0, -2.0]), "logp_gap": np.array([0.25, 0.0]), "logp_delta": np.array([0.1, -0.1]),
@@ -40,7 +40,8 @@ def test_the_browser_gets_text_ids_and_floats() -> None:
     assert data["rollouts"][0]["pieces"] == ["a", "<eos>"] and data["rollouts"][1]["pieces"] == ["⟨9⟩"]
     np.testing.assert_array_equal(decoded(data["ids"], "<i4"), [1, 0, 9])
     np.testing.assert_allclose(decoded(data["traces"]["logp_delta"], "<f4"), [0.1, -0.1, np.nan], rtol=1e-6)
-    assert [one["key"] for one in data["quantities"]] == list(QUANTITIES)
+    assert [one["key"] for one in data["quantities"]] == [key for key in QUANTITIES if key != "nthr"]
+    assert data["traces"]["logp_ref"] is None and "nthr" not in data["traces"]
 
 
 def test_heads_of_the_cards() -> None:
@@ -51,6 +52,16 @@ def test_heads_of_the_cards() -> None:
         "Scoring failed: boom",
         "Δ log-prob and ratio not available: this group was not rescored after the update.",
     ]
+
+
+def test_nthr_and_gwhes_where_they_were_measured() -> None:
+    frame = rollouts().assign(nthr=[None, np.array([-0.4])], gwhes=[1.25, np.nan])  # correct and wrong: each has the one it can have
+    data = strip_data(frame, PIECES, "nthr", identity="x", chosen=None, stacked=False)
+    np.testing.assert_allclose(decoded(data["traces"]["nthr"], "<f4"), [np.nan, np.nan, -0.4], rtol=1e-6)
+    scale = data["quantities"][-1]
+    assert (scale["key"], scale["low"], scale["high"], scale["hue"]) == ("nthr", "−0.5", "+0.5", "down")
+    assert ("+1.25", "GWHES", GWHES) in data["rollouts"][0]["facts"] and "GWHES" not in str(data["rollouts"][1]["facts"])
+    assert measured(frame)[-1] == "nthr" and "nthr" not in measured(rollouts())
 
 
 def test_an_empty_filter_gives_an_empty_strip() -> None:
