@@ -26,7 +26,7 @@ def body() -> None:
         verdict.what_helps(now, report)
     with st.container(border=True, gap="xsmall"):
         timeline.timeline(now, report, steps)
-    signal_cards(now, report, steps)
+    signal_cards(now, diagnosing.located(now, report), steps)
 
 
 body()

@@ -30,7 +30,9 @@ def test_a_collapsed_run_live_and_sealed(store_root: Path, model_cache: Path, ca
     assert len(live["signals"]) == len(SIGNALS) + 1  # and whether the recording agrees with itself
     probe = next(s for s in live["signals"] if s["name"] == "probe")
     assert set(probe) == {"name", "title", "level", "value", "unit", "since_step", "sentence", "evidence", "column"}
-    assert probe["unit"] == "nats/token" and probe["value"] < -0.5 and set(probe["evidence"][0]) == {"label", "value", "unit", "step", "group"}
+    assert probe["unit"] == "nats/token" and probe["value"] < -0.5 and set(probe["evidence"][0]) == {"label", "value", "unit", "step", "group", "rollout", "token"}
+    starved = next(s for s in live["signals"] if s["name"] == "starvation")
+    assert [(e["value"], e["group"]) for e in starved["evidence"] if e["group"] is not None] == [(0, 0), (0, 1), (0, 2)]
     assert live["remedy"]["fork_from"] == max(c for c in (1, 6) if c <= live["since_step"])
 
     segments.seal(folder.path)
@@ -46,6 +48,7 @@ def test_the_text_says_the_verdict_first_and_ends_with_a_command_that_forks(stor
     assert lines[0].startswith("Collapsed: ") and f"run {folder.run_id} (too fast), as of step {STEPS - 1}" in lines[2]
     order = [text.index(f"\n{title}\n") for title in ("Causes", "Remedy", "Signals", "Phases of likelihood displacement")]
     assert order == sorted(order)
+    assert "correct rollouts of a group" in text and "step 1 group 2" in text
     assert f"  python -m grpo_core fork {folder.run_id} --step 1 --" in text
     levels = [line.split()[0] for line in text[order[2] :].splitlines()[3:] if line.startswith("  ")][: len(SIGNALS) + 1]
     ranks = ["collapsed", "unhealthy", "watch", "healthy", "not"]

@@ -153,8 +153,10 @@ def _signal_lines(signals: Sequence[Signal]) -> Iterator[str]:
 
 
 def _place(evidence: Evidence) -> str:
-    step = "" if evidence.step is None else f"step {evidence.step}"
-    return step if evidence.group is None else f"{step} group {evidence.group}".strip()
+    """`step 40 group 3 rollout 1, token '7'`, as far as there is such a place; a token that cannot be printed is escaped."""
+    places = (("step", evidence.step), ("group", evidence.group), ("rollout", evidence.rollout))
+    where = " ".join(f"{name} {index}" for name, index in places if index is not None)
+    return where if evidence.token is None else f"{where}, token {evidence.token!r}"
 
 
 def _phase_lines(phases: Phases) -> Iterator[str]:

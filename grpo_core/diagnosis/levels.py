@@ -26,13 +26,15 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One figure behind a level. `step` and `group` say where to look, where there is such a place."""
+    """One figure behind a level. `step`, `group`, `rollout` and the text of a `token` say where to look, where there is such a place."""
 
     label: str
     value: float
     unit: str
     step: int | None = None
     group: int | None = None
+    rollout: int | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from grpo_core.config import load_config
 from grpo_core.diagnosis.history import Facts, History, facts_of_settings, history_of
 from grpo_core.diagnosis.integrity import integrity
+from grpo_core.diagnosis.places import Recorded, places, with_places
 from grpo_core.diagnosis.report import Report, diagnose
 from grpo_core.errors import ConfigError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.fork import read_fork
+from storage.errors import StoreError
+from storage.queries import evidence
 from storage.queries.integrity import scored_rollouts
 from storage.queries.steps import step_series
 from storage.queries.variance import outcome_counts
@@ -31,11 +36,22 @@ def facts_in(folder: RunFolder) -> Facts:
 def report_on(store: Store, run_id: str, history: History | None = None, *, checked: bool = False) -> Report:
     """The diagnosis of a run, live or over, from its history if that has been read already.
 
-    `checked` also holds the newest steps' rollouts against each other, which reads them. Raises as `recorded_history`.
+    `checked` also holds the newest steps' rollouts against each other and names the groups and tokens to look at, which reads rollouts.
+    Raises as `recorded_history`.
     """
     history = recorded_history(store, run_id) if history is None else history
     more = [integrity(history, scored_rollouts(store, run_id))] if checked else []
-    return diagnose(history, checkpoints=RunFolder.open(store.root, run_id).checkpoint_steps(), more=more)
+    report = diagnose(history, checkpoints=RunFolder.open(store.root, run_id).checkpoint_steps(), more=more)
+    return _located(store, run_id, report) if checked else report
+
+
+def _located(store: Store, run_id: str, report: Report) -> Report:
+    """The report with places to look at; as it is where the recording of those steps cannot be read."""
+    names = ("worst_groups", "pushed_rollouts_of_group", "lost_token", "piece")
+    try:
+        return with_places(report, places(report, Recorded(**{name: partial(getattr(evidence, name), store, run_id) for name in names})))
+    except StoreError:  # `diagnose` names the damaged file itself
+        return report
 
 
 def has_gaps(store: Store, run_id: str, history: History) -> bool:

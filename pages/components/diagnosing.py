@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +15,15 @@ import streamlit as st
 
 from grpo_core.diagnosis.history import facts_of, history_of
 from grpo_core.diagnosis.integrity import integrity
+from grpo_core.diagnosis.levels import Evidence
+from grpo_core.diagnosis.places import Recorded, places, with_places
 from grpo_core.diagnosis.report import Report, diagnose
 from grpo_core.errors import GroupscopeError
 from grpo_core.launch.folder import RunFolder
 from pages.components import data, variance_view
 from pages.components.data import Run
 from storage.errors import StoreError
+from storage.queries import evidence
 
 KEPT = 500
 PATIENCE = 40
@@ -75,6 +79,20 @@ def _cache() -> ReportCache:
 def report(run: Run) -> Report:
     """The diagnosis of the run so far. Raises StoreError."""
     return _cache().report(run)
+
+
+def located(run: Run, found: Report) -> Report:
+    """The report with the groups and tokens to look at; as it is where the recording of those steps cannot be read."""
+    try:
+        return with_places(found, _places(data.root(), run.run_id, run.status.attempt, found.step, found))
+    except StoreError:  # the page of the run names the damaged file
+        return found
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _places(path: Path, run_id: str, attempt: int, step: int | None, _report: Report) -> dict[str, tuple[Evidence, ...]]:
+    names = ("worst_groups", "pushed_rollouts_of_group", "lost_token", "piece")
+    return places(_report, Recorded(**{name: partial(getattr(evidence, name), data.store(), run_id) for name in names}))
 
 
 def steps(run: Run) -> pd.DataFrame:

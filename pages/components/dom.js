@@ -24,6 +24,9 @@ const chip = ({ text, tone, icon = "" }) => {
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
 const visible = (piece) => piece.replace(UNSEEN, (letter) => `⟨U+${letter.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
 
+// A token that is only blanks is shown by signs for them.
+const legible = (piece) => piece.trim() === "" ? piece.replace(/ /g, "·").replace(/\t/g, "⇥").replace(/\r?\n/g, "⏎") || "(empty)" : visible(piece);
+
 const plainClick = (event) => event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
 const typing = (event) => event.composedPath().some((node) => node.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName ?? ""));
 

@@ -14,8 +14,7 @@ function content(cell, column, href) {
   if (cell.chip) return [chip(cell.chip)];
   if (column.kind === "code") {
     const blank = cell.text.trim() === "";
-    const shown = blank ? cell.text.replace(/ /g, "·").replace(/\t/g, "⇥").replace(/\r?\n/g, "⏎") || "(empty)" : visible(cell.text);
-    const node = el(href ? "a" : "span", `mono clamp outside${blank ? " muted" : ""}`, shown, { title: cell.text.slice(0, 600), ...(href && { href }) });
+    const node = el(href ? "a" : "span", `mono clamp outside${blank ? " muted" : ""}`, legible(cell.text), { title: cell.text.slice(0, 600), ...(href && { href }) });
     return [node];
   }
   const text = el("span", cell.missing ? "muted" : "", cell.text);

@@ -42,6 +42,18 @@ function evidence(rows) {
   return list;
 }
 
+function look({ label, step, token, places }) {
+  const line = el("p", "look");
+  line.append(el("span", "muted", label));
+  if (token !== null) line.append(" ", el("code", "mono outside", legible(token)));
+  line.append(el("span", "muted", `, step ${step}`));
+  places.forEach(({ text, href, value }, at) => {
+    line.append(at ? " · " : ": ", linkTo(href, "place", text, "Opens that group"), " ", el("span", "num", value));
+  });
+  if (places[0].unit) line.append(` ${places[0].unit}`);
+  return line;
+}
+
 function card(one, fills, dark) {
   const box = el("article", "card", null, { role: "listitem", "data-signal": one.name }), head = el("div", "head");
   head.append(el("span", "title clamp", one.title, { title: one.help }), chip(one.chip));
@@ -49,6 +61,7 @@ function card(one, fills, dark) {
   measure.title = one.help;
   box.append(head, measure, el("p", "sentence outside", one.sentence));
   if (one.evidence.length) box.append(evidence(one.evidence));
+  box.append(...one.looks.map(look));
   if (one.curve) box.append(curve(one.curve, fills, dark));
   return box;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,11 @@ SCALES = {
 """How a threshold reads on the signal's column: as it is, times the first steps' mean, as a difference from that or from the best, or as a
 share of the best that is lost. Signals that are not here are judged on figures that no column holds, so no line is drawn for them."""
 FIRST = 5
+QUANTITIES = {
+    "displacement": "delta", "step_kl": "delta", "conflicts": "advantage", "clipping": "ratio",
+    "entropy_rise": "entropy", "entropy_fall": "entropy",
+}  # fmt: skip
+"""What a signal's groups are coloured by when they are opened; the others by what the group page shows first."""
 _HTML = """
 <div class="cards" role="list"></div>
 """
@@ -74,7 +80,8 @@ def _card(signal: Signal, run: Run, steps: pd.DataFrame) -> dict:
         "help": meaning(signal),
         "since": None if since is None else {"text": f"since step {since}", "href": url.link("run", run=run.run_id, step=since)},
         "sentence": signal.sentence,
-        "evidence": [_evidence(one, run) for one in signal.evidence if not np.isnan(one.value)],
+        "evidence": [_evidence(one, run) for one in signal.evidence if one.group is None and not np.isnan(one.value)],
+        "looks": looks(signal, run),
         "curve": curve(signal, steps),
     }
 
@@ -99,14 +106,25 @@ def _limits(bounds: Threshold) -> str:
 
 def _evidence(one: Evidence, run: Run) -> dict:
     value, unit = levels.measured(one.value, one.unit)
-    page = "run" if one.group is None else "group"
-    place = None if one.step is None else f"step {one.step}" + ("" if one.group is None else f", group {one.group}")
-    return {
-        "label": one.label,
-        "value": value,
-        "unit": unit,
-        "place": place and {"text": place, "href": url.link(page, run=run.run_id, step=one.step, group=one.group)},
-    }
+    place = None if one.step is None else {"text": f"step {one.step}", "href": url.link("run", run=run.run_id, step=one.step)}
+    return {"label": one.label, "value": value, "unit": unit, "place": place}
+
+
+def looks(signal: Signal, run: Run) -> list[dict]:
+    """The groups to look at, one row per figure, step and token: `correct rollouts of a group, step 40: group 3 0 %, group 5 12 %`."""
+    located = [one for one in signal.evidence if one.group is not None]
+    rows = groupby(located, key=lambda one: (one.label, one.step, one.token))
+    return [
+        {"label": label, "step": step, "token": token, "places": [_place(one, run, QUANTITIES.get(signal.name)) for one in some]}
+        for (label, step, token), some in rows
+    ]
+
+
+def _place(one: Evidence, run: Run, quantity: str | None) -> dict[str, str]:
+    value, unit = levels.measured(one.value, one.unit)
+    text = f"group {one.group}" + ("" if one.rollout is None else f", rollout {one.rollout}")
+    href = url.link("group", run=run.run_id, step=one.step, group=one.group, rollout=one.rollout, quantity=quantity)
+    return {"text": text, "href": href, "value": value, "unit": unit}
 
 
 def curve(signal: Signal, steps: pd.DataFrame) -> dict | None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -31,6 +32,25 @@ def test_a_collapsing_run_has_its_verdict_causes_and_remedy(seeded, open_page) -
     assert "What would help" in said and "llds_coef" in said
     command = app.code[0].value
     assert command.startswith("python -m grpo_core train") and "--method grpo_llds" in command and "--llds-coef 0.2" in command
+
+
+def test_evidence_opens_the_groups_and_the_token_that_show_it(seeded, open_page) -> None:
+    root, runs = seeded
+    app = open_page(root, "diagnosis", run=runs["collapsing"])
+    card = next(card for card in rows_of(app, "diagnosis.off")["cards"] if card["name"] == "displacement")
+    groups, token = card["looks"]
+    assert groups["token"] is None and groups["places"] and all(place["href"].endswith("&quantity=delta") for place in groups["places"])
+    assert token["token"] and "rollout=" in token["places"][0]["href"]
+    address = dict(parse_qsl(token["places"][0]["href"].partition("?")[2]))
+    assert f"Step {address['step']} · group {address['group']}" in words_of(open_page(root, "group", **address))
+
+
+def test_evidence_whose_rollouts_are_gone_names_fewer_places(store_root: Path, open_page) -> None:
+    run_id = make_run(store_root, {"name": "gone", "steps": 30, "epochs": 4}, recorded=20, state="finished", sinking=True)
+    for path in (RunFolder.open(store_root, run_id).path / "rollouts").glob("*.parquet"):
+        path.unlink()
+    card = next(card for card in rows_of(open_page(store_root, "diagnosis", run=run_id), "diagnosis.off")["cards"] if card["name"] == "displacement")
+    assert [look["token"] for look in card["looks"]] == [None]  # the groups table alone has the groups
 
 
 def test_the_remedy_opens_the_launch_form_filled_in(seeded, open_page) -> None:

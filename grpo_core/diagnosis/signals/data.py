@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
+from grpo_core.diagnosis.signals.reading import nothing, signal, worst
 from grpo_core.diagnosis.trends import carried, trailing_mean
 from grpo_core.measures.variance import expected_tied
 
@@ -30,7 +30,7 @@ def starvation(history: History) -> Signal:
             Level.UNHEALTHY: "Most groups hold no correct rollout: there is hardly anything to learn from.",
             Level.COLLAPSED: "Practically no group holds a correct rollout: training stands still.",
         },
-        evidence=(Evidence(label="last step", value=float(share[-1]), unit="share of groups", step=at_worst(history, share, lowest=False)), *by_chance),
+        evidence=(worst(history, share, label="highest lately", unit="share of groups", lowest=False), *by_chance),
     )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def mastery(history: History) -> Signal:
             Level.HEALTHY: "There are prompts left to learn from.",
             Level.WATCH: "Nearly all groups are solved: these prompts have little left to teach.",
         },
-        evidence=(Evidence(label="last step", value=float(share[-1]), unit="share of groups", step=at_worst(history, share, lowest=False)),),
+        evidence=(worst(history, share, label="highest lately", unit="share of groups", lowest=False),),
     )  # fmt: skip
 
 
@@ -70,6 +70,6 @@ def conflicts(history: History) -> Signal:
         },
         evidence=(
             Evidence(label="shared tokens, last step", value=float(carried(of_all)[-1]), unit="share of pushed tokens"),
-            Evidence(label="of them pushed down", value=float(carried(down)[-1]), unit="share", step=at_worst(history, down, lowest=False)),
+            worst(history, down, label="of them pushed down, most lately", unit="share", lowest=False),
         ),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
+from grpo_core.diagnosis.signals.reading import nothing, signal, worst
 from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import best_so_far, carried, trailing
 
@@ -44,7 +44,7 @@ def displacement(history: History) -> Signal:
             Level.UNHEALTHY: "Correct rollouts lose likelihood step after step: lazy likelihood displacement.",
         },
         evidence=(
-            Evidence(label="change per token, last step", value=float(carried(delta)[-1]), unit="nats/token", step=at_worst(history, delta, lowest=True)),
+            worst(history, delta, label="lowest change per token lately", unit="nats/token", lowest=True),
             Evidence(label="correct rollouts less likely than before", value=float(carried(history["displaced_correct"])[-1]), unit="share"),
             Evidence(label="steps in a row with a negative and falling change", value=float(spiral[-1]), unit="steps"),
         ),
@@ -74,7 +74,7 @@ def probe(history: History) -> Signal:
             Level.COLLAPSED: "The policy has all but forgotten the probe set's known answers.",
         },
         evidence=(
-            Evidence(label="log-prob per token now", value=float(carried(logp)[-1]), unit="nats/token", step=at_worst(history, logp, lowest=True)),
+            worst(history, logp, label="lowest log-prob per token lately", unit="nats/token", lowest=True),
             Evidence(label="answers less likely than before training", value=float(carried(history["probe_fell"])[-1]), unit="share"),
         ),
     )

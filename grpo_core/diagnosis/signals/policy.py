@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from grpo_core.diagnosis.history import History
-from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
-from grpo_core.diagnosis.trends import carried, trailing_mean
+from grpo_core.diagnosis.levels import Level, Signal
+from grpo_core.diagnosis.signals.reading import nothing, signal, worst
+from grpo_core.diagnosis.trends import trailing_mean
 
 WINDOW = 5
 
@@ -26,7 +26,7 @@ def mismatch(history: History) -> Signal:
             Level.WATCH: "Trainer and sampler disagree a little on the probabilities of what was sampled.",
             Level.UNHEALTHY: "Trainer and sampler are two different policies: an engine or precision mismatch.",
         },
-        evidence=(Evidence(label="last step", value=float(carried(diff)[-1]), unit="probability", step=at_worst(history, diff, lowest=False)),),
+        evidence=(worst(history, diff, label="highest lately", unit="probability", lowest=False),),
     )  # fmt: skip
 
 
@@ -44,5 +44,5 @@ def reference_kl(history: History) -> Signal:
             Level.WATCH: "The policy has moved well away from the reference model.",
             Level.UNHEALTHY: "The policy is far from the reference model.",
         },
-        evidence=(Evidence(label="last step", value=float(carried(kl)[-1]), unit="nats/token", step=at_worst(history, kl, lowest=False)),),
+        evidence=(worst(history, kl, label="highest lately", unit="nats/token", lowest=False),),
     )  # fmt: skip

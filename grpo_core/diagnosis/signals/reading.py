@@ -81,3 +81,10 @@ def at_worst(history: History, values: Array, *, lowest: bool, within: int = 20)
         return None
     pick = values[known].argmin() if lowest else values[known].argmax()
     return int(history.steps[known[pick]])
+
+
+def worst(history: History, values: Array, *, label: str, unit: str, lowest: bool, within: int = 20) -> Evidence:
+    """The most extreme of the last `within` measured values as evidence, with its step: where to look."""
+    step = at_worst(history, values, lowest=lowest, within=within)
+    value = float("nan") if step is None else float(values[np.searchsorted(history.steps, step)])
+    return Evidence(label=label, value=value, unit=unit, step=step)

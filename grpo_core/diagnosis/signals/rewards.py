@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
+from grpo_core.diagnosis.signals.reading import nothing, signal, worst
 from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import best_so_far, carried, first_values, risen_since_start, trailing_mean
 
@@ -41,7 +41,7 @@ def reward_fall(history: History) -> Signal:
             Level.COLLAPSED: "Training rollouts have lost most of what they had.",
         },
         evidence=(
-            Evidence(label="now", value=float(carried(right)[-1]), unit="share", step=at_worst(history, right, lowest=True)),
+            worst(history, right, label="lowest lately", unit="share", lowest=True),
             Evidence(label="at best", value=float(np.nanmax(right)), unit="share"),
         ),
     )  # fmt: skip
@@ -63,7 +63,7 @@ def held_out_fall(history: History) -> Signal:
             Level.COLLAPSED: "Held-out accuracy has lost most of what it had.",
         },
         evidence=(
-            Evidence(label="now", value=float(carried(right)[-1]), unit="share", step=at_worst(history, right, lowest=True)),
+            worst(history, right, label="lowest lately", unit="share", lowest=True),
             Evidence(label="at best", value=float(np.nanmax(right)), unit="share"),
         ),
     )  # fmt: skip
@@ -118,7 +118,7 @@ def length_bought(history: History) -> Signal:
             Level.WATCH: "Longer completions earn more.",
             Level.UNHEALTHY: "The reward all but measures length.",
         },
-        evidence=(Evidence(label="last step", value=float(carried(correlation)[-1]), unit="correlation", step=at_worst(history, correlation, lowest=False)),),
+        evidence=(worst(history, correlation, label="highest lately", unit="correlation", lowest=False),),
     )  # fmt: skip
 
 
@@ -143,11 +143,11 @@ def sharpening(history: History) -> Signal:
             Level.UNHEALTHY: "The first try gets better at the cost of many prompts that several tries used to solve: exploration is lost.",
         },
         evidence=(
-            Evidence(label="pass@k now", value=float(trailing_mean(tries, TRIES_WINDOW, least=1)[-1]), unit="share of prompts",
-                     step=at_worst(history, tries, lowest=True)),
+            Evidence(label="pass@k now", value=float(trailing_mean(tries, TRIES_WINDOW, least=1)[-1]), unit="share of prompts"),
             Evidence(label="pass@k at the start", value=first_values(tries, TRIES_WINDOW), unit="share of prompts"),
             Evidence(label="pass@1 now", value=float(trailing_mean(once, TRIES_WINDOW, least=1)[-1]), unit="share of rollouts"),
             Evidence(label="pass@1 at the start", value=first_values(once, TRIES_WINDOW), unit="share of rollouts"),
+            worst(history, tries, label="lowest pass@k of a step lately", unit="share of prompts", lowest=True),
         ),
     )  # fmt: skip
 
@@ -166,7 +166,7 @@ def failures(history: History) -> Signal:
             Level.WATCH: "The reward functions fail on some rollouts; the group page shows what they raised.",
             Level.UNHEALTHY: "The reward functions fail on a large part of the rollouts.",
         },
-        evidence=(Evidence(label="last step", value=float(share[-1]), unit="share of rollouts", step=at_worst(history, share, lowest=False)),),
+        evidence=(worst(history, share, label="highest lately", unit="share of rollouts", lowest=False),),
     )  # fmt: skip
 
 

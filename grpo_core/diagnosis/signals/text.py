@@ -6,7 +6,7 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
+from grpo_core.diagnosis.signals.reading import nothing, signal, worst
 from grpo_core.diagnosis.thresholds import THRESHOLDS
 from grpo_core.diagnosis.trends import against_start, carried, first_values, trailing_mean
 
@@ -32,7 +32,7 @@ def length(history: History) -> Signal:
             Level.UNHEALTHY: "Completions have become much longer without getting better.",
         },
         evidence=(
-            Evidence(label="mean length now", value=float(carried(tokens)[-1]), unit="tokens", step=at_worst(history, tokens, lowest=False)),
+            worst(history, tokens, label="longest mean lately", unit="tokens", lowest=False),
             Evidence(label="mean length at the start", value=start, unit="tokens"),
         ),
     )  # fmt: skip
@@ -53,7 +53,7 @@ def truncation(history: History) -> Signal:
             Level.UNHEALTHY: "Most completions run into the token limit.",
             Level.COLLAPSED: "Practically no completion ends by itself.",
         },
-        evidence=(Evidence(label="cut, last step", value=float(carried(cut)[-1]), unit="share", step=at_worst(history, cut, lowest=False)),),
+        evidence=(worst(history, cut, label="cut, most lately", unit="share", lowest=False),),
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def repetition(history: History) -> Signal:
             Level.UNHEALTHY: "Completions are stuck in loops.",
         },
         evidence=(
-            Evidence(label="repeats, last step", value=float(carried(share)[-1]), unit="share", step=at_worst(history, share, lowest=False)),
+            worst(history, share, label="repeats, most lately", unit="share", lowest=False),
             Evidence(label="completions that loop", value=float(carried(history["loop_rate"])[-1]), unit="share"),
         ),
     )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from grpo_core.diagnosis.history import History
-from grpo_core.diagnosis.levels import Evidence, Level, Signal
-from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
-from grpo_core.diagnosis.trends import carried, trailing, trailing_mean
+from grpo_core.diagnosis.levels import Level, Signal
+from grpo_core.diagnosis.signals.reading import nothing, signal, worst
+from grpo_core.diagnosis.trends import trailing, trailing_mean
 
 USUAL = 50
 WINDOW = 5
@@ -25,16 +25,16 @@ def gradient_spikes(history: History) -> Signal:
     before = np.append(np.nan, usual[:-1])
     times = np.where(np.isfinite(norm), norm, np.inf) / before
     times = np.where(np.isnan(before), np.nan, times)
-    worst = trailing(times, WINDOW, np.max, least=1)
+    largest = trailing(times, WINDOW, np.max, least=1)
     return signal(
-        history, **name, values=worst, count=1,
+        history, **name, values=largest, count=1,
         missing=f"Not enough data: {int((~np.isnan(norm)).sum())} of 9 steps.",
         says={
             Level.HEALTHY: "Gradient norms are what they usually are in this run.",
             Level.WATCH: "A gradient norm stood out in the last few steps.",
             Level.UNHEALTHY: "A gradient was many times larger than usual in this run.",
         },
-        evidence=(Evidence(label="largest lately", value=float(worst[-1]), unit="× usual", step=at_worst(history, times, lowest=False, within=WINDOW)),),
+        evidence=(worst(history, times, label="largest lately", unit="× usual", lowest=False, within=WINDOW),),
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def clipping(history: History) -> Signal:
             Level.WATCH: "Many tokens are held at a clip bound: the policy moves far within a step.",
             Level.UNHEALTHY: "A large part of the tokens is held at a clip bound: most of the later updates is thrown away.",
         },
-        evidence=(Evidence(label="held, last step", value=float(carried(share)[-1]), unit="share of tokens", step=at_worst(history, share, lowest=False)),),
+        evidence=(worst(history, share, label="held, most lately", unit="share of tokens", lowest=False),),
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def step_kl(history: History) -> Signal:
             Level.WATCH: "Each step moves the policy a good way.",
             Level.UNHEALTHY: "Each step moves the policy so far that its own rollouts hardly speak for it afterwards.",
         },
-        evidence=(Evidence(label="last step", value=float(carried(kl)[-1]), unit="nats/token", step=at_worst(history, kl, lowest=False)),),
+        evidence=(worst(history, kl, label="highest lately", unit="nats/token", lowest=False),),
     )  # fmt: skip
 
 
@@ -91,5 +91,5 @@ def sample_size(history: History) -> Signal:
             Level.WATCH: "In later updates of a step, few tokens outweigh the rest.",
             Level.UNHEALTHY: "Later updates of a step rest on a handful of tokens.",
         },
-        evidence=(Evidence(label="last step", value=float(carried(ess)[-1]), unit="share", step=at_worst(history, ess, lowest=True)),),
+        evidence=(worst(history, ess, label="lowest lately", unit="share", lowest=True),),
     )  # fmt: skip
