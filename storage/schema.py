@@ -128,8 +128,14 @@ STEPS = Table(
         Column("delta_correct", F64, "nats/token", "mean paired change of log-prob, after minus before the step's updates, over tokens of correct rollouts"),
         Column("delta_wrong", F64, "nats/token", "the same over tokens of wrong rollouts"),
         Column("delta_zero", F64, "nats/token", "the same over tokens of rollouts whose advantage is 0"),
-        Column("displaced_correct", F64, "share", "share of rescored correct rollouts whose whole completion became less likely (sum of changes below 0)"),
-        Column("delta_sum_correct", F64, "nats/rollout", "mean over rescored correct rollouts of the change of the whole completion's log-prob"),
+        Column(
+            "displaced_correct",
+            F64,
+            "share",
+            "share of rescored correct rollouts whose completion became less likely over the step's updates: LLD of arXiv:2512.04220 Def. 4.1 with "
+            "ε = 0, a sum of changes of exactly 0 not counted; a single-turn completion is one action, so this is the rate of rollouts and of actions",
+        ),
+        Column("delta_sum_correct", F64, "nats/rollout", "mean over rescored correct rollouts of delta_sum"),
         Column("delta_sum_quantiles", pa.list_(F64), "nats/rollout", "5, 25, 50, 75 and 95 % quantiles of the same over those rollouts"),
         Column(
             "entropy",
@@ -248,7 +254,13 @@ ROLLOUTS = Table(
         Column("advantage", F64, "advantage", "mean over the rollout's tokens of the advantage used in the loss"),
         Column("length", I32, "tokens", "completion length, end-of-sequence token included"),
         Column("finish", TEXT, "", "stop (end-of-sequence token), stop_string, or length (cut at the token limit)"),
-        Column("delta_sum", F64, "nats", "change of the whole completion's log-prob over the step's updates; empty if not rescored"),
+        Column(
+            "delta_sum",
+            F64,
+            "nats",
+            "change of the whole completion's log-prob over the step's updates, the sum of logp_delta: Δ of the rollout and, as a single-turn "
+            "completion is one action, of its action; empty if not rescored",
+        ),
         Column("repetition", F64, "share", "share of the completion's 3-grams of tokens that it has had before; empty below 3 tokens"),
         Column(
             "gwhes",

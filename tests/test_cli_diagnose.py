@@ -24,13 +24,14 @@ def test_a_collapsed_run_live_and_sealed(store_root: Path, model_cache: Path, ca
     folder = recorded(store_root, model_cache, checkpoints=(1, 6))
     code, live = as_json(capsys, folder.run_id)
     assert code == 3
-    assert (live["run_id"], live["step"], live["level"]) == (folder.run_id, STEPS - 1, "collapsed")
+    assert (live["run_id"], live["step"], live["planned_steps"], live["level"]) == (folder.run_id, STEPS - 1, STEPS, "collapsed")
     assert live["causes"][0]["name"] == "displacement" and live["unreadable"] == []
     assert live["causes"][0]["since_step"] == live["since_step"] <= 6
     assert len(live["signals"]) == len(SIGNALS) + 1  # and whether the recording agrees with itself
     probe = next(s for s in live["signals"] if s["name"] == "probe")
     assert set(probe) == {"name", "title", "level", "value", "unit", "since_step", "sentence", "evidence", "column"}
-    assert probe["unit"] == "nats/token" and probe["value"] < -0.5 and set(probe["evidence"][0]) == {"label", "value", "unit", "step", "group", "rollout", "token"}
+    assert probe["unit"] == "nats/token" and probe["value"] < -0.5
+    assert set(probe["evidence"][0]) == {"label", "value", "unit", "step", "group", "rollout", "token"}
     starved = next(s for s in live["signals"] if s["name"] == "starvation")
     assert [(e["value"], e["group"]) for e in starved["evidence"] if e["group"] is not None] == [(0, 0), (0, 1), (0, 2)]
     assert live["remedy"]["fork_from"] == max(c for c in (1, 6) if c <= live["since_step"])
@@ -45,7 +46,7 @@ def test_the_text_says_the_verdict_first_and_ends_with_a_command_that_forks(stor
     assert main(["diagnose", "too fast"]) == 3
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert lines[0].startswith("Collapsed: ") and f"run {folder.run_id} (too fast), as of step {STEPS - 1}" in lines[2]
+    assert lines[0].startswith("Collapsed: ") and f"run {folder.run_id} (too fast), as of step {STEPS - 1} ({STEPS} of {STEPS} steps)" in lines[2]
     order = [text.index(f"\n{title}\n") for title in ("Causes", "Remedy", "Signals", "Phases of likelihood displacement")]
     assert order == sorted(order)
     assert "correct rollouts of a group" in text and "step 1 group 2" in text

@@ -52,6 +52,7 @@ def as_json_object(report: Report, run_id: str, damaged: Sequence[DamagedFile] =
     return {
         "run_id": run_id,
         "step": report.step,
+        "planned_steps": report.planned_steps,
         "level": report.level.word,
         "sentence": report.sentence,
         "since_step": report.since_step,
@@ -97,7 +98,7 @@ def _known(value: float | None) -> float | None:
 
 def as_text(report: Report, run_id: str, name: str, damaged: Sequence[DamagedFile] = ()) -> str:
     """Verdict first, then causes, remedy, signals from the worst, phases and tips."""
-    seen = "no step recorded yet" if report.step is None else f"as of step {report.step}"
+    seen = "no step recorded yet" if report.step is None else f"as of step {report.step}{_progress(report)}"
     blocks = [
         report.sentence,
         f"run {run_id}{f' ({name})' if name else ''}, {seen}{_healthy_until(report)}",
@@ -109,6 +110,10 @@ def as_text(report: Report, run_id: str, name: str, damaged: Sequence[DamagedFil
         _titled("Not readable, so not in this diagnosis", (damage.why for damage in damaged)),
     ]
     return "\n\n".join(filter(None, blocks))
+
+
+def _progress(report: Report) -> str:
+    return "" if report.planned_steps is None else f" ({report.step + 1} of {report.planned_steps} steps)"
 
 
 def _healthy_until(report: Report) -> str:

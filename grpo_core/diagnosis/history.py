@@ -28,7 +28,7 @@ class Facts:
     epochs: int | None = None
     planned_steps: int | None = None
     clips: bool | None = None
-    penalised: bool = False
+    penalised: bool | None = None
     reference: bool | None = None
 
 
@@ -76,7 +76,7 @@ def history_of(table: Mapping[str, Sequence[object]], facts: Facts = Facts(), ou
 
 
 def facts_of(config: RunConfig) -> Facts:
-    """What a config says; METHODS decide whether anything can be clipped or penalised."""
+    """What a config says; METHODS decide whether anything can be clipped, or penalised by LLDS with a weight above 0."""
     method = config.method_row
     return Facts(
         method=config.method,
@@ -87,7 +87,7 @@ def facts_of(config: RunConfig) -> Facts:
         epochs=config.epochs,
         planned_steps=config.steps,
         clips=method.clip is not None and config.updates_per_rollout > 1,
-        penalised="llds_coef" in method.knobs,
+        penalised=any(p.knob == "llds_coef" and config.strength(p.knob, p.coef) > 0 for p in method.penalties),
         reference=config.strength("kl_coef", 0.0) > 0,
     )
 

@@ -21,10 +21,12 @@ LEAST_STEPS = 5
 class Report:
     """What is known after `step`. `tips` are tuning hints, held back while the run is unhealthy.
 
-    `healthy_until` is the last step before the present trouble began; None where it began with the first step, or there is none.
+    `planned_steps` is how many the run is to make, None where that is not known. `healthy_until` is the last step before the present
+    trouble began; None where it began with the first step, or there is none.
     """
 
     step: int | None
+    planned_steps: int | None
     level: Level
     sentence: str
     since_step: int | None
@@ -59,6 +61,7 @@ def diagnose(history: History, *, checkpoints: Sequence[int] = (), more: Sequenc
     fork = max((c for c in checkpoints if healthy is not None and c <= healthy), default=None)
     return Report(
         step=step,
+        planned_steps=history.facts.planned_steps,
         level=level,
         sentence=_sentence(level, causes, history),
         since_step=since,
@@ -125,7 +128,8 @@ def _tips(facts: Facts, signals: tuple[Signal, ...]) -> tuple[str, ...]:
     by_name = {s.name: s for s in signals}
     tips = []
     if facts.updates == 1:
-        tips.append("With one update per rollout batch, clip fractions and LLDS are zero by construction; two updates learn more from the same rollouts.")
+        what = "the LLDS penalty and all clipping are" if facts.penalised else "all clipping is"
+        tips.append(f"With one update per rollout batch, {what} zero by construction; two updates learn more from the same rollouts.")
     if by_name["mastery"].level >= Level.WATCH and facts.method != "dapo":
         tips.append("Most groups are solved; method=dapo samples prompts that still carry signal.")
     if by_name["probe"].level == Level.NOT_AVAILABLE:

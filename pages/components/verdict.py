@@ -104,12 +104,16 @@ def _facts(run: Run, report: Report) -> list[dict]:
         href = url.link("run", run=run.run_id, step=report.healthy_until)
         facts.append({"text": f"healthy until step {report.healthy_until}", "href": href, "help": "The last step before the present trouble began."})
     known = sum(signal.level > Level.NOT_AVAILABLE for signal in report.signals)
-    judged = "no step recorded yet" if report.step is None else f"judged at step {report.step}"
+    judged = "no step recorded yet" if report.step is None else f"judged at step {report.step}{_progress(report)}"
     basis = {
         "text": f"{judged}, from {known} of {counted(len(report.signals), 'signal')}",
         "help": "The other signals are not measured in this run, or have too few steps.",
     }
     return [*facts, basis]
+
+
+def _progress(report: Report) -> str:
+    return "" if report.planned_steps is None else f", {report.step + 1} of {report.planned_steps} done"
 
 
 def _cause(cause: Cause, report: Report) -> dict:

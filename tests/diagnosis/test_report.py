@@ -72,6 +72,21 @@ def test_tips_are_held_back_while_unhealthy():
     assert diagnose(made(facts=once)).tips and diagnose(made(facts=once, **FALLING)).tips == ()
 
 
+def test_a_penalty_that_is_zero_by_construction_is_said_to_be_so():
+    once = dataclasses.replace(FACTS, updates=1, epochs=1, clips=False, penalised=True)
+    assert "LLDS penalty" in diagnose(made(facts=once)).tips[0]
+    assert "LLDS penalty does nothing" in diagnose(made(facts=once, **FALLING)).signal("displacement").sentence
+    for facts in (dataclasses.replace(once, penalised=False), dataclasses.replace(FACTS, penalised=True)):
+        said = diagnose(made(facts=facts, **FALLING)).signal("displacement").sentence + " ".join(diagnose(made(facts=facts)).tips)
+        assert "LLDS" not in said
+
+
+@pytest.mark.parametrize(("reference", "said"), [(False, "no reference model (kl_coef is 0)"), (True, "no step recorded"), (None, "the trace has no")])
+def test_why_there_is_no_distance_to_a_reference(reference, said):
+    found = diagnose(made(facts=dataclasses.replace(FACTS, reference=reference))).signal("reference_kl")
+    assert found.level == Level.NOT_AVAILABLE and said in found.sentence
+
+
 def test_one_odd_figure_is_a_watch_not_an_alarm():
     report = diagnose(made(grad_norm_max=lambda s: 50.0 if s == 58 else 0.5))
     assert report.level == Level.WATCH and not report.alarming and "no known cause" in report.sentence
@@ -117,6 +132,8 @@ def test_facts_come_from_the_config():
     facts = facts_of(make_config({"method": "grpo_llds", "epochs": 3}))
     assert (facts.method, facts.updates, facts.clips, facts.penalised, facts.reference) == ("grpo_llds", 3, True, True, False)
     assert facts_of(make_config({"epochs": 1})).clips is False
+    assert facts_of(make_config({"method": "grpo_llds", "llds_coef": 0.0})).penalised is False
+    assert facts_of(make_config({"kl_coef": 0.1, "steps": 7})).reference is True
     assert facts_of_settings({"trainer": "somebody else's"}) == Facts()
 
 

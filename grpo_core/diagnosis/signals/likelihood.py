@@ -16,6 +16,7 @@ LEAST_FALL = 0.012
 """Nats per token the probe set must have lost before it counts how many times farther from certainty it is: near 0, ratios are noise."""
 WINDOW = 8
 LEAST = 3
+VOID_PENALTY = " The LLDS penalty does nothing about it: with one update per rollout batch it is zero by construction."
 FLOOR = 0.1
 """Nats per token: a log-prob closer to 0 than this is taken for this, or certain answers would lose all of it by a hair."""
 
@@ -33,6 +34,7 @@ def displacement(history: History) -> Signal:
     size = np.maximum(np.abs(trailing(logp, WINDOW, np.mean, least=1)), FLOOR)
     share = lost / size
     spiral = spiralling(delta)
+    void = VOID_PENALTY if history.facts.penalised and history.facts.updates == 1 else ""
     return signal(
         history,
         **name,
@@ -40,8 +42,8 @@ def displacement(history: History) -> Signal:
         missing=f"Not enough data: {int((~np.isnan(delta)).sum())} of {LEAST + 1} steps with correct rollouts that were scored again.",
         says={
             Level.HEALTHY: "Correct rollouts become more likely, or stay as likely, over each step's updates.",
-            Level.WATCH: "The updates make correct rollouts less likely than they were.",
-            Level.UNHEALTHY: "Correct rollouts lose likelihood step after step: lazy likelihood displacement.",
+            Level.WATCH: "The updates make correct rollouts less likely than they were." + void,
+            Level.UNHEALTHY: "Correct rollouts lose likelihood step after step: lazy likelihood displacement." + void,
         },
         evidence=(
             worst(history, delta, label="lowest change per token lately", unit="nats/token", lowest=True),

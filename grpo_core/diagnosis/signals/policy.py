@@ -30,12 +30,20 @@ def mismatch(history: History) -> Signal:
     )  # fmt: skip
 
 
+_NO_REFERENCE = {
+    False: "Not available: the run has no reference model (kl_coef is 0).",
+    True: "Not measured: the run has a reference model, but no step recorded its log-probs.",
+    None: "Not measured: the trace has no log-probs of a reference model.",
+}
+"""By whether the run has one; None where that is not known."""
+
+
 def reference_kl(history: History) -> Signal:
     """k3 estimate of KL(policy ‖ reference)."""
     kl = history["kl_ref"]
     name = dict(name="reference_kl", title="Distance to the reference", unit="nats/token", column="kl_ref")
     if np.isnan(kl).all():
-        return nothing(history, **name, why="Not available: the run has no reference model (kl_coef is 0).")
+        return nothing(history, **name, why=_NO_REFERENCE[history.facts.reference])
     smooth = trailing_mean(kl, WINDOW, least=2)
     return signal(
         history, **name, values=smooth,
