@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from grpo_core.commands.compare import compare
 from grpo_core.commands.diagnose import diagnose
 from grpo_core.commands.finding import find_run, names, overview
 from grpo_core.commands.fork import fork
@@ -69,6 +70,7 @@ def cli() -> None:
     """Groupscope: train language models with GRPO and its relatives, record every token, and see why a run goes wrong."""
 
 
+cli.add_command(compare)
 cli.add_command(diagnose)
 cli.add_command(fork)
 

@@ -19,9 +19,11 @@ Every method is one row over the same equation:
 | choice | registry | what is there |
 |---|---|---|
 | credit: value of a rollout | `algorithms/credit.py` | `outcome` (total reward), `verdict` (±1 by correctness), `certainty` (minus mean token entropy) |
-| credit: base and norm of the advantage A | `algorithms/credit.py` | `mean`, `leave_one_out`, `length_weighted`, `second_best`, `zero` · `none`, `std` (n−1), `std_population` (n), `token_whiten`, `nonzero_share` |
+| credit: base it is compared with | `algorithms/credit.py` | `mean`, `leave_one_out`, `length_weighted`, `second_best`, `zero` |
+| credit: norm of the difference | `algorithms/credit.py` | `none`, `std` (n−1), `std_population` (n), `token_whiten`, `nonzero_share` |
 | credit: scale, which rollouts it is kept for | `algorithms/credit.py` | `one` (all), `positives`, `negatives` |
-| surrogate φ and the level of its ratio ρ | `algorithms/surrogates.py` | `clip`, `reinforce`, `clipped_weight`, `soft_gate`, `gamma_gate`, `geometric_clip` · `token`, `sequence`, `sequence_sum` |
+| surrogate φ | `algorithms/surrogates.py` | `clip`, `reinforce`, `clipped_weight`, `soft_gate`, `gamma_gate`, `geometric_clip` |
+| level of its ratio ρ | `algorithms/surrogates.py` | `token`, `sequence`, `sequence_sum` |
 | token weights W | `algorithms/weights.py` | `conflict`, `conflict_released`, `entropy_filter`, `entropy_filter_always` |
 | regularisers reg_k with weight λ_k | `algorithms/penalties.py` | `kl_ref_k3`, `llds_response`, `llds_action`, `llds_token` |
 | normaliser N | `algorithms/normalisers.py` | `token`, `sequence`, `sequence_sum`, `row_sum`, `constant` |

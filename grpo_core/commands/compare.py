@@ -1,0 +1,175 @@
+"""python -m grpo_core compare: methods trained under equal budgets over seeds, and what became of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from grpo_core.commands.options import SectionedCommand, config_options, json_option, store_option
+from grpo_core.commands.printing import answer, exit_with, table
+from grpo_core.config import RunConfig
+from grpo_core.errors import GroupscopeError
+from grpo_core.launch.start import launch
+from grpo_core.launch.status import run_status
+from grpo_core.launch.stop import ask_to_stop, stop_run
+from grpo_core.methods import METHODS, unknown_method
+from grpo_core.running import FAILED, OK
+
+LOOK_S = 0.5
+LAST = 5
+"""Steps at the end over which a run's reward is averaged."""
+UNITS = "reward: mean of the last 5 steps; held-out: share correct; wall: s of training; ± is the standard deviation over seeds"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """One run of a study, at its end; None is not available. `cause` is empty where the verdict names none."""
+
+    method: str
+    seed: int
+    run_id: str
+    state: str
+    steps: int
+    reward: float | None
+    held_out_first: float | None
+    held_out_best: float | None
+    held_out_last: float | None
+    verdict: str
+    cause: str
+    wall_s: float | None
+
+
+@click.command(cls=SectionedCommand)
+@click.option("--methods", required=True, help="Methods to compare, with commas between them.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="How many seeds each; they count up from --seed.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time; they share the machine, so wall times are then longer.")
+@config_options
+@store_option
+@json_option
+def compare(methods: str, seeds: int, jobs: int, config: RunConfig, store: Path, as_json: bool) -> None:
+    """Train methods on the same task, budget and seeds, and print reward, held-out accuracy, verdicts and wall time with their spread.
+
+    Runs are ordinary ones, tagged with the study's name, and can be watched in the app. Ctrl-C stops them.
+    """
+    if config.method != RunConfig.model_fields["method"].default:
+        raise click.UsageError(f"compare takes its methods from --methods; leave out --method {config.method}")
+    wanted = [changed for name in _names(methods) for changed in _of_method(config, name, seeds)]
+    study = time.strftime("study-%Y%m%d-%H%M%S")
+    click.echo(f"{len(wanted)} runs, tagged {study}, in {store}", err=True)
+    ended = _train_all(store, wanted, study, jobs)
+    answer({"study": study, "runs": [asdict(e) for e in ended]}, as_json, text=_text(study, ended))
+    exit_with(OK if all(e.state == "finished" for e in ended) else FAILED)
+
+
+def _names(methods: str) -> list[str]:
+    """The methods named, in order. Raises UsageError for an unknown or repeated one."""
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    for name in named:
+        if name not in METHODS:
+            raise click.UsageError(unknown_method(name))
+    if not named or len(set(named)) < len(named):
+        raise click.UsageError(f"--methods names methods once each, with commas between them, e.g. grpo,dr_grpo; got {methods!r}")
+    return named
+
+
+def _of_method(config: RunConfig, method: str, seeds: int) -> Iterator[RunConfig]:
+    for seed in range(config.seed, config.seed + seeds):
+        yield config.with_changes(method=method, seed=seed, name=f"{method} seed {seed}")
+
+
+def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) -> list[Ended]:
+    """Train all, `jobs` at a time, with a bar over all their steps."""
+    waiting, run_ids = list(reversed(wanted)), []
+    with _stopping(store, run_ids), tqdm(total=sum(c.steps for c in wanted), desc="training", unit="step", disable=None) as bar:
+        while True:
+            states = [run_status(store, run_id) for run_id in run_ids]
+            bar.update(sum(s.step if s.alive else s.steps for s in states) - bar.n)  # one that ended early has nothing left to wait for
+            alive = sum(s.alive for s in states)
+            if not waiting and not alive:
+                break
+            for _ in range(min(jobs - alive, len(waiting))):
+                run_ids.append(_start(store, waiting.pop(), study))
+            time.sleep(LOOK_S)
+    return [_ended(store, run_id, config) for run_id, config in zip(run_ids, wanted, strict=True)]
+
+
+def _start(store: Path, config: RunConfig, study: str) -> str:
+    from storage.catalog import Catalog
+
+    run_id = launch(store, config)
+    Catalog(store).set_tags(run_id, [study])
+    return run_id
+
+
+@contextmanager
+def _stopping(store: Path, run_ids: list[str]) -> Iterator[None]:
+    """Stop what still runs when the study is interrupted."""
+    try:
+        yield
+    except BaseException:
+        from grpo_core.launch.folder import RunFolder
+
+        alive = [run_id for run_id in run_ids if run_status(store, run_id).alive]
+        for run_id in alive:
+            ask_to_stop(RunFolder.open(store, run_id))
+        for run_id in alive:
+            stop_run(store, run_id)
+        raise
+
+
+def _ended(store: Path, run_id: str, config: RunConfig) -> Ended:
+    from grpo_core.watch.reading import recorded_history, report_on
+    from storage.errors import StoreError
+    from storage.reader import Store
+
+    status, opened = run_status(store, run_id), Store(store)
+    what = dict(method=config.method, seed=config.seed, run_id=run_id, state=status.state, steps=status.step)
+    try:
+        history = recorded_history(opened, run_id)
+        report = report_on(opened, run_id, history)
+    except (StoreError, GroupscopeError):  # it failed before it recorded anything
+        return Ended(**what, **dict.fromkeys(("reward", "held_out_first", "held_out_best", "held_out_last", "wall_s")), verdict="not available", cause="")
+    held_out, reward = (history[name][~np.isnan(history[name])] for name in ("eval_correct", "reward_mean"))
+    known = len(held_out) > 0
+    return Ended(
+        **what,
+        reward=float(reward[-LAST:].mean()) if len(reward) else None,
+        held_out_first=float(held_out[0]) if known else None,
+        held_out_best=float(held_out.max()) if known else None,
+        held_out_last=float(held_out[-1]) if known else None,
+        verdict=report.level.word,
+        cause=report.causes[0].name if report.causes else "",
+        wall_s=None if status.ended_at is None or status.started_at is None else status.ended_at - status.started_at,
+    )
+
+
+def _text(study: str, ended: Sequence[Ended]) -> str:
+    rows = [_row(method, [e for e in ended if e.method == method]) for method in dict.fromkeys(e.method for e in ended)]
+    head = ["METHOD", "SEEDS", "REWARD", "HELD-OUT: START", "BEST", "END", "VERDICTS", "WALL S"]
+    return f"{table(head, rows)}\n\n{UNITS}; runs are tagged {study}"
+
+
+def _row(method: str, runs: Sequence[Ended]) -> list[str]:
+    said = Counter(e.verdict + (f" ({e.cause})" if e.cause else "") for e in runs)
+    verdicts = ", ".join(f"{n} × {words}" for words, n in said.most_common())
+    figures = [spread([getattr(e, name) for e in runs]) for name in ("reward", "held_out_first", "held_out_best", "held_out_last")]
+    return [method, str(len(runs)), *figures, verdicts, spread([e.wall_s for e in runs], digits=0)]
+
+
+def spread(values: Sequence[float | None], *, digits: int = 2) -> str:
+    """Mean ± standard deviation (n−1) of what is available, which one value has none of."""
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    if not known:
+        return "not available"
+    mean = f"{statistics.mean(known):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else mean

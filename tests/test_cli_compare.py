@@ -1,0 +1,70 @@
+"""`python -m grpo_core compare`, with real runs: the table, the JSON, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo_core.beside import PROJECT_ROOT
+from grpo_core.cli import main
+from grpo_core.commands.compare import spread
+from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.status import run_status
+from storage.catalog import Catalog
+from storage.reader import Store
+from tests.launch.conftest import wait_for
+
+pytestmark = pytest.mark.xdist_group("processes")
+
+QUICK = ["--warmup-steps", "3", "--prompts-per-step", "2", "--group-size", "2", "--eval-prompts", "4", "--device", "cpu"]
+
+
+def test_methods_side_by_side(store_root: Path, capsys) -> None:
+    assert main(["compare", "--methods", "grpo, opo", "--seeds", "2", "--seed", "5", "--jobs", "2", "--steps", "2", *QUICK, "--json"]) == 0
+    study = json.loads(capsys.readouterr().out)
+    runs = study["runs"]
+    assert [(r["method"], r["seed"], r["state"], r["steps"]) for r in runs] == [(m, s, "finished", 2) for m in ("grpo", "opo") for s in (5, 6)]
+    assert all(0 <= r["held_out_first"] <= r["held_out_best"] <= 1 and r["wall_s"] > 0 and math.isfinite(r["reward"]) for r in runs)
+    assert all(tags == [study["study"]] for tags in Catalog(store_root).annotations()["tags"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--methods", "grpo,grop"], "error: unknown method 'grop'; known: "),
+        (["--methods", "grpo,grpo"], "error: --methods names methods once each"),
+        (["--methods", ","], "error: --methods names methods once each"),
+        (["--methods", "grpo", "--method", "dapo"], "error: compare takes its methods from --methods; leave out --method dapo"),
+        (["--methods", "grpo", "--seeds", "0"], "error: Invalid value for '--seeds'"),
+    ],
+)
+def test_bad_input_starts_nothing(arguments: list[str], sentence: str, store_root: Path, capsys) -> None:
+    assert main(["compare", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
+    assert not list(store_root.glob("runs/*"))
+
+
+def test_ctrl_c_stops_its_runs(store_root: Path) -> None:
+    command = [sys.executable, "-m", "grpo_core", "compare", "--methods", "grpo,opo", "--seeds", "1", "--steps", "5000", *QUICK, "--store", str(store_root)]
+    comparing = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (run_ids := Store(store_root).run_ids()):
+        assert time.monotonic() < until and comparing.poll() is None
+        time.sleep(0.05)
+    wait_for(RunFolder.open(store_root, run_ids[0]), lambda status: status.step > 0)
+    comparing.send_signal(signal.SIGINT)
+    _, said = comparing.communicate(timeout=120)
+    assert comparing.returncode == 130 and said.splitlines()[-1] == "error: interrupted"
+    assert Store(store_root).run_ids() == run_ids  # the second had not begun
+    assert run_status(store_root, run_ids[0]).state == "stopped"
+
+
+def test_spread() -> None:
+    assert spread([1.0, 3.0, None]) == "2.00 ± 1.41" and spread([0.5, math.nan]) == "0.50" and spread([None]) == "not available"
