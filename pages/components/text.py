@@ -7,13 +7,14 @@ import re
 import time
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>:~$&=^])")
+_BLANKS = re.compile(r"[^\S\u00a0]+")  # a no-break space stays: it keeps a number with its unit
 MINUS = "−"
 UNKNOWN = "not available"
 
 
 def escape(text: str) -> str:
     """`text` as literal Markdown on one line: every character that could be read as markup gets a backslash."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\1", _BLANKS.sub(" ", text).strip())
 
 
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:

@@ -10,6 +10,10 @@ def test_escape_leaves_no_markup() -> None:
     assert text.escape("<img src=x>\n# title") == r"\<img src\=x\> \# title"
 
 
+def test_escape_keeps_a_number_with_its_unit() -> None:
+    assert text.escape(f"{text.percent(0.95)}  of\u2028rollouts ") == "95\u00a0% of rollouts"
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(0.123456, "0.123"), (-84.37, "−84.4"), (1234.5, "1234"), (1.5e-7, "1.50e−07"), (0.0, "0"), (math.nan, "–"), (None, "–"), (math.inf, "∞")],
