@@ -224,6 +224,8 @@ def _layout(card: Card, steps: pd.DataFrame, options: Options, x: Array) -> dict
     }
     if options.axis == "Training time":
         x_axis["ticksuffix"] = " min"
+    if options.axis == "Step" and len(x) and x[-1] - x[0] < x_axis["nticks"]:
+        x_axis["dtick"] = 1  # of few steps Plotly would label halves
     if len(x) > 1:  # by itself Plotly leaves room for half a marker, and cards with markers would not line up with the others
         x_axis["range"] = [float(x[0]), float(x[-1])]
     return {

@@ -43,6 +43,12 @@ def test_without_smoothing_there_is_one_line() -> None:
     assert len(figure["data"]) == 1
 
 
+@pytest.mark.parametrize(("n", "axis", "dtick"), [(4, "Step", 1), (9, "Step", None), (4, "Training time", None), (0, "Step", None)])
+def test_few_steps_are_labelled_whole(n: int, axis: str, dtick: int | None) -> None:
+    figure = charts.figure(CARDS["entropy"], steps_frame(n, entropy=np.ones(n)), Options(smoothing=0.0, axis=axis))
+    assert figure["layout"]["xaxis"].get("dtick") == dtick
+
+
 def test_a_long_run_shows_its_spike_and_says_how() -> None:
     entropy = np.ones(5000)
     entropy[3210] = 50.0
