@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from grpo_core.cli import main
 from grpo_core.commands.compare import spread
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.status import run_status
+from grpo_core.launch.stop import stop_run
 from storage.catalog import Catalog
 from storage.reader import Store
 from tests.launch.conftest import wait_for
@@ -51,9 +53,18 @@ def test_bad_input_starts_nothing(arguments: list[str], sentence: str, store_roo
     assert not list(store_root.glob("runs/*"))
 
 
-def test_ctrl_c_stops_its_runs(store_root: Path) -> None:
+@pytest.fixture
+def comparing(store_root: Path) -> Iterator[subprocess.Popen]:
+    """A study of two long runs, in a process of its own."""
     command = [sys.executable, "-m", "grpo_core", "compare", "--methods", "grpo,opo", "--seeds", "1", "--steps", "5000", *QUICK, "--store", str(store_root)]
-    comparing = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+    for run_id in Store(store_root).run_ids():
+        stop_run(store_root, run_id, grace_s=0)
+
+
+def test_ctrl_c_stops_its_runs(comparing: subprocess.Popen, store_root: Path) -> None:
     until = time.monotonic() + 120
     while not (run_ids := Store(store_root).run_ids()):
         assert time.monotonic() < until and comparing.poll() is None
