@@ -100,6 +100,7 @@ class LivePlot {
     if (this.gone) return;
     const { data, layout } = JSON.parse(this.data.figure);
     const { value, resolve } = colours(getComputedStyle(this.frame));
+    const zoomed = this.link.range;
     this.dress(resolve(layout), value);
     await Plotly.react(this.canvas, resolve(data), layout, {
       displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "autosize",
@@ -107,6 +108,7 @@ class LivePlot {
     });
     if (!this.drawn) this.listen();
     this.drawn = true;
+    if (this.link.range !== zoomed) await this.follow(this.link.range);  // another chart was zoomed while this one was being drawn
     this.frame.dataset.drawn = String((+this.frame.dataset.drawn || 0) + 1);
   }
 

@@ -27,9 +27,10 @@ def test_a_cell_of_the_timeline_opens_its_step(page: Page, seeded_app) -> None:
     expect(strip).to_have_attribute("data-drawn", re.compile(r"\d+"))
     strip.scroll_into_view_if_needed()
     box = strip.locator(".nsewdrag").first.bounding_box()
-    for move in (page.mouse.move, page.mouse.click):
-        move(box["x"] + box["width"] * 0.26, box["y"] + box["height"] * 0.1)
-        page.wait_for_timeout(300)
+    place = box["x"] + box["width"] * 0.26, box["y"] + box["height"] * 0.1
+    page.mouse.move(*place)
+    expect(strip.locator(".hoverlayer > *").first).to_be_attached()
+    page.mouse.click(*place)
     page.wait_for_url(re.compile(r"/run\?.*step=10\b"))
     expect(page.get_by_label("Groups of step 10", exact=True)).to_be_visible()
 

@@ -39,3 +39,4 @@ def test_the_app_may_die_at_any_moment(chromium: Browser, page: Page, store_root
     with serving(store_root) as address:
         page.goto(f"{address}/run?run={run_id}")
         expect(page.locator('[data-tile="Step"] .value')).to_have_text(f"{10 + KILLS} / 60")
+        expect(page.locator(".live-plot[data-drawn]").first).to_be_attached()  # or its script is still under way when the server goes

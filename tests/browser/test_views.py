@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import wait_until
 from tests.pages.seeded import PAYLOADS
 
 LITERAL = {"/": PAYLOADS[1], "/run": PAYLOADS[1], "/group": PAYLOADS[0], "/launch": PAYLOADS[0]}
@@ -19,7 +20,7 @@ def click_in_plot(page: Page, key: str, *, at: float) -> None:
     area = plot.locator(".nsewdrag").first
     box = area.bounding_box()
     page.mouse.move(box["x"] + box["width"] * at, box["y"] + box["height"] / 2)
-    page.wait_for_timeout(300)
+    expect(plot.locator(".hoverlayer > *").first).to_be_attached()  # a click counts only where the pointer is known to be
     page.mouse.click(box["x"] + box["width"] * at, box["y"] + box["height"] / 2)
 
 
@@ -138,22 +139,24 @@ def test_keys_walk_rollouts_tokens_and_steps(page: Page, seeded_app) -> None:
 def test_zoom_is_shared_by_the_charts(page: Page, seeded_app) -> None:
     address, runs = seeded_app
     page.goto(f"{address}/run?run={runs['healthy']}")
-    plots = page.locator(".live-plot[data-drawn]")
-    expect(plots.nth(3)).to_be_attached()
+    for key in ("plot-reward", "plot-likelihood"):
+        expect(page.locator(f".st-key-{key} .live-plot[data-drawn]")).to_be_attached()
     drag(page, "plot-reward", 0.3, 0.6)
-    ranges = [range_of(page, key) for key in ("plot-reward", "plot-likelihood")]
-    assert ranges[0] == pytest.approx(ranges[1], abs=1e-6) and ranges[0][1] - ranges[0][0] < 20
+    first = range_of(page, "plot-reward")
+    assert first[1] - first[0] < 20
+    wait_until(lambda: (page.wait_for_timeout(100), range_of(page, "plot-likelihood"))[1] == pytest.approx(first, abs=1e-6), "the other chart follows")
 
 
 def drag(page: Page, key: str, start: float, end: float) -> None:
-    """Zoom a chart by dragging over it from `start` to `end` of its width."""
+    """Zoom a chart by dragging over it from `start` to `end` of its width, and see it zoomed."""
+    before = range_of(page, key)
     box = page.locator(f".st-key-{key} .nsewdrag").first.bounding_box()
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * start, middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * end, middle, steps=8)
     page.mouse.up()
-    page.wait_for_timeout(800)
+    wait_until(lambda: (page.wait_for_timeout(100), range_of(page, key) != before)[1], "the chart is zoomed")
 
 
 def range_of(page: Page, key: str) -> list[float]:
