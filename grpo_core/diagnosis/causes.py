@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from grpo_core.diagnosis.levels import Level, Signal
 
-W, U = Level.WATCH, Level.UNHEALTHY
+W, U, NONE = Level.WATCH, Level.UNHEALTHY, Level.NOT_AVAILABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """`needs`: alternatives, each a mapping of signal to least level. `specific` breaks ties: higher explains more of what is seen."""
+    """`needs`: alternatives, each a mapping of signal to least level, or to "not available" where there must be none.
+
+    `specific` breaks ties: higher explains more of what is seen.
+    """
 
     name: str
     title: str
@@ -55,35 +58,41 @@ SIGNATURES: tuple[Signature, ...] = (
         name="length",
         title="Length blow-up",
         explains="Completions grow because length itself is paid for or costs nothing, not because longer answers are better.",
-        needs=({"length": U},),
-        supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall"),
+        needs=({"length": U}, {"paid_by_length": W, "probe": U}, {"paid_by_length": W, "hacking": W, "held_out_fall": W}),
+        supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall", "reward_fall", "starvation"),
         specific=3,
     ),
     Signature(
         name="hacking",
         title="Reward hacking",
         explains="The policy earns the reward in a way it was not meant to: what is paid for rises while what is wanted falls.",
-        needs=({"hacking": U}, {"hacking": W, "held_out_fall": W}),
-        supports=("held_out_fall", "repetition", "probe", "starvation"),
+        needs=({"hacking": U}, {"hacking": W, "held_out_fall": W}, {"paid_aside": W, "probe": U}),
+        supports=("held_out_fall", "repetition", "probe", "starvation", "reward_fall"),
         specific=2,
     ),
     Signature(
         name="displacement",
         title="Likelihood displacement (LLD)",
         explains="The updates push correct answers down together with the wrong ones they share tokens with, until the policy no longer writes them.",
-        needs=({"displacement": U}, {"probe": U}, {"displacement": W, "reward_fall": U}),
+        needs=(
+            {"displacement": U},
+            {"probe": U, "hacking": NONE},
+            {"probe": U, "displacement": W},
+            {"probe": U, "held_out_fall": U},
+            {"displacement": W, "reward_fall": U},
+        ),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
-        unless=({"hacking": W},),
+        unless=({"hacking": W}, {"paid_aside": W}, {"hardening": W}),
         specific=1,
     ),
     Signature(
         name="entropy",
         title="Entropy collapse",
         explains="The policy has become certain before it has become right: every group says the same, and nothing is left to learn from.",
-        needs=({"entropy_fall": U}, {"entropy_fall": W, "reward_fall": W}),
-        supports=("mastery", "starvation", "clipping"),
-        unless=({"displacement": U},),
-        specific=1,
+        needs=({"entropy_fall": U}, {"entropy_fall": W, "probe": U}, {"hardening": W, "probe": U}),
+        supports=("probe", "reward_fall", "held_out_fall", "sharpening", "mastery", "starvation", "clipping"),
+        unless=({"displacement": U}, {"hacking": W}, {"paid_aside": W}),
+        specific=2,
     ),
     Signature(
         name="dead_data",
@@ -129,7 +138,11 @@ def _met(signature: Signature, signals: Mapping[str, Signal]) -> bool:
 
 
 def _holds(levels: Mapping[str, Level], signals: Mapping[str, Signal]) -> bool:
-    return all(name in signals and signals[name].level >= level for name, level in levels.items())
+    return all(name in signals and _at_least(signals[name].level, level) for name, level in levels.items())
+
+
+def _at_least(level: Level, least: Level) -> bool:
+    return level == least if least == NONE else level >= least
 
 
 def _cause(signature: Signature, signals: Mapping[str, Signal]) -> Cause:

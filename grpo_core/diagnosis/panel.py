@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Signal
-from grpo_core.diagnosis.signals import data, entropy, likelihood, policy, rewards, text, updates
+from grpo_core.diagnosis.signals import data, entropy, likelihood, paid, policy, rewards, text, updates
 
 SIGNALS: tuple[Callable[[History], Signal], ...] = (
     rewards.held_out_fall,
@@ -15,6 +15,7 @@ SIGNALS: tuple[Callable[[History], Signal], ...] = (
     likelihood.probe,
     entropy.explosion,
     entropy.collapse,
+    entropy.hardening,
     updates.gradient_spikes,
     updates.step_kl,
     updates.sample_size,
@@ -26,6 +27,8 @@ SIGNALS: tuple[Callable[[History], Signal], ...] = (
     text.repetition,
     rewards.hacking,
     rewards.length_bought,
+    paid.paid_aside,
+    paid.paid_by_length,
     rewards.sharpening,
     data.starvation,
     data.mastery,

@@ -27,7 +27,7 @@ REACH = 1.5
 SHARES = {"groups_all_fail": "share_all_fail", "groups_all_pass": "share_all_pass"}
 """Counts of groups are judged, and drawn, as shares."""
 SCALES = {
-    "entropy_rise": "start", "entropy_fall": "start", "length": "start",
+    "entropy_rise": "start", "length": "start",
     "probe": "below", "reward_fall": "lost", "held_out_fall": "lost", "sharpening": "since",
     **dict.fromkeys(("step_kl", "ess", "mismatch", "reference_kl", "truncation", "length_bought", "starvation", "mastery"), "plain"),
 }  # fmt: skip

@@ -1,7 +1,8 @@
 """Is the diagnosis right? Small CPU runs that collapse in known ways, and healthy ones, judged step by step as they would have been live.
 
 Each run is a real one (`python -m grpo_core train`), kept in a store of its own, so that a second call only judges. The held-out curve,
-which the verdict may also read, says when a run was lost: from two evaluations in a row on below half of what it had gained.
+which the verdict may also read, says when a run was lost: from two evaluations in a row on below half of what it had gained. A run that
+began low and stays there has nothing to lose; it is stuck if it ends well below the healthy run of the same prompts and start, its twin.
 Run: python -m grpo_core bench diagnosis --seeds 0,1,2 [--jobs 2] [--cases lld_lr,healthy] [--store FOLDER]
 """
 
@@ -40,10 +41,13 @@ LEAST_GAIN = 0.2
 SETTLED = 10
 """Steps after the alarm from which the cause is read a second time, at the next step on which the verdict is alarming."""
 HARMED = 0.8
-"""Share of its best held-out accuracy below which a run that ends there has come to harm: two standard errors of 96 prompts."""
+"""Share of its best held-out accuracy, or of its twin's at the end, below which a run that ends there has come to harm: two standard errors of 96
+prompts."""
 REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
+DIGITS = "digits.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
+_HALF_KNOWN = {"task": "dataset", "data": DIGITS, "gold_column": "worked", "warmup_steps": 100, "max_new_tokens": 4}
 _EVERY_RUN = {
     "steps": STEPS,
     "warmup_steps": 400,
@@ -58,22 +62,25 @@ _EVERY_RUN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A run and the cause it is made to collapse by, empty for a healthy one. `means` is one sentence for the table."""
+    """A run and the cause it is made to collapse by, empty for a healthy one. `means` is one sentence for the table; `twin` names the healthy
+    case of the same prompts and start, where a run is harmed by what it does not reach."""
 
     name: str
     cause: str
     means: str
     settings: Mapping[str, object]
+    twin: str = ""
 
 
-def _case(name: str, cause: str, means: str, **settings: object) -> Case:
-    return Case(name=name, cause=cause, means=means, settings=settings)
+def _case(name: str, cause: str, means: str, *, twin: str = "", **settings: object) -> Case:
+    return Case(name=name, cause=cause, means=means, settings=settings, twin=twin)
 
 
 CASES: tuple[Case, ...] = (
     _case("lld_lr", "displacement", "learning rate rising by 1.5e-5 a step", lr=1.5e-3, lr_warmup=200),
     _case("lld_updates", "displacement", "8 updates per batch, learning rate rising by 1e-5 a step", epochs=8, lr=1e-3, lr_warmup=800),
     _case("lld_negatives", "displacement", "negatives only, learning rate rising by 1e-5 a step", method="nsr", lr=1e-3, lr_warmup=200),
+    _case("entropy", "entropy", "positives only, lr 2e-3, 4 updates per batch", twin="healthy_digits", method="psr", lr=2e-3, epochs=4, **_HALF_KNOWN),
     _case("hacking", "hacking", "8 × the share of the digit 1 is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}ones=8"], lr=4e-4),
     _case("length", "length", "twice the length is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}long=2"], max_new_tokens=48, lr=4e-4),
     _case("dead_data", "dead_data", "nobody can earn the reward", **_DATASET, rewards=[f"{REWARDS}never"]),
@@ -84,6 +91,7 @@ CASES: tuple[Case, ...] = (
     _case("healthy_one_update", "", "one update per batch", epochs=1),
     _case("healthy_llds", "", "GRPO + LLDS", method="grpo_llds"),
     _case("healthy_dataset", "", "the same sums as a dataset", **_DATASET, rewards=[f"{REWARDS}right"]),
+    _case("healthy_digits", "", "the larger units digit, half known at the start", **_HALF_KNOWN),
 )
 
 
@@ -100,11 +108,13 @@ class Outcome:
     watch_share: float
     steps: int
     accuracy: tuple[float, float, float]
+    twin_accuracy: float | None = None
 
     @property
     def collapsed(self) -> bool:
-        """Whether the run came to harm at all: it lost half of its gain, ended below HARMED of its best, or never had anything to learn from."""
-        return self.lost is not None or self.accuracy[2] < HARMED * self.accuracy[1] or self.accuracy[1] == 0
+        """Whether the run came to harm at all: it lost half of its gain, ended below HARMED of its best or of its twin, or never had anything to
+        learn from."""
+        return self.lost is not None or self.accuracy[2] < HARMED * max(self.accuracy[1], self.twin_accuracy or 0.0) or self.accuracy[1] == 0
 
     @property
     def lead(self) -> int | None:
@@ -118,7 +128,7 @@ def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str 
     numbers = [int(seed) for seed in str(seeds).split(",")]
     root = suite_store(store)
     wanted = [(case, seed) for case in chosen for seed in numbers]
-    train_missing(root, wanted, jobs)
+    train_missing(root, with_twins(wanted), jobs)
     outcomes = [judge(root, case, seed) for case, seed in wanted]
     print(f"{platform.processor() or platform.machine()}, torch {version('torch')}, {STEPS} steps of 8 × 8 rollouts, seeds {numbers}")
     print_runs(outcomes)
@@ -131,6 +141,14 @@ def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str 
     return figures
 
 
+def with_twins(wanted: Iterable[tuple[Case, int]]) -> list[tuple[Case, int]]:
+    """The wanted runs and, once each, the twins they are measured by."""
+    by_name = {case.name: case for case in CASES}
+    runs = {(case.name, seed): (case, seed) for case, seed in wanted}
+    twins = {(case.twin, seed): (by_name[case.twin], seed) for case, seed in runs.values() if case.twin}
+    return list((runs | twins).values())
+
+
 def suite_store(store: str) -> Path:
     """Where the suite's runs are kept: the folder named, or one of their own in the default store."""
     return Path(store or default_store() / "bench-diagnosis").absolute()
@@ -140,6 +158,7 @@ def train_missing(root: Path, wanted: Iterable[tuple[Case, int]], jobs: int) -> 
     """Train every wanted run that is not there yet, `jobs` at a time."""
     root.mkdir(parents=True, exist_ok=True)
     write_sums(root / SUMS)
+    write_digits(root / DIGITS)
     missing = [(case, seed) for case, seed in wanted if find(root, case, seed) is None]
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), desc="training", unit="run") as bar:
         for _ in pool.map(lambda item: train(root, *item), missing):
@@ -159,7 +178,7 @@ def train(root: Path, case: Case, seed: int) -> None:
 
 def settings_of(root: Path, case: Case, seed: int) -> dict[str, object]:
     settings = {**_EVERY_RUN, **case.settings, "name": f"{case.name}-{seed}", "seed": seed}
-    return {**settings, "data": str(root / SUMS)} if settings.get("data") else settings
+    return {**settings, "data": str(root / str(settings["data"]))} if settings.get("data") else settings
 
 
 def find(root: Path, case: Case, seed: int) -> str | None:
@@ -185,7 +204,8 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
     first = int(alarms[0]) if len(alarms) else None
     later = alarms[alarms >= first + SETTLED] if first is not None else alarms
     named = [causes_at(run, i) for i in (first, int(later[0]) if len(later) else int(alarms[-1]))] if first is not None else [(), ()]
-    right = run["eval_correct"][~np.isnan(run["eval_correct"])]
+    twin = next((other for other in CASES if other.name == case.twin), None)
+    right = held_out(run)
     return Outcome(
         case=case,
         seed=seed,
@@ -196,7 +216,13 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
         watch_share=float(np.mean(levels == Level.WATCH)),
         steps=len(run),
         accuracy=(float(right[0]), float(right.max()), float(right[-1])),
+        twin_accuracy=None if twin is None else float(held_out(recorded_history(Store(root), find(root, twin, seed) or ""))[-1]),
     )
+
+
+def held_out(run: History) -> np.ndarray:
+    """Held-out accuracy at every evaluation."""
+    return run["eval_correct"][~np.isnan(run["eval_correct"])]
 
 
 def lost_at(run: History) -> int | None:
@@ -252,9 +278,21 @@ def print_runs(outcomes: list[Outcome]) -> None:
 
 def write_sums(path: Path, count: int = 4000) -> None:
     """The built-in task's sums as a dataset: prompt, answer, worked answer."""
-    if path.exists():
-        return
+    _write_rows(path, ({"prompt": f"{a}+{b}=", "answer": str(a + b), "worked": worked_answer(a, b)} for a, b in some_pairs(count)))
+
+
+def write_digits(path: Path, count: int = 4000) -> None:
+    """The same prompts, answered with the larger of the two units digits: ten answers, none right for more than a fifth of the prompts."""
+    larger = ((a, b, str(max(a % 10, b % 10))) for a, b in some_pairs(count))
+    _write_rows(path, ({"prompt": f"{a}+{b}=", "answer": digit, "worked": digit} for a, b, digit in larger))
+
+
+def some_pairs(count: int) -> list[tuple[int, int]]:
     pairs = [(a, b) for a in range(100) for b in range(100)]
     random.Random(0).shuffle(pairs)
-    rows = ({"prompt": f"{a}+{b}=", "answer": str(a + b), "worked": worked_answer(a, b)} for a, b in pairs[:count])
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return pairs[:count]
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    if not path.exists():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))

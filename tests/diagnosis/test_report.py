@@ -30,6 +30,24 @@ def test_a_healthy_run():
         ("entropy", dict(entropy=lambda s: 0.1 if s < 30 else 0.004, correct_rate=0.5, reward_mean=0.5)),
         ("length", dict(length_mean=lambda s: 18 + s, correct_rate=lambda s: 0.5, reward_length_corr=0.6)),
         ("hacking", dict(reward_mean=lambda s: 0.5 + s / 20, eval_correct=lambda s: NAN if s % 10 else max(0.0, 0.8 - s / 80))),
+        (
+            "entropy",  # known answers lose likelihood because the policy hardens on its own, before entropy is gone
+            dict(
+                delta_correct=lambda s: 0.002 if s < 40 else 0.1, probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.02,
+                entropy=lambda s: 0.1 - s / 1000, correct_rate=0.5, reward_mean=0.5, eval_correct=0.5,
+            ),
+        ),
+        (
+            "hacking",  # the same fall, and what is paid besides rises
+            dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, eval_correct=NAN, probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.02),
+        ),
+        (
+            "length",  # the same, and it is length that is paid
+            dict(
+                reward_mean=lambda s: 0.6 + s / 300, correct_rate=0.5, eval_correct=NAN, length_mean=lambda s: 18 + s / 20,
+                probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.02,
+            ),
+        ),
         ("dead_data", dict(groups_all_fail=16, groups_all_pass=0, correct_rate=0.0, reward_mean=0.0, eval_correct=lambda s: NAN if s % 10 else 0.0)),
         ("broken_reward", dict(rollouts_failed=100)),
     ],
@@ -45,6 +63,14 @@ def test_displacement_and_engine_mismatch_are_told_apart():
     assert [c.name for c in both.causes] == ["displacement"]
     engine = diagnose(made(sampler_prob_diff=0.05, correct_rate=lambda s: 0.8 if s < 30 else 0.2))
     assert engine.causes[0].name == "mismatch"
+
+
+def test_a_probe_alone_names_nothing_where_the_reward_is_more_than_being_correct():
+    """What is paid besides may be what is learned; with a paired change or held-out accuracy beside it, it is displacement again."""
+    paid = dict(probe_logp=FALLING["probe_logp"], reward_mean=lambda s: 0.7, correct_rate=0.5, delta_correct=0.0)
+    assert diagnose(made(**paid)).level == Level.WATCH
+    assert diagnose(made(**{**paid, "delta_correct": -0.001})).causes[0].name == "displacement"
+    assert diagnose(made(**paid, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.4))).causes[0].name == "displacement"
 
 
 def test_a_recording_that_contradicts_itself_comes_first():

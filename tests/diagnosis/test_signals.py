@@ -19,7 +19,7 @@ def signals(history):
 def test_a_healthy_run_is_healthy_in_every_sign_it_has():
     found = signals(made())
     assert {name: s.level for name, s in found.items() if s.level not in (Level.HEALTHY, Level.NOT_AVAILABLE)} == {}
-    assert {name for name, s in found.items() if s.level == Level.NOT_AVAILABLE} == {"mismatch", "reference_kl", "hacking"}
+    assert {name for name, s in found.items() if s.level == Level.NOT_AVAILABLE} == {"mismatch", "reference_kl", "hacking", "paid_aside", "paid_by_length"}
     assert all(s.since_step is None and not s.evidence for s in found.values())
 
 
@@ -32,7 +32,18 @@ def test_a_healthy_run_is_healthy_in_every_sign_it_has():
         ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.2), Level.COLLAPSED),
         ("entropy_rise", dict(entropy=lambda s: 0.1 + max(0, s - 40) * 0.005), Level.WATCH),
         ("entropy_rise", dict(entropy=lambda s: 0.1 + max(0, s - 40) * 0.06), Level.COLLAPSED),
-        ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.005, correct_rate=0.5), Level.UNHEALTHY),
+        ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.02, correct_rate=0.5), Level.UNHEALTHY),
+        ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.004, correct_rate=0.5), Level.COLLAPSED),
+        ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.02, correct_rate=lambda s: 0.2 if s < 30 else 0.8), Level.HEALTHY),  # as sure as right
+        ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.004, correct_rate=NAN), Level.WATCH),  # right about what, nobody knows
+        ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 - s / 1000), Level.WATCH),
+        ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 + s / 1000), Level.HEALTHY),
+        ("hardening", dict(delta_correct=0.01, entropy=lambda s: 0.1 - s / 1000), Level.HEALTHY),
+        ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.5 - max(0, s - 40) * 0.01), Level.WATCH),  # 0.15 nats of 0.5: drift
+        ("paid_aside", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5), Level.WATCH),
+        ("paid_aside", dict(reward_mean=lambda s: 0.9 + s / 50, correct_rate=lambda s: 0.4 + s / 120), Level.HEALTHY),  # both rise
+        ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, length_mean=lambda s: 18 + s), Level.WATCH),
+        ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, length_mean=lambda s: 18 + s % 3), Level.HEALTHY),
         ("gradient_spike", dict(grad_norm_max=lambda s: 30.0 if s == 58 else 0.5), Level.UNHEALTHY),
         ("gradient_spike", dict(grad_norm_max=lambda s: float("inf") if s == 58 else 0.5), Level.UNHEALTHY),
         ("step_kl", dict(kl_step=0.3), Level.UNHEALTHY),

@@ -1,4 +1,4 @@
-"""Entropy, both ways: exploding (the opposite face of a likelihood collapse) and vanishing before the task is solved."""
+"""Entropy, both ways: exploding (the opposite face of a likelihood collapse) and vanishing before the task is solved, which begins as hardening."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import numpy as np
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
+from grpo_core.diagnosis.signals.likelihood import change_of_correct
 from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
-from grpo_core.diagnosis.trends import against_start, carried, trailing_mean
+from grpo_core.diagnosis.trends import against_start, carried, trailing_mean, trend
 
 BASELINE = 5
 SOLVED = 0.9
 """Share of correct rollouts from which low entropy is what a solved task looks like."""
+HARDENING_WINDOW = 8
+"""Measured steps whose trend says whether entropy falls: as many as the gain of correct rollouts is summed over."""
 MEASURE = dict(unit="× start", column="entropy")
 
 
@@ -47,25 +50,28 @@ def explosion(history: History) -> Signal:
 
 
 def collapse(history: History) -> Signal:
-    """Entropy or diversity gone while the task is not solved: nothing is left to explore with. Falling entropy alone is no alarm."""
+    """Entropy against the run's first steps, divided by wrong rollouts against the first steps: a policy that grows certain as fast as it
+    grows right stays near 1. Falling entropy alone is no alarm, nor is a solved task."""
     entropy, right = history["entropy"], history["correct_rate"]
-    name = dict(name="entropy_fall", title="Entropy collapse")
+    name = dict(name="entropy_fall", title="Entropy collapse", unit="× start", column="entropy")
     if np.isnan(entropy).all():
-        return nothing(history, **name, **MEASURE, why="Not measured: the trace has no entropies.")
+        return nothing(history, **name, why="Not measured: the trace has no entropies.")
     start, times = against_start(entropy, BASELINE)
-    unsolved = ~(trailing_mean(right, BASELINE, least=1) >= SOLVED)
-    levels = np.where(unsolved, THRESHOLDS["entropy_fall"].levels(times), np.where(np.isnan(times), -1, 0))
+    _, wrong = against_start(1 - right, BASELINE)
+    per_error = times / np.where(wrong > 0, wrong, 1.0)
+    levels = THRESHOLDS["entropy_fall"].levels(per_error)
+    levels = np.where(trailing_mean(right, BASELINE, least=1) >= SOLVED, np.minimum(levels, Level.HEALTHY), levels)
+    levels = np.where(np.isnan(wrong), np.minimum(levels, Level.WATCH), levels)
     tied = (history["groups_all_fail"] + history["groups_all_pass"]) / history["groups"]
     return signal(
         history,
         **name,
-        **MEASURE,
         levels=levels,
-        values=times,
+        values=per_error,
         missing=f"Not enough data: {int((~np.isnan(entropy)).sum())} of {BASELINE} steps.",
         says={
             Level.HEALTHY: "The policy still explores, or has solved the task.",
-            Level.WATCH: "Entropy falls much faster than the task is solved.",
+            Level.WATCH: "Entropy falls much faster than errors do.",
             Level.UNHEALTHY: "The policy has stopped exploring although the task is not solved.",
             Level.COLLAPSED: "The policy writes the same whatever it is asked twice, and the task is not solved.",
         },
@@ -74,4 +80,25 @@ def collapse(history: History) -> Signal:
             Evidence(label="groups with nothing to compare", value=float(carried(tied)[-1]), unit="share of groups"),
             Evidence(label="correct rollouts", value=float(carried(right)[-1]), unit="share"),
         ),
+    )
+
+
+def hardening(history: History) -> Signal:
+    """What correct rollouts gain in log-prob over a window of updates, as a share of it, while entropy falls below the first steps': learning gains less, and a
+    policy that learns nothing but its own favourites gains several times what there was."""
+    share = change_of_correct(history)
+    name = dict(name="hardening", title="Hardening on what is already sampled", unit="share of log-prob", column="delta_correct")
+    if np.isnan(share).all() or np.isnan(history["entropy"]).all():
+        return nothing(history, **name, why="Not measured: no correct rollout was scored again after the updates (option rescore), or no entropies.")
+    _, times = against_start(history["entropy"], BASELINE)
+    falling = (trend(history.steps, history["entropy"], HARDENING_WINDOW, least=3).slope < 0) & ~(times > 1)
+    return signal(
+        history,
+        **name,
+        values=np.where(falling | np.isnan(share), share, np.minimum(share, 0.0)),
+        says={
+            Level.HEALTHY: "Correct rollouts do not gain more likelihood than learning explains.",
+            Level.WATCH: "Correct rollouts gain likelihood several times over while entropy falls: the policy hardens on what it samples anyway.",
+        },
+        evidence=(Evidence(label="gained over the window, without regard to entropy", value=float(carried(share)[-1]), unit="share of log-prob"),),
     )

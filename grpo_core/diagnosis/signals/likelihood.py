@@ -14,6 +14,9 @@ Array = np.ndarray
 
 LEAST_FALL = 0.012
 """Nats per token the probe set must have lost before it counts how many times farther from certainty it is: near 0, ratios are noise."""
+CLEAR_TIMES = 1.5
+"""How many times its best distance from certainty the probe set must be for lost nats to be more than a watch: answers the policy is unsure of
+drift by more nats than answers it is sure of."""
 WINDOW = 8
 LEAST = 3
 VOID_PENALTY = " The LLDS penalty does nothing about it: with one update per rollout batch it is zero by construction."
@@ -26,13 +29,11 @@ def displacement(history: History) -> Signal:
 
     As a share of their log-prob, so that a model that is sure of its answers and one that is not are judged alike.
     """
-    delta, logp = history["delta_correct"], history["logp_correct"]
+    delta = history["delta_correct"]
     name = dict(name="displacement", title="Likelihood of correct rollouts", unit="share of log-prob", column="delta_correct")
     if np.isnan(delta).all():
         return nothing(history, **name, why="Not measured: no correct rollout was scored again after the updates (option rescore).")
-    lost = trailing(delta, WINDOW, np.sum, least=LEAST)
-    size = np.maximum(np.abs(trailing(logp, WINDOW, np.mean, least=1)), FLOOR)
-    share = lost / size
+    share = change_of_correct(history)
     spiral = spiralling(delta)
     void = VOID_PENALTY if history.facts.penalised and history.facts.updates == 1 else ""
     return signal(
@@ -62,7 +63,9 @@ def probe(history: History) -> Signal:
     best = best_so_far(logp)
     below = logp - best
     times = np.where(-below >= LEAST_FALL, logp / np.minimum(best, -1e-9), 1.0)
-    levels = np.maximum(THRESHOLDS["probe"].levels(below), THRESHOLDS["probe_times"].levels(np.where(np.isnan(below), np.nan, times)))
+    nats = THRESHOLDS["probe"].levels(below)
+    nats = np.where(times < CLEAR_TIMES, np.minimum(nats, Level.WATCH), nats)
+    levels = np.maximum(nats, THRESHOLDS["probe_times"].levels(np.where(np.isnan(below), np.nan, times)))
     return signal(
         history,
         **name,
@@ -80,6 +83,12 @@ def probe(history: History) -> Signal:
             Evidence(label="answers less likely than before training", value=float(carried(history["probe_fell"])[-1]), unit="share"),
         ),
     )
+
+
+def change_of_correct(history: History) -> Array:
+    """Paired change of correct rollouts' log-prob per token summed over the last WINDOW measured steps, as a share of that log-prob (S,)."""
+    lost = trailing(history["delta_correct"], WINDOW, np.sum, least=LEAST)
+    return lost / np.maximum(np.abs(trailing(history["logp_correct"], WINDOW, np.mean, least=1)), FLOOR)
 
 
 def spiralling(delta: Array) -> Array:
