@@ -97,13 +97,14 @@ CASES: tuple[Case, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was said of a run: steps of the first alarm and of the loss (None: never), causes named at the alarm and SETTLED steps later."""
+    """What was said of a run: steps of the first alarm and of the loss (None: never), causes named at the alarm, SETTLED steps later, and at the end."""
 
     case: Case
     seed: int
     alarm: int | None
     cause: str
     settled: str
+    final: str
     lost: int | None
     watch_share: float
     steps: int
@@ -203,7 +204,7 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
     alarms = np.flatnonzero(levels >= Level.UNHEALTHY)
     first = int(alarms[0]) if len(alarms) else None
     later = alarms[alarms >= first + SETTLED] if first is not None else alarms
-    named = [causes_at(run, i) for i in (first, int(later[0]) if len(later) else int(alarms[-1]))] if first is not None else [(), ()]
+    named = [causes_at(run, i) for i in (first, int(later[0]) if len(later) else int(alarms[-1]), len(run) - 1)] if first is not None else [(), (), ()]
     twin = next((other for other in CASES if other.name == case.twin), None)
     right = held_out(run)
     return Outcome(
@@ -212,6 +213,7 @@ def judge(root: Path, case: Case, seed: int) -> Outcome:
         alarm=None if first is None else int(run.steps[first]),
         cause=named[0][0].name if named[0] else "",
         settled=named[1][0].name if named[1] else "",
+        final=named[2][0].name if named[2] else "",
         lost=lost_at(run),
         watch_share=float(np.mean(levels == Level.WATCH)),
         steps=len(run),
@@ -255,6 +257,7 @@ def totals(outcomes: list[Outcome]) -> dict[str, float]:
         "caught": share(caught, sick),
         "right cause at the alarm": share([o for o in caught if o.cause == o.case.cause], caught),
         f"right cause {SETTLED} steps later": share([o for o in caught if o.settled == o.case.cause], caught),
+        "right cause at the end": share([o for o in caught if o.final == o.case.cause], caught),
         "median lead, steps": statistics.median(leads) if leads else float("nan"),
         "median lead, share of the run": statistics.median(leads) / STEPS if leads else float("nan"),
         "healthy runs": len(well),
@@ -264,14 +267,15 @@ def totals(outcomes: list[Outcome]) -> dict[str, float]:
 
 
 def print_runs(outcomes: list[Outcome]) -> None:
-    print(f"{'run':22} held-out start→best→end   alarm  cause at alarm → {SETTLED} steps later        lost at   lead")
+    print(f"{'run':22} held-out start→best→end   alarm  cause at alarm → {SETTLED} steps later → at the end        lost at   lead")
     for o in outcomes:
         start, best, end = o.accuracy
-        said = ("no alarm" if o.collapsed else "no alarm, no harm") if o.alarm is None else f"{o.alarm:5}  {o.cause or '-'} → {o.settled or '-'}"
-        right = "" if o.alarm is None else " ✓" if o.case.cause == o.settled else " ✗"
+        named = " → ".join(cause or "-" for cause in (o.cause, o.settled, o.final))
+        said = ("no alarm" if o.collapsed else "no alarm, no harm") if o.alarm is None else f"{o.alarm:5}  {named}"
+        right = "" if o.alarm is None else " ✓" if o.case.cause == o.final else " ✗"
         lead = "" if o.lead is None else f"{o.lead:+d}"
         print(
-            f"{o.case.name + '-' + str(o.seed):22} {start:.2f} → {best:.2f} → {end:.2f}       {said + right:44} "
+            f"{o.case.name + '-' + str(o.seed):22} {start:.2f} → {best:.2f} → {end:.2f}       {said + right:57} "
             f"{'-' if o.lost is None else o.lost:>7} {lead:>6}"
         )
 
