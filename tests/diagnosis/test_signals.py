@@ -39,9 +39,10 @@ def test_a_healthy_run_is_healthy_in_every_sign_it_has():
         ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 - s / 1000), Level.WATCH),
         ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 + s / 1000), Level.HEALTHY),
         ("hardening", dict(delta_correct=0.01, entropy=lambda s: 0.1 - s / 1000), Level.HEALTHY),
-        ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.5 - max(0, s - 40) * 0.01), Level.WATCH),  # 0.15 nats of 0.5: drift
+        ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.5 - max(0, s - 40) * 0.015), Level.WATCH),  # 0.2 nats of 0.5: drift
         ("paid_aside", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5), Level.WATCH),
         ("paid_aside", dict(reward_mean=lambda s: 0.9 + s / 50, correct_rate=lambda s: 0.4 + s / 120), Level.HEALTHY),  # both rise
+        ("paid_aside", dict(reward_mean=lambda s: 0.9 - s / 100, correct_rate=lambda s: 0.8 - s / 75), Level.HEALTHY),  # nothing is earned instead
         ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, length_mean=lambda s: 18 + s), Level.WATCH),
         ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, length_mean=lambda s: 18 + s % 3), Level.HEALTHY),
         ("gradient_spike", dict(grad_norm_max=lambda s: 30.0 if s == 58 else 0.5), Level.UNHEALTHY),

@@ -17,7 +17,8 @@ WINDOW = 10
 
 
 def paid_aside(history: History) -> Signal:
-    """Reward beyond correctness now against the run's first steps, in standard errors, while the share of correct rollouts has not risen."""
+    """Reward beyond correctness now against the run's first steps, in standard errors, while the share of correct rollouts has not risen and
+    the reward as a whole has not fallen."""
     aside = _aside(history)
     name = dict(name="paid_aside", title="Reward beside correctness", unit="standard errors", column="reward_mean")
     if not (np.abs(aside) > 1e-9).any():
@@ -63,8 +64,14 @@ def _aside(history: History) -> Array:
 
 
 def _risen_instead(history: History) -> Array:
-    """Standard errors by which the reward beyond correctness is above its start (S,), 0 where correctness clearly is as well."""
+    """Standard errors by which the reward beyond correctness is above its start (S,), 0 where correctness clearly is as well, or where the
+    reward as a whole is clearly below: then nothing is being earned instead."""
     bound = THRESHOLDS["paid_aside"].watch
-    (aside, aside_error), (right, right_error) = (risen_since_start(x, WINDOW) for x in (_aside(history), history["correct_rate"]))
-    risen = aside / np.maximum(aside_error, 1e-9)
-    return np.where((right > 0) & (right >= bound * right_error), np.minimum(risen, 0.0), risen)
+    aside, right, reward = (_clear(x) for x in (_aside(history), history["correct_rate"], history["reward_mean"]))
+    return np.where((right >= bound) | (reward <= -bound), np.minimum(aside, 0.0), aside)
+
+
+def _clear(x: Array) -> Array:
+    """How far the last steps' mean is from the first steps', in standard errors (S,)."""
+    change, error = risen_since_start(x, WINDOW)
+    return change / np.maximum(error, 1e-9)
