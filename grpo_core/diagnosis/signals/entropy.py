@@ -9,13 +9,11 @@ from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.signals.likelihood import change_of_correct
 from grpo_core.diagnosis.signals.reading import at_worst, nothing, signal
 from grpo_core.diagnosis.thresholds import THRESHOLDS
-from grpo_core.diagnosis.trends import against_start, carried, trailing_mean, trend
+from grpo_core.diagnosis.trends import against_start, carried, trailing_mean
 
 BASELINE = 5
 SOLVED = 0.9
 """Share of correct rollouts from which low entropy is what a solved task looks like."""
-HARDENING_WINDOW = 8
-"""Measured steps whose trend says whether entropy falls: as many as the gain of correct rollouts is summed over."""
 MEASURE = dict(unit="× start", column="entropy")
 
 
@@ -84,21 +82,20 @@ def collapse(history: History) -> Signal:
 
 
 def hardening(history: History) -> Signal:
-    """What correct rollouts gain in log-prob over a window of updates, as a share of it, while entropy falls below the first steps': learning gains less, and a
-    policy that learns nothing but its own favourites gains several times what there was."""
+    """What correct rollouts gain in log-prob over a window of updates, as a share of it, while entropy is not above the first steps':
+    learning gains less, and a policy that learns nothing but its own favourites gains several times what there was."""
     share = change_of_correct(history)
     name = dict(name="hardening", title="Hardening on what is already sampled", unit="share of log-prob", column="delta_correct")
     if np.isnan(share).all() or np.isnan(history["entropy"]).all():
         return nothing(history, **name, why="Not measured: no correct rollout was scored again after the updates (option rescore), or no entropies.")
     _, times = against_start(history["entropy"], BASELINE)
-    falling = (trend(history.steps, history["entropy"], HARDENING_WINDOW, least=3).slope < 0) & ~(times > 1)
     return signal(
         history,
         **name,
-        values=np.where(falling | np.isnan(share), share, np.minimum(share, 0.0)),
+        values=np.where((times > 1) & (share > 0), 0.0, share),
         says={
             Level.HEALTHY: "Correct rollouts do not gain more likelihood than learning explains.",
-            Level.WATCH: "Correct rollouts gain likelihood several times over while entropy falls: the policy hardens on what it samples anyway.",
+            Level.WATCH: "Correct rollouts gain likelihood several times over: the policy hardens on what it samples anyway.",
         },
         evidence=(Evidence(label="gained over the window, without regard to entropy", value=float(carried(share)[-1]), unit="share of log-prob"),),
     )
