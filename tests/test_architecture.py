@@ -210,7 +210,7 @@ def test_requirements_are_what_is_imported() -> None:
     assert wanted - used == set(), "required but not imported"
 
 
-RUN_BY_PYTEST = {"pytest-xdist", "pytest-timeout"}
+RUN_BY_PYTEST = {"pytest-xdist", "pytest-timeout", "pytest-rerunfailures"}
 NEEDED_BY_TRL = {"accelerate"}
 
 

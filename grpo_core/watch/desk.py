@@ -36,6 +36,8 @@ LOOK_S = 0.5
 REST = 3.0
 """After a diagnosis it rests this many times as long as that took, so that a run of 10,000 steps does not cost a core."""
 
+_telling = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
@@ -163,7 +165,9 @@ def _look(desk: Desk, store: Store, run_id: str, diagnosed: int, every: int) -> 
 
 
 def _tell(content: dict[str, object]) -> None:
-    print(json.dumps(content), flush=True)
+    """One line, whole: the webhook's thread tells things too, and two lines run into each other would end the watcher's hearing."""
+    with _telling:
+        print(json.dumps(content), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
+from grpo_core.beside import PROJECT_ROOT
 from grpo_core.config import make_config
 from grpo_core.launch.folder import RunFolder
 from grpo_core.watch.desk import Desk
@@ -74,3 +78,13 @@ def test_without_a_diagnosis_nothing_is_held_back(store_root: Path) -> None:
     unused = Watcher(folder, make_config({}))
     unused.close()
     assert unused.needed([1, 2, 3]) == set()
+
+
+def test_lines_told_by_several_threads_stay_whole() -> None:
+    script = (
+        "import sys, threading\nfrom grpo_core.watch.desk import _tell\nsys.setswitchinterval(1e-6)\n"
+        "def tell(): [_tell({'log': 'x' * 50}) for _ in range(300)]\n"
+        "threads = [threading.Thread(target=tell) for _ in range(4)]\n[t.start() for t in threads]\n[t.join() for t in threads]"
+    )
+    told = subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120)
+    assert told.stderr == "" and [json.loads(line) for line in told.stdout.splitlines()] == [{"log": "x" * 50}] * 1200
