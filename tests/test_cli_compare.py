@@ -29,10 +29,10 @@ QUICK = ["--warmup-steps", "3", "--prompts-per-step", "2", "--group-size", "2", 
 
 
 def test_methods_side_by_side(store_root: Path, capsys) -> None:
-    assert main(["compare", "--methods", "grpo, opo", "--seeds", "2", "--seed", "5", "--jobs", "2", "--steps", "2", *QUICK, "--json"]) == 0
+    assert main(["compare", "--methods", "grpo, opo", "--seeds", "1", "--seed", "5", "--jobs", "2", "--steps", "2", *QUICK, "--json"]) == 0
     study = json.loads(capsys.readouterr().out)
     runs = study["runs"]
-    assert [(r["method"], r["seed"], r["state"], r["steps"]) for r in runs] == [(m, s, "finished", 2) for m in ("grpo", "opo") for s in (5, 6)]
+    assert [(r["method"], r["seed"], r["state"], r["steps"]) for r in runs] == [("grpo", 5, "finished", 2), ("opo", 5, "finished", 2)]
     assert all(0 <= r["held_out_first"] <= r["held_out_best"] <= 1 and r["wall_s"] > 0 and math.isfinite(r["reward"]) for r in runs)
     assert all(tags == [study["study"]] for tags in Catalog(store_root).annotations()["tags"])
 
