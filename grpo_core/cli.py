@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -256,19 +255,16 @@ def bench(name: str, options: tuple[str, ...]) -> None:
     except ModuleNotFoundError as error:
         missing = "this installation has no tests/ folder" if error.name.startswith("tests") else f"{error.name} is missing"
         raise click.UsageError(f"cannot run the benchmark: {missing}; run it in a checkout after `make test`, which installs what it needs") from None
-    unknown = sorted(settings.keys() - inspect.signature(benchmark.main).parameters.keys())
-    if unknown and not _takes_any_option(benchmark.main):
-        known = ", ".join(f"--{name.replace('_', '-')}" for name in inspect.signature(benchmark.main).parameters)
+    parameters = inspect.signature(benchmark.main).parameters
+    unknown = sorted(settings.keys() - parameters.keys())
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = ", ".join(f"--{name.replace('_', '-')}" for name in parameters)
         raise click.UsageError(f"bench {name} has no option --{unknown[0].replace('_', '-')}; it has {known}")
     benchmark.main(**settings)
 
 
 _each = "; ".join(f"{name}: {means}" for name, means in BENCHMARKS.items())
 bench.help = f"Measure on this machine. OPTIONS are those of the benchmark, e.g. --steps 40.\n\n{_each}."
-
-
-def _takes_any_option(main: Callable) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(main).parameters.values())
 
 
 def _benchmark_options(options: tuple[str, ...]) -> dict[str, object]:

@@ -147,6 +147,12 @@ def test_every_benchmark_that_is_written_about_is_there() -> None:
     assert written and written <= set(BENCHMARKS)
 
 
+def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
+    script = "import sys, grpo_core.cli; print(*sorted({'torch', 'pandas', 'sqlalchemy', 'duckdb', 'numpy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
 def test_without_a_command_there_is_help(capsys) -> None:
     assert main([]) == 0
     assert "Commands:" in capsys.readouterr().out

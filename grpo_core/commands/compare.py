@@ -1,4 +1,7 @@
-"""python -m grpo_core compare: methods trained under equal budgets over seeds, and what became of them."""
+"""python -m grpo_core compare: methods trained under equal budgets over seeds, and what became of them.
+
+What trains, reads and draws the bar is imported where it is used: every start of the command line passes through here.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-import numpy as np
-from tqdm import tqdm
 
 from grpo_core.commands.options import SectionedCommand, config_options, json_option, store_option
 from grpo_core.commands.printing import answer, exit_with, table
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
-from grpo_core.launch.start import launch
-from grpo_core.launch.status import run_status
-from grpo_core.launch.stop import ask_to_stop, stop_run
 from grpo_core.methods import METHODS, unknown_method
 from grpo_core.running import FAILED, OK
 
@@ -89,6 +87,10 @@ def _of_method(config: RunConfig, method: str, seeds: int) -> Iterator[RunConfig
 
 def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) -> list[Ended]:
     """Train all, `jobs` at a time, with a bar over all their steps."""
+    from tqdm import tqdm
+
+    from grpo_core.launch.status import run_status
+
     waiting, run_ids = list(reversed(wanted)), []
     with _stopping(store, run_ids), tqdm(total=sum(c.steps for c in wanted), desc="training", unit="step", disable=None) as bar:
         while True:
@@ -104,6 +106,7 @@ def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) 
 
 
 def _start(store: Path, config: RunConfig, study: str) -> str:
+    from grpo_core.launch.start import launch
     from storage.catalog import Catalog
 
     run_id = launch(store, config)
@@ -117,17 +120,18 @@ def _stopping(store: Path, run_ids: list[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        from grpo_core.launch.folder import RunFolder
+        from grpo_core.demo import stop_all
+        from grpo_core.launch.status import run_status
 
         alive = [run_id for run_id in run_ids if run_status(store, run_id).alive]
-        for run_id in alive:
-            ask_to_stop(RunFolder.open(store, run_id))
-        for run_id in alive:
-            stop_run(store, run_id)
+        stop_all(store, alive, lambda sentence: click.echo(sentence, err=True), leave=lambda: False)
         raise
 
 
 def _ended(store: Path, run_id: str, config: RunConfig) -> Ended:
+    import numpy as np
+
+    from grpo_core.launch.status import run_status
     from grpo_core.watch.reading import recorded_history, report_on
     from storage.errors import StoreError
     from storage.reader import Store
