@@ -6,7 +6,8 @@ A few rows of one step per signal that is not healthy; what is no longer recorde
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +26,11 @@ class Recorded:
     pushed_rollouts_of_group: Callable[[int, int], Rows]
     lost_token: Callable[[int], Rows]
     piece: Callable[[int], str]
+
+    @classmethod
+    def of(cls, questions: object, *run: object) -> Recorded:
+        """The functions of these names in `questions`, each bound to the store and id of a run."""
+        return cls(**{one.name: partial(getattr(questions, one.name), *run) for one in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

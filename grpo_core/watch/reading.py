@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from grpo_core.config import load_config
 from grpo_core.diagnosis.history import Facts, History, facts_of_settings, history_of
 from grpo_core.diagnosis.integrity import integrity
@@ -47,9 +45,8 @@ def report_on(store: Store, run_id: str, history: History | None = None, *, chec
 
 def _located(store: Store, run_id: str, report: Report) -> Report:
     """The report with places to look at; as it is where the recording of those steps cannot be read."""
-    names = ("worst_groups", "pushed_rollouts_of_group", "lost_token", "piece")
     try:
-        return with_places(report, places(report, Recorded(**{name: partial(getattr(evidence, name), store, run_id) for name in names})))
+        return with_places(report, places(report, Recorded.of(evidence, store, run_id)))
     except StoreError:  # `diagnose` names the damaged file itself
         return report
 

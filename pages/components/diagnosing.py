@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -91,8 +90,7 @@ def located(run: Run, found: Report) -> Report:
 
 @st.cache_data(show_spinner=False, max_entries=32)
 def _places(path: Path, run_id: str, attempt: int, step: int | None, _report: Report) -> dict[str, tuple[Evidence, ...]]:
-    names = ("worst_groups", "pushed_rollouts_of_group", "lost_token", "piece")
-    return places(_report, Recorded(**{name: partial(getattr(evidence, name), data.store(), run_id) for name in names}))
+    return places(_report, Recorded.of(evidence, data.store(), run_id))
 
 
 def steps(run: Run) -> pd.DataFrame:

@@ -20,9 +20,9 @@ MEASURE = dict(unit="× start", column="entropy")
 def explosion(history: History) -> Signal:
     """Entropy against the run's first steps; above ln 2 where it began below, half of all tokens are no longer what the policy would pick."""
     entropy = history["entropy"]
-    name = dict(name="entropy_rise", title="Entropy explosion")
+    name = dict(name="entropy_rise", title="Entropy explosion", **MEASURE)
     if np.isnan(entropy).all():
-        return nothing(history, **name, **MEASURE, why="Not measured: the trace has no entropies.")
+        return nothing(history, **name, why="Not measured: the trace has no entropies.")
     start, times = against_start(entropy, BASELINE)
     levels = THRESHOLDS["entropy_rise"].levels(times)
     if start < np.log(2):
@@ -30,7 +30,6 @@ def explosion(history: History) -> Signal:
     return signal(
         history,
         **name,
-        **MEASURE,
         levels=np.where(np.isnan(times), -1, levels),
         values=times,
         missing=f"Not enough data: {int((~np.isnan(entropy)).sum())} of {BASELINE} steps.",
@@ -51,7 +50,7 @@ def collapse(history: History) -> Signal:
     """Entropy against the run's first steps, divided by wrong rollouts against the first steps: a policy that grows certain as fast as it
     grows right stays near 1. Falling entropy alone is no alarm, nor is a solved task."""
     entropy, right = history["entropy"], history["correct_rate"]
-    name = dict(name="entropy_fall", title="Entropy collapse", unit="× start", column="entropy")
+    name = dict(name="entropy_fall", title="Entropy collapse", **MEASURE)
     if np.isnan(entropy).all():
         return nothing(history, **name, why="Not measured: the trace has no entropies.")
     start, times = against_start(entropy, BASELINE)
