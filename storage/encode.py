@@ -53,13 +53,20 @@ def joined(tables: Sequence[pa.Table]) -> pa.Table:
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
 
 
-def write_parquet(path: Path, tables: Iterable[pa.Table], schema: Table, precision: str) -> None:
+def parquet_bytes(table: pa.Table, schema: Table, precision: str) -> bytes:
+    """The table as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    write_parquet(sink, [table], schema, precision)
+    return sink.getvalue().to_pybytes()
+
+
+def write_parquet(where: Path | pa.NativeFile, tables: Iterable[pa.Table], schema: Table, precision: str) -> None:
     """Writes tables of one schema one after another into one file."""
     metadata = {VERSION_KEY: str(SCHEMA_VERSION), PRECISION_KEY: precision}
     arrow = schema.arrow
     split = [f"{c.name}.list.element" for c in schema.columns if c.rounded]
     with pq.ParquetWriter(
-        path,
+        where,
         arrow,
         compression="zstd",
         write_page_checksum=True,

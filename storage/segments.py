@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
@@ -13,16 +14,45 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.compaction import compact, remove_covered
-from storage.encode import MANTISSA_BITS, fitted, joined, publish_tables, rounded
+from storage.encode import MANTISSA_BITS, fitted, joined, parquet_bytes, publish_tables, rounded
 from storage.errors import StoreError
 from storage.layout import EMPTY_FILE, VOCABULARY_FILE, StoreInfo, merged_name, read_info, read_layout, step_name
-from storage.publish import lock_run, sweep_temporary
-from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
+from storage.publish import lock_run, publish, sweep_temporary
+from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY, Table
 from storage.sealing import is_sealed, publish_info, seal, unseal
 from storage.supersede import mend, supersede
 from storage.views import publish_live_views
 
-__all__ = ["RunWriter", "is_sealed", "seal"]
+__all__ = ["EncodedSteps", "RunWriter", "encode_steps", "is_sealed", "seal"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSteps:
+    """Whole steps from `first` to `last`, as the bytes of one Parquet file per table of schema.TABLES."""
+
+    first: int
+    last: int
+    files: Mapping[str, bytes]
+
+    def segment_name(self, crc: str) -> str:
+        """Their files' name in every table's folder."""
+        return (step_name(self.first) if self.first == self.last else merged_name(self.first, self.last))(crc)
+
+
+def encode_steps(steps: Sequence[Mapping[str, pa.Table]], precision: str) -> EncodedSteps:
+    """Steps, oldest first, rounded and as Parquet, in memory.
+
+    Raises StoreError if one does not fit the schema or is not later than the one before.
+    """
+    numbers = [_checked_step(tables) for tables in steps]
+    for before, step in pairwise(numbers):
+        if step <= before:
+            raise _out_of_order(before, step)
+    return EncodedSteps(numbers[0], numbers[-1], {name: _encoded([tables[name] for tables in steps], TABLES[name], precision) for name in TABLES})
+
+
+def _encoded(tables: Sequence[pa.Table], schema: Table, precision: str) -> bytes:
+    return parquet_bytes(rounded(joined([fitted(table, schema.arrow) for table in tables]), schema, precision), schema, precision)
 
 
 class RunWriter:
@@ -75,21 +105,21 @@ class RunWriter:
 
         Raises DiskFull (nothing of any of them is left), StoreError if one does not fit the schema or is not later than the one before.
         """
-        numbers = [_checked_step(tables) for tables in steps]
-        for before, step in pairwise([self.last_step, *numbers]):
-            if step <= before:
-                raise StoreError(f"step {step} is not after step {before}, the last recorded in run {self.run_dir.name}; supersede({step - 1}) first")
-        segment_name = step_name(numbers[0]) if len(numbers) == 1 else merged_name(numbers[0], numbers[-1])
+        self.append(encode_steps(steps, self.precision))
+
+    def append(self, steps: EncodedSteps) -> None:
+        """The same of steps that are encoded already, perhaps by another process."""
+        if steps.first <= self.last_step:
+            raise _out_of_order(self.last_step, steps.first)
         published: list[Path] = []
         try:
             for name in reversed(TABLES):
-                table = rounded(joined([fitted(tables[name], TABLES[name].arrow) for tables in steps]), TABLES[name], self.precision)
-                published.append(publish_tables(self.run_dir / name, segment_name, [table], TABLES[name], self.precision))
+                published.append(publish(self.run_dir / name, steps.segment_name, lambda path: path.write_bytes(steps.files[name])))  # noqa: B023
         except BaseException:
             for path in reversed(published):
                 path.unlink(missing_ok=True)
             raise
-        self.last_step = numbers[-1]
+        self.last_step = steps.last
 
     def write_vocabulary(self, pieces: Sequence[str]) -> None:
         """Stores the text of every token id, in order; a second call replaces the first."""
@@ -138,6 +168,10 @@ def _make_readable(run_dir: Path, precision: str) -> None:
 
 def _has_columns(path: Path, names: Sequence[str]) -> bool:
     return path.exists() and pq.read_schema(path).names == list(names)
+
+
+def _out_of_order(before: int, step: int) -> StoreError:
+    return StoreError(f"step {step} is not after step {before}, the last recorded; supersede({step - 1}) first")
 
 
 def _checked_step(tables: Mapping[str, pa.Table]) -> int:

@@ -1,6 +1,6 @@
 """The recorder: a bounded queue and one thread that leaves each step in the store. Training never waits for it, nor fails with it.
 
-In a run of more than a few steps a process beside it makes the tables (table_process.py); the thread alone writes.
+In a run of more than a few steps a process beside it encodes them (encoder.py); the thread alone writes.
 Steps shorter than a second are written together, so a step is in the store about a second after it was handed over at the latest.
 
 One of the two places that may fail softly, and there it leaves a mark: a step that cannot be kept is counted, the next
@@ -15,17 +15,15 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
 from grpo_core.records import StepTrace
+from grpo_core.trace.encoder import StepEncoder
 from grpo_core.trace.flat import flatten
-from grpo_core.trace.table_process import TableProcess
 from storage import segments
 from storage.errors import StoreError
 
@@ -39,11 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """A step that waits to be written."""
+    """A step that waits in the encoder to be written."""
 
     step: int
     missing_before: int
-    tables: Mapping[str, pa.Table]
 
 
 class Recorder:
@@ -67,7 +64,7 @@ class Recorder:
         self._together_s = together_s
         self._first_step = first_step
         self._most_together = max(1, queue_steps // 2)  # what is gathered takes room in the queue
-        self._tables = TableProcess()  # this and the next four are the thread's alone
+        self._encoder = StepEncoder(precision)  # this and the next four are the thread's alone
         self._gathered: list[_Gathered] = []
         self._unwritten = 0  # steps just before the next one that will be missing
         self._uncompacted = 0
@@ -144,7 +141,7 @@ class Recorder:
         while (job := self._next_job()) is not None:
             job()
         self._write()
-        self._tables.close()
+        self._encoder.close()
 
     def _next_job(self) -> Callable[[], None] | None:
         """The next job, or writing if none comes before that is due; None at the end."""
@@ -161,19 +158,19 @@ class Recorder:
         out_of_order = trace.step <= (self._gathered[-1].step if self._gathered else self._writer.last_step)
         if out_of_order:
             self._write()  # it will be refused, and must not take others with it
-        if not self._try(f"step {trace.step} is not recorded", partial(self._convert, trace)):
+        if not self._try(f"step {trace.step} is not recorded", partial(self._encode, trace)):
             self._unwritten += 1
             self._gone(steps=1, missing=1)
         elif out_of_order or len(self._gathered) >= self._most_together or not self._due_in_s():
             self._write()
 
-    def _convert(self, trace: StepTrace) -> None:
+    def _encode(self, trace: StepTrace) -> None:
         try:
-            tables = self._tables.tables(flatten(trace), missing_before=self._unwritten)
+            self._encoder.add(flatten(trace), missing_before=self._unwritten)
         except Exception:
             self._write()  # only a step after this one may end the failure
             raise
-        self._gathered.append(_Gathered(trace.step, self._unwritten, tables))
+        self._gathered.append(_Gathered(trace.step, self._unwritten))
         self._unwritten = 0
 
     def _write(self) -> None:
@@ -183,7 +180,7 @@ class Recorder:
         if not steps:
             return
         which = f"step {steps[0].step} is" if len(steps) == 1 else f"steps {steps[0].step} to {steps[-1].step} are"
-        if self._try(f"{which} not recorded", lambda: self._writer.append_steps([s.tables for s in steps])):
+        if self._try(f"{which} not recorded", lambda: self._writer.append(self._encoder.encoded())):
             if vocabulary_kept:
                 self._recovered()
             self._compact_now_and_then(len(steps))

@@ -1,7 +1,8 @@
 """What recording costs: the demo run with every rollout and token recorded beside the same run with recording off.
 
 Two identical trainers alternate step by step in one process, so that a machine that slows down slows both, and both do the
-same work on the same numbers. A step's trace is handed over where a run hands it over, right before the next step of its own
+same work on the same numbers; every few steps they change sides, because one of two equal trainers is often 1 or 2 % faster
+than the other, by where its memory lies. A step's trace is handed over where a run hands it over, right before the next step of its own
 side, so that writing it in the background slows down that step and not one of the other side. The recorder writes when its
 own side has trained for as long as in a run it would wait, and what is still being written or merged at the end of a step
 is waited for inside the timed window. Sealing when the run ends is timed by itself and added for the run as a whole. The process
@@ -32,22 +33,23 @@ from grpo_core.trainer.state import TrainState, build_state
 from grpo_core.trainer.step import run_step
 
 TARGET_PERCENT = 3.0
-WINDOW = 8
-"""Paired steps whose times are added up before they are compared: a window has several steps that are written together."""
+SWAP_EVERY = 8
+"""Steps after which the trainers change sides."""
+WINDOW = 2 * SWAP_EVERY
+"""Paired steps whose times are added up before they are compared: each trainer is on each side, and several times steps are written together."""
 NEVER_S = 1e6
 
 
 @dataclass(slots=True)
 class Side:
-    """One trainer and the wall and CPU seconds of its steps; CPU is the whole process's, background thread included."""
+    """The wall and CPU seconds of one side's steps; CPU is the whole process's, background thread included."""
 
-    state: TrainState
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     last: StepTrace | None = None
     unwritten_s: float = 0.0
 
-    def step(self, recorder: Recorder | None) -> None:
+    def step(self, state: TrainState, recorder: Recorder | None) -> None:
         """One timed step; with a recorder, the step before is handed over, and from time to time written, inside the timed window."""
         wall, cpu = time.perf_counter(), time.process_time()
         write = recorder and self.unwritten_s >= TOGETHER_S
@@ -55,7 +57,7 @@ class Side:
             recorder.record(self.last)
         if write:
             recorder.flush(0)
-        self.last = run_step(self.state, len(self.wall_s))
+        self.last = run_step(state, len(self.wall_s))
         if write:
             recorder.flush(60)  # nothing but waiting, and nearly always over before
             self.unwritten_s = 0.0
@@ -78,13 +80,14 @@ def main(*, steps: int = 300, warm_up: int = 3, **settings: object) -> dict[str,
 
 def measure(config: RunConfig, run_dir: Path, *, cache_dir: Path, warm_up: int) -> dict[str, float]:
     """Alternate the two sides for `config.steps` steps each; the first `warm_up` steps are not counted."""
-    off, on = (Side(build_state(config, cache_dir=cache_dir, progress=lambda *_: None)) for _ in range(2))
+    trainers = [build_state(config, cache_dir=cache_dir, progress=lambda *_: None) for _ in range(2)]
+    off, on = Side(), Side()
     children_s = _children_cpu_s()
     recorder = Recorder(run_dir, precision=config.precision, queue_steps=config.queue_steps, together_s=NEVER_S)  # Side.step says when
     tokens = 0
     for step in range(config.steps):
         for side in (off, on) if step % 2 else (on, off):  # neither side always follows the other
-            side.step(recorder if side is on else None)
+            side.step(trainers[(side is on) ^ (step // SWAP_EVERY % 2)], recorder if side is on else None)
         tokens += sum(len(r.completion.token_ids) for g in on.last.groups for r in g.rollouts)
     assert on.last.groups[0].rollouts[0].completion.text == off.last.groups[0].rollouts[0].completion.text, "the two sides diverged"
     recorder.record(on.last)
