@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from grpo_core.diagnosis.causes import Cause
 from grpo_core.diagnosis.history import Facts
-from grpo_core.diagnosis.levels import Level, Signal
+from grpo_core.diagnosis.levels import Level
 from grpo_core.methods import METHODS
 
 
@@ -20,9 +20,13 @@ class Remedy:
     fork_from: int | None
 
 
-def remedy_for(cause: Cause, signals: tuple[Signal, ...], facts: Facts, fork_from: int | None) -> Remedy:
-    """The proposal for the likeliest cause. `fork_from` is the newest checkpoint from before the trouble, None without one."""
-    changes, advice = _CHANGES.get(cause.name, _by_hand)(cause, {s.name: s for s in signals}, facts)
+def remedy_for(cause: Cause, worst: Mapping[str, Level], facts: Facts, fork_from: int | None) -> Remedy:
+    """The proposal for the likeliest cause.
+
+    `worst` is the level that each signal has reached since the trouble began: updates that destroyed a policy look small once it is
+    gone. `fork_from` is the newest checkpoint from before the trouble, None without one.
+    """
+    changes, advice = _CHANGES.get(cause.name, _by_hand)(cause, worst, facts)
     if not changes:
         return Remedy(sentence=advice, changes={}, fork_from=None)
     settings = ", ".join(f"{option}={_shown(value)}" for option, value in changes.items())
@@ -30,10 +34,10 @@ def remedy_for(cause: Cause, signals: tuple[Signal, ...], facts: Facts, fork_fro
     return Remedy(sentence=f"{start} with {settings}. {advice}", changes=changes, fork_from=fork_from)
 
 
-def _displacement(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+def _displacement(cause: Cause, worst: Mapping[str, Level], facts: Facts) -> tuple[dict[str, object], str]:
     """Milder updates first where they are too large; the penalty where its method can be taken."""
     changes: dict[str, object] = {}
-    too_large = any(signals[name].level >= Level.WATCH for name in ("step_kl", "ess", "clipping") if name in signals)
+    too_large = any(worst[name] >= Level.WATCH for name in ("step_kl", "ess", "clipping"))
     if facts.epochs and facts.epochs > 2:
         changes["epochs"] = 2
     if facts.lr and (too_large or not changes):
@@ -44,7 +48,7 @@ def _displacement(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> 
     return changes, why if changes else "Make the updates smaller: a quarter of the learning rate, or fewer updates per rollout batch."
 
 
-def _entropy(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+def _entropy(cause: Cause, worst: Mapping[str, Level], facts: Facts) -> tuple[dict[str, object], str]:
     changes: dict[str, object] = {"method": "dapo"}
     if facts.lr:
         changes["lr"] = float(f"{facts.lr / 2:.2g}")
@@ -53,22 +57,22 @@ def _entropy(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple
     return changes, "A wider upper clip lets rare tokens rise, and prompts without signal are sampled again (DAPO, arXiv:2503.14476)."
 
 
-def _length(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+def _length(cause: Cause, worst: Mapping[str, Level], facts: Facts) -> tuple[dict[str, object], str]:
     changes: dict[str, object] = {}
     if facts.max_new_tokens and facts.max_new_tokens > 4:
         changes["overlong_buffer"] = facts.max_new_tokens // 2
     return changes, "Then no completion gains by running on (DAPO §3.4); if a reward part pays for length, take it out."
 
 
-def _dead_data(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+def _dead_data(cause: Cause, worst: Mapping[str, Level], facts: Facts) -> tuple[dict[str, object], str]:
     return {}, "Give it prompts it can sometimes solve: easier ones, or a longer warm-up on worked answers; a larger group_size finds rarer successes."
 
 
-def _hacking(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+def _hacking(cause: Cause, worst: Mapping[str, Level], facts: Facts) -> tuple[dict[str, object], str]:
     return {}, "Look at rollouts with the highest reward since the trouble began, close the loophole in the reward, and start again from before it."
 
 
-def _by_hand(cause: Cause, signals: Mapping[str, Signal], facts: Facts) -> tuple[dict[str, object], str]:
+def _by_hand(cause: Cause, worst: Mapping[str, Level], facts: Facts) -> tuple[dict[str, object], str]:
     return {}, _ADVICE[cause.name]
 
 

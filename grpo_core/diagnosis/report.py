@@ -67,10 +67,10 @@ def diagnose(history: History, *, checkpoints: Sequence[int] = (), more: Sequenc
         since_step=since,
         healthy_until=None if healthy is None else healthy - 1,
         causes=causes,
-        remedy=remedy_for(causes[0], signals, history.facts, fork) if causes and level >= Level.WATCH else None,
+        remedy=None if since is None else remedy_for(causes[0], _worst(signals, history.steps >= since), history.facts, fork),
         signals=signals,
         phases=displacement_phases(history),
-        tips=() if level >= Level.UNHEALTHY else _tips(history.facts, signals),
+        tips=() if level >= Level.UNHEALTHY or step is None else _tips(history.facts, signals),
     )
 
 
@@ -84,6 +84,11 @@ def overall(signals: tuple[Signal, ...], causes: tuple[Cause, ...]) -> Level:
     if causes and worst >= Level.UNHEALTHY:
         return Level.COLLAPSED if lost else Level.UNHEALTHY
     return Level.WATCH if any(s.level >= Level.WATCH for s in known) else Level.HEALTHY
+
+
+def _worst(signals: tuple[Signal, ...], steps: np.ndarray) -> dict[str, Level]:
+    """The worst level that each signal had at these steps (S,) bool."""
+    return {s.name: Level(int(s.levels[steps].max())) for s in signals}
 
 
 OUTCOMES = ("held_out_fall", "reward_fall", "probe", "starvation")

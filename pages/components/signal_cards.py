@@ -48,7 +48,9 @@ _mount = st.components.v2.component(
 
 
 def signal_cards(run: Run, report: Report, steps: pd.DataFrame) -> None:
-    """Cards of what is off, from the worst on, then of what is healthy, then a list of what has no answer and why."""
+    """Cards of what is off, from the worst on, then of what is healthy, then a list of what has no answer and why; nothing before the first step."""
+    if report.step is None:
+        return
     measured = [signal for signal in report.signals if signal.level > Level.NOT_AVAILABLE]
     off = sorted((signal for signal in measured if signal.level >= Level.WATCH), key=lambda signal: (-signal.level, signal.since_step or 0))
     healthy = [signal for signal in measured if signal.level == Level.HEALTHY]

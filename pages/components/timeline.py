@@ -20,6 +20,7 @@ CELLS = 400
 """More steps than this share cells; a cell then shows the worst level among its steps."""
 FEW = 60
 """Up to so many columns are set apart; more would turn into stripes on a narrow screen."""
+LABELS = 12
 ROW, TOP, BOTTOM = 21, 34, 34
 MEANS = "The level of each signal as it was known at that step. Read from left to right: what turned first, and what followed. Click a cell to open its step."
 
@@ -82,7 +83,7 @@ def figure(rows: list[Signal], recorded: Array, since: int | None) -> dict:
             "showlegend": False,
             "hovermode": "closest",
             "dragmode": "zoom",
-            "xaxis": {"showgrid": False, "nticks": 12, "range": [edges[0], edges[-1]], "tickformat": "d", "anchor": "y"},
+            "xaxis": _few(edges) | {"showgrid": False, "nticks": LABELS, "range": [edges[0], edges[-1]], "tickformat": "d", "anchor": "y"},
             "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False, "fixedrange": True, "ticks": "", "tickfont": {"size": 12}},
             "shapes": [] if since is None else [_since(since)],
         },
@@ -104,6 +105,11 @@ def _cells(levels: Array, recorded: Array) -> tuple[list[float], list[list]]:
         worst = levels[:, first:end].argmax(axis=1)
         columns.append([(int(recorded[first + at]), int(levels[row, first + at])) for row, at in enumerate(worst)])
     return edges, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _few(edges: list[float]) -> dict:
+    """The axis of few steps labels whole steps; by itself Plotly would label halves, rounded to the steps beside them."""
+    return {"dtick": 1} if edges[-1] - edges[0] < LABELS else {}
 
 
 def _colourscale() -> list[list]:

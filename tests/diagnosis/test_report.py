@@ -10,6 +10,7 @@ from grpo_core.diagnosis.integrity import integrity
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.panel import examine
 from grpo_core.diagnosis.report import causes_at, diagnose, level_at_every_step
+from grpo_core.diagnosis.signals.reading import NO_STEP
 from tests.diagnosis.made import FACTS, made
 
 NAN = float("nan")
@@ -93,6 +94,14 @@ def test_the_remedy_is_concrete_and_forks_from_before_the_trouble():
     assert report.healthy_until == report.since_step - 1
 
 
+def test_the_remedy_remembers_updates_that_were_too_large():
+    """A policy that is gone moves no more, and what moved it is no less too large."""
+    for still in (0.0, 0.1):
+        report = diagnose(made(**FALLING, kl_step=np.where(np.arange(60) < 55, 0.1, still)))
+        assert report.signal("step_kl").level == (Level.WATCH if still else Level.HEALTHY)
+        assert report.remedy.changes["lr"] == FACTS.lr / 4
+
+
 def test_tips_are_held_back_while_unhealthy():
     once = dataclasses.replace(FACTS, updates=1, epochs=1, clips=False)
     assert diagnose(made(facts=once)).tips and diagnose(made(facts=once, **FALLING)).tips == ()
@@ -138,6 +147,7 @@ def test_an_empty_run_says_when_an_answer_comes():
     nobody = dataclasses.replace(made(n=1), steps=np.zeros(0, "i8"), columns={})
     report = diagnose(nobody)
     assert report.level == Level.NOT_AVAILABLE and "Not enough data" in report.sentence and report.step is None
+    assert report.tips == () and {s.sentence for s in report.signals} == {NO_STEP}  # nobody knows yet what the trace will have
 
 
 def test_every_signature_reads_signals_that_exist():

@@ -34,6 +34,13 @@ def test_a_collapsing_run_has_its_verdict_causes_and_remedy(seeded, open_page) -
     assert command.startswith("python -m grpo_core train") and "--method grpo_llds" in command and "--llds-coef 0.2" in command
 
 
+def test_before_the_first_step_nothing_is_said_about_signals(tmp_path, open_page) -> None:
+    app = open_page(tmp_path, "diagnosis", run=make_run(tmp_path, {"name": "new"}, recorded=0, state="running"))
+    said = words_of(app)
+    assert "The first answers come after a few steps." in said and "Nothing to advise yet." in said and "No signal has an answer yet." in said
+    assert not app.expander
+
+
 def test_evidence_opens_the_groups_and_the_token_that_show_it(seeded, open_page) -> None:
     root, runs = seeded
     app = open_page(root, "diagnosis", run=runs["collapsing"])
@@ -103,6 +110,12 @@ def test_cells_hold_the_worst_of_their_steps_and_gaps_are_gaps(monkeypatch) -> N
     assert drawn["x"] == [-0.5, 2.5, 5.5, 7.5]
     assert drawn["z"] == [[3, None, 1], [0, None, 2]]
     assert drawn["customdata"][0] == [[1, "collapsed"], None, [6, "watch"]]
+
+
+@pytest.mark.parametrize(("steps", "dtick"), [(1, 1), (11, 1), (12, None)])
+def test_the_axis_of_few_steps_labels_whole_ones(steps: int, dtick: int | None) -> None:
+    axis = timeline.figure([signal("a", [0] * steps)], np.arange(steps), since=None)["layout"]["xaxis"]
+    assert axis.get("dtick") == dtick
 
 
 def test_five_plain_colours_one_per_level() -> None:

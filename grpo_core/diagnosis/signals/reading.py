@@ -13,6 +13,7 @@ from grpo_core.diagnosis.trends import carried, rolling
 
 Array = np.ndarray
 
+NO_STEP = "Not enough data yet: no step is recorded."
 PERSIST = 2
 """Measured steps in a row a level must hold before it counts: one wild batch is no diagnosis."""
 
@@ -67,9 +68,9 @@ def signal(
 
 
 def nothing(history: History, *, name: str, title: str, unit: str, column: str, why: str) -> Signal:
-    """The signal of something that was not or cannot be measured."""
+    """The signal of something that was not or cannot be measured, and `why`; before the first step nobody knows yet whether it will be."""
     return Signal(
-        name=name, title=title, level=Level.NOT_AVAILABLE, value=None, unit=unit, since_step=None, sentence=why,
+        name=name, title=title, level=Level.NOT_AVAILABLE, value=None, unit=unit, since_step=None, sentence=why if len(history) else NO_STEP,
         levels=np.full(len(history), -1, "i1"), column=column,
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ CLEAR = 2.0
 def reward_fall(history: History) -> Signal:
     """Share of correct rollouts (or the reward, where nothing says what is correct) below the best it has been."""
     right, column = _rate(history)
-    name = dict(name="reward_fall", title="Training reward", unit="share of the best", column=column)
+    name = dict(name="reward_fall", title="Training reward", unit="share of the best lost", column=column)
     if np.isnan(right).all():
         return nothing(history, **name, why="Not measured: no rollout has a score.")
     lost = _lost(trailing_mean(right, WINDOW, least=2))
@@ -50,7 +50,7 @@ def reward_fall(history: History) -> Signal:
 def held_out_fall(history: History) -> Signal:
     """Held-out accuracy below the best it has been: the one figure the reward function cannot flatter."""
     right = history["eval_correct"]
-    name = dict(name="held_out_fall", title="Held-out accuracy", unit="share of the best", column="eval_correct")
+    name = dict(name="held_out_fall", title="Held-out accuracy", unit="share of the best lost", column="eval_correct")
     if np.isnan(right).all():
         return nothing(history, **name, why="Not measured: the run has no held-out prompts, or eval_every is 0.")
     lost = np.where(np.isnan(right), np.nan, _lost(right))
@@ -76,7 +76,7 @@ def hacking(history: History) -> Signal:
     """
     reward = trailing_mean(history["reward_mean"], WINDOW, least=2)
     right, held_out = trailing_mean(history["correct_rate"], WINDOW, least=2), carried(history["eval_correct"])
-    name = dict(name="hacking", title="Reward against truth", unit="share of the best", column="reward_mean")
+    name = dict(name="hacking", title="Reward against truth", unit="share of the best lost", column="reward_mean")
     if (np.isnan(right) & np.isnan(held_out)).all() or np.isnan(reward).all():
         return nothing(history, **name, why="Not measured: nothing besides the reward says whether an answer is right.")
     apart = np.abs(history["reward_mean"] - history["correct_rate"])
