@@ -1,7 +1,7 @@
 """Does the proposed change help? Each collapsing run of `bench diagnosis` is forked as its verdict proposed at the first alarm.
 
 The fork goes on from the checkpoint the remedy names to the same number of steps. It holds if it ends at least as accurate on held-out
-prompts as the run was where the fork began, beside what the run itself came to.
+prompts as the run was where the fork began, and is not harmed beside its healthy twin where it has one; beside what the run itself came to.
 Run: python -m grpo_core bench remedies --seeds 2,3,4 [--jobs 2] [--cases lld_lr] [--store FOLDER]
 """
 
@@ -20,9 +20,11 @@ import numpy as np
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.remedies import Remedy
 from grpo_core.diagnosis.report import diagnose, level_at_every_step
+from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.fork import read_fork
 from grpo_core.watch.reading import recorded_history
 from storage.reader import Store
-from tests.benchmarks.diagnosis import CASES, ROOT, Case, find, suite_store, train_missing
+from tests.benchmarks.diagnosis import CASES, HARMED, ROOT, Case, find, held_out, suite_store, train_missing, with_twins
 
 NOISE = 0.05
 """Held-out accuracy of 96 prompts has a standard error of about 0.05: so much less still counts as held."""
@@ -30,34 +32,42 @@ NOISE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A collapsing run, the remedy of its first alarm, and held-out accuracy where the fork began, at the run's and at the fork's end."""
+    """A collapsing run, the cause and remedy of its first alarm, and held-out accuracy where the fork began, at the run's, the fork's and the
+    twin's end."""
 
     name: str
     remedy: Remedy | None
+    cause: str = ""
     began: float = float("nan")
     untreated: float = float("nan")
     treated: float = float("nan")
+    twin: float | None = None
 
-    @property
-    def holds(self) -> bool:
-        return self.treated >= self.began - NOISE
+    def held(self, end: float) -> bool:
+        """Whether a run that ends at this held-out accuracy has come to no harm since the fork."""
+        return end >= self.began - NOISE and end >= HARMED * (self.twin or 0.0)
 
 
 def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "") -> dict[str, float]:
-    """Fork every collapsing run whose remedy is a change of settings, print the table, return the totals."""
+    """Fork every run meant to collapse whose remedy is a change of settings, print the table, return the totals."""
     chosen = [case for case in CASES if case.cause and (not cases or case.name in cases.split(","))]
     root = suite_store(store)
     wanted = [(case, int(seed)) for case in chosen for seed in str(seeds).split(",")]
-    train_missing(root, wanted, jobs)
+    train_missing(root, with_twins(wanted), jobs)
     with ThreadPoolExecutor(jobs) as pool:
         trials = list(pool.map(lambda item: trial(root, *item), wanted))
-    print(f"{'run':20} {'proposed at the first alarm':78} held-out: at the fork, untreated end, treated end")
+    print(f"{'run':20} {'cause and proposal at the first alarm':98} held-out: at the fork, untreated end, treated end, twin's end")
     for t in trials:
-        said = "no alarm" if t.remedy is None else t.remedy.sentence.split(". ")[0]
-        ending = "" if t.treated != t.treated else f"{t.began:.2f}  {t.untreated:.2f}  {t.treated:.2f}  {'holds' if t.holds else 'does not hold'}"
-        print(f"{t.name:20} {said:78} {ending}")
+        said = "no alarm" if t.remedy is None else f"{t.cause}: {t.remedy.sentence.split('. ')[0]}"
+        twin = "-   " if t.twin is None else f"{t.twin:.2f}"
+        ends = f"{t.began:.2f}  {t.untreated:.2f}  {t.treated:.2f}  {twin}  {'holds' if t.held(t.treated) else 'does not hold'}"
+        print(f"{t.name:20} {said:98} {'' if t.treated != t.treated else ends}")
     treated = [t for t in trials if t.treated == t.treated]
-    figures = {"forks": len(treated), "hold": sum(t.holds for t in treated), "untreated would have held": sum(t.untreated >= t.began - NOISE for t in treated)}
+    figures = {
+        "forks": len(treated),
+        "hold": sum(t.held(t.treated) for t in treated),
+        "untreated would have held": sum(t.held(t.untreated) for t in treated),
+    }
     print("; ".join(f"{name} {value}" for name, value in figures.items()))
     return figures
 
@@ -71,26 +81,32 @@ def trial(root: Path, case: Case, seed: int) -> Trial:
         return Trial(name=f"{case.name}-{seed}", remedy=None)
     alarm = int(run.steps[alarms[0]])
     checkpoints = sorted(int(p.name.removeprefix("step-")) for p in (root / "runs" / run_id / "checkpoints").glob("step-*"))
-    remedy = diagnose(run.until(alarm), checkpoints=[c for c in checkpoints if c <= alarm]).remedy
+    report = diagnose(run.until(alarm), checkpoints=[c for c in checkpoints if c <= alarm])
+    remedy, cause = report.remedy, report.causes[0].name if report.causes else ""
     if remedy is None or not remedy.changes:
-        return Trial(name=f"{case.name}-{seed}", remedy=remedy)
+        return Trial(name=f"{case.name}-{seed}", remedy=remedy, cause=cause)
     start = remedy.fork_from or 0
     fork = forked(root, run_id, f"remedy-{case.name}-{seed}", start, remedy)
     after = recorded_history(Store(root), fork)
+    healthy = next((other for other in CASES if other.name == case.twin), None)
     return Trial(
         name=f"{case.name}-{seed}",
         remedy=remedy,
+        cause=cause,
         began=held_out_near(run, start),
         untreated=held_out_near(run, 10**9),
         treated=held_out_near(after, 10**9),
+        twin=None if healthy is None else float(held_out(recorded_history(Store(root), find(root, healthy, seed) or ""))[-1]),
     )
 
 
 def forked(root: Path, parent: str, name: str, step: int, remedy: Remedy) -> str:
-    """The id of the finished fork of this name, made if there is none yet."""
+    """The id of the finished fork of this name, place and remedy, made if there is none yet."""
     for folder in (root / "runs").glob("*"):
         config, status = (json.loads((folder / file).read_text()) for file in ("config.json", "status.json"))
-        if config.get("name") == name and status.get("state") == "finished":
+        fork = read_fork(RunFolder.open(root, folder.name))
+        same = fork is not None and (fork.parent, fork.step) == (parent, step) and all(config.get(k) == v for k, v in remedy.changes.items())
+        if same and config.get("name") == name and status.get("state") == "finished":
             return folder.name
     options = [part for option, value in remedy.changes.items() for part in (f"--{option.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "grpo_core", "fork", parent, "--step", str(step), "--name", name, "--store", str(root), *options]
