@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grpo_core.algorithms.loss import Objective, resolve
+from grpo_core.algorithms.loss import Objective
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError
-from grpo_core.methods import Method, Penalty
+from grpo_core.methods import Method
+from grpo_core.objectives import method_of, objective_of
 from grpo_core.rollout.batch import Rows
 from grpo_core.rollout.forward import Forward, choose_forward
 from grpo_core.rollout.generate import Sampling, Writer
@@ -85,37 +86,6 @@ def device_of(config: RunConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda but torch sees no GPU here; use device=cpu or auto")
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def objective_of(config: RunConfig) -> Objective:
-    """The method's choices with the config's overrides."""
-    method = config.method_row
-    low, high = method.clip or (0.0, 0.0)
-    names = [_penalty_name(penalty, config) for penalty in method.penalties]
-    llds = {name: config.llds_normaliser for name, p in zip(names, method.penalties, strict=True) if p.knob == "llds_coef"}
-    return Objective(
-        surrogate=method.surrogate,
-        level=method.level,
-        clip=(config.strength("clip_low", low), config.strength("clip_high", high)),
-        normaliser=method.normaliser,
-        penalties=resolve(names, [config.strength(p.knob, p.coef) for p in method.penalties]),
-        over=llds,
-        answer_weight=config.llds_answer_weight,
-    )
-
-
-def method_of(config: RunConfig) -> Method:
-    """The method's row with the config's numbers in its credit and weights."""
-    method = config.method_row
-    return replace(
-        method,
-        credit=tuple(replace(c, weight=config.strength(c.knob, c.weight)) for c in method.credit),
-        weights=tuple(replace(w, value=config.strength(w.knob, w.value)) for w in method.weights),
-    )
-
-
-def _penalty_name(penalty: Penalty, config: RunConfig) -> str:
-    return f"llds_{config.llds_gate}" if penalty.knob == "llds_coef" else penalty.name
 
 
 def build_state(config: RunConfig, *, cache_dir: Path, progress: Progress) -> TrainState:

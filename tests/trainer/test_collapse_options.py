@@ -7,13 +7,13 @@ import torch
 from grpo_core.algorithms.nthr import TokenFacts, gwhes, nthr, prediction_errors
 from grpo_core.config import make_config, structural_notes
 from grpo_core.errors import ConfigError
+from grpo_core.objectives import objective_of
 from grpo_core.records import Completion
 from grpo_core.trainer.answers import answer_mask
 from grpo_core.trainer.batch import train_batch
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.collect import collect_groups
 from grpo_core.trainer.pressure import measure_pressure
-from grpo_core.trainer.state import objective_of
 from grpo_core.trainer.step import run_step
 from tests.trainer.small_runs import small_config, small_state
 

@@ -1,0 +1,1 @@
+"""The laboratory: what any method would do with a recorded batch, token by token."""

@@ -1,0 +1,98 @@
+"""A recorded step as the laboratory takes it, whoever trained it, and what it says of a method: plain arrays.
+
+Shape letters: R rollouts in order of groups, N tokens of all of them one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedBatch:
+    """What methods look at. NaN is "not recorded", and a reward that is NaN a failure.
+
+    `verdict_R` is +1 for correct rollouts, -1 for wrong ones, 0 where unknown. `logp_N` is before the update, `delta_N` what the
+    step's updates added to it. `first_round_R` marks groups that did not come from sampling again, `surplus_R` those that a
+    dynamic sampler had no use for. `first_entropy` is the mean over the run's first rollouts of their mean token entropy.
+    """
+
+    group_R: Array
+    index_R: Array
+    reward_R: Array
+    verdict_R: Array
+    length_R: Array
+    first_round_R: Array
+    surplus_R: Array
+    token_ids_N: Array
+    logp_N: Array
+    delta_N: Array
+    ref_N: Array
+    entropy_N: Array
+    first_entropy: float
+    max_length: int
+
+    @property
+    def rollout_N(self) -> Array:
+        """Each token's rollout."""
+        return np.repeat(np.arange(len(self.length_R)), self.length_R)
+
+    @property
+    def position_N(self) -> Array:
+        """Each token's place in its completion, from 0."""
+        return np.arange(len(self.token_ids_N)) - np.repeat(np.cumsum(self.length_R) - self.length_R, self.length_R)
+
+    @property
+    def rescored(self) -> bool:
+        """Whether every token was scored again after the step's updates."""
+        return not np.isnan(self.delta_N).any()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """What one method does with the batch: `advantage_R`, `push_N` (1/nat), and `clipped_N` (-1 lower bound, +1 upper, 0 not held).
+
+    `taken_R` are the rollouts that enter its loss. `missing` says what it would need and the record lacks; the arrays are NaN then,
+    0 where they count. `left_out` says what of the method is not in the figures.
+    """
+
+    advantage_R: Array
+    push_N: Array
+    clipped_N: Array
+    taken_R: Array
+    missing: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+def recorded_batch(rollouts: pd.DataFrame, *, first_entropy: float, max_length: int) -> RecordedBatch:
+    """From rows of storage.queries.lab.rollouts_of_step."""
+    length_R = rollouts["length"].to_numpy("i8")
+    sampled_N = _flat(rollouts["logp_sampling"], length_R)
+    correct = rollouts["correct"]
+    return RecordedBatch(
+        group_R=rollouts["group_index"].to_numpy("i8"),
+        index_R=rollouts["rollout_index"].to_numpy("i8"),
+        reward_R=rollouts["reward"].to_numpy("f8", na_value=np.nan),
+        verdict_R=np.where(correct.isna(), 0.0, np.where(correct.fillna(False).astype(bool), 1.0, -1.0)),
+        length_R=length_R,
+        first_round_R=(rollouts["sampling_round"] == 0).to_numpy("?"),
+        surplus_R=rollouts["reason"].str.startswith("surplus").to_numpy("?"),
+        token_ids_N=_flat(rollouts["token_ids"], length_R).astype("i8"),
+        logp_N=sampled_N + np.nan_to_num(_flat(rollouts["logp_gap"], length_R)),
+        delta_N=_flat(rollouts["logp_delta"], length_R),
+        ref_N=_flat(rollouts["logp_ref"], length_R),
+        entropy_N=_flat(rollouts["entropy"], length_R),
+        first_entropy=first_entropy,
+        max_length=max_length,
+    )
+
+
+def _flat(traces: Sequence[Array | None], length_R: Array) -> Array:
+    parts = [np.full(n, np.nan) if trace is None else np.asarray(trace, "f8") for trace, n in zip(traces, length_R, strict=True)]
+    return np.concatenate(parts) if parts else np.empty(0)

@@ -1,0 +1,142 @@
+"""The gradient every token of a batch would get from a method, by the very functions that train it.
+
+    push = −∂loss/∂logp of the token,  loss as in algorithms/loss.py over the whole batch as one update
+
+A positive push makes the token likelier. What the push of one token does to others, through the weights they share, is not in it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_core.algorithms.credit import Facts, credit, tied
+from grpo_core.algorithms.loss import loss_batch, policy_loss
+from grpo_core.algorithms.weights import Written, token_weights
+from grpo_core.config import RunConfig
+from grpo_core.lab.batch import Array, Push, RecordedBatch
+from grpo_core.objectives import method_of, objective_of
+
+
+def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
+    """The push of `config`'s method. `after` asks for one more update at the policy after the step's own, else for the first."""
+    method, objective = method_of(config), objective_of(config)
+    if missing := _missing(batch, config, after):
+        nothing = np.full(len(batch.reward_R), np.nan)
+        return Push(
+            advantage_R=nothing,
+            push_N=np.full(len(batch.logp_N), np.nan),
+            clipped_N=np.zeros(len(batch.logp_N), "i1"),
+            taken_R=np.zeros(len(nothing), "?"),
+            missing=missing,
+        )
+    taken_R = _taken(batch, method.sampler)
+    group_B = torch.from_numpy(np.unique(batch.group_R[taken_R], return_inverse=True)[1])
+    facts = _facts(batch, taken_R)
+    scored_B = ~facts.rewards_B.isnan()
+    advantages_B, _ = credit(facts, group_B, scored_B, method.credit)
+    shape = _Shape(batch, taken_R)
+    inside_BT = shape.rows(np.ones(len(batch.logp_N)))
+    mask_BT = inside_BT * scored_B[:, None]
+    before_BT = shape.rows(batch.logp_N)
+    multipliers_BT = None
+    if method.weights:
+        earned_B, _ = credit(facts, group_B, scored_B, method.credit[:1])
+        written = Written(
+            ids_BT=shape.rows(batch.token_ids_N).long(),
+            mask_BT=mask_BT,
+            group_B=group_B,
+            advantages_B=earned_B,
+            entropies_B=facts.entropies_B,
+            first_entropy=batch.first_entropy,
+        )
+        multipliers_BT = token_weights(written, method.weights)
+    whole = loss_batch(
+        objective,
+        before_BT=before_BT,
+        advantages_BT=advantages_B[:, None] * inside_BT,
+        mask_BT=mask_BT,
+        max_length=batch.max_length,
+        ref_BT=shape.rows(batch.ref_N) if objective.needs_reference else None,
+        multipliers_BT=multipliers_BT,
+    )
+    logp_BT = (before_BT + shape.rows(batch.delta_N) if after else before_BT.clone()).requires_grad_()
+    loss = policy_loss(objective, logp_BT, whole)
+    loss.total.backward()
+    return Push(
+        advantage_R=_spread(advantages_B.numpy(), taken_R),
+        push_N=shape.flat(-logp_BT.grad),
+        clipped_N=shape.flat(loss.side_BT).astype("i1"),
+        taken_R=taken_R,
+        left_out=_left_out(config),
+    )
+
+
+class _Shape:
+    """Between the batch's tokens one after another (N,) and padded rows of the rollouts that are taken (B, T), float64."""
+
+    def __init__(self, batch: RecordedBatch, taken_R: Array) -> None:
+        self.among_N = taken_R[batch.rollout_N]
+        row_R = np.cumsum(taken_R) - 1
+        self.row = torch.from_numpy(row_R[batch.rollout_N[self.among_N]])
+        self.position = torch.from_numpy(batch.position_N[self.among_N])
+        self.size = (int(taken_R.sum()), int(batch.length_R[taken_R].max(initial=0)))
+
+    def rows(self, values_N: Array) -> Tensor:
+        out_BT = torch.zeros(self.size, dtype=torch.float64)
+        out_BT[self.row, self.position] = torch.from_numpy(np.asarray(values_N[self.among_N], "f8"))
+        return out_BT
+
+    def flat(self, values_BT: Tensor) -> Array:
+        out_N = np.zeros(len(self.among_N))
+        out_N[self.among_N] = values_BT.detach()[self.row, self.position].numpy()
+        return out_N
+
+
+def _taken(batch: RecordedBatch, sampler: str) -> Array:
+    """A method that samples again trains on groups with a signal, any other on the prompts drawn first."""
+    if sampler != "dynamic":
+        return batch.first_round_R
+    group_R = torch.from_numpy(np.unique(batch.group_R, return_inverse=True)[1])
+    rewards_R = torch.tensor(batch.reward_R)  # a copy: what was sent to the process is not writable
+    scored_R = ~rewards_R.isnan()
+    return ~batch.surplus_R & ~tied(rewards_R.nan_to_num(), group_R, scored_R).numpy()
+
+
+def _facts(batch: RecordedBatch, taken_R: Array) -> Facts:
+    sums_R = np.bincount(batch.rollout_N, weights=batch.entropy_N, minlength=len(batch.length_R))
+    per_rollout = {
+        "rewards_B": batch.reward_R,
+        "verdicts_B": np.where(np.isnan(batch.reward_R), 0.0, batch.verdict_R),
+        "entropies_B": sums_R / np.maximum(batch.length_R, 1),
+        "lengths_B": batch.length_R.astype("f8"),
+    }
+    return Facts(**{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()})
+
+
+def _missing(batch: RecordedBatch, config: RunConfig, after: bool) -> str:
+    """What the method reads and the record lacks, as the end of a sentence; empty where nothing is missing."""
+    method, objective = method_of(config), objective_of(config)
+    reads_entropy = any(c.value == "certainty" and c.weight for c in method.credit) or any("entropy" in w.name for w in method.weights)
+    scored_R = ~np.isnan(batch.reward_R)
+    if reads_entropy and (np.isnan(batch.entropy_N).any() or np.isnan(batch.first_entropy)):
+        return "the entropies of its tokens, which were not recorded"
+    if any(c.value == "verdict" for c in method.credit) and (batch.verdict_R[scored_R] == 0).any():
+        return "whether each rollout is correct, which was not recorded"
+    if objective.needs_reference and np.isnan(batch.ref_N).any():
+        return "log-probs under a reference model, which were not recorded"
+    if after and not batch.rescored:
+        return "log-probs after the step's updates, which were not recorded for every rollout"
+    return "" if _taken(batch, method.sampler).any() else "a group with different rewards, which this step does not have"
+
+
+def _left_out(config: RunConfig) -> tuple[str, ...]:
+    masked = config.llds_answer_weight != 1 and any(p.knob == "llds_coef" for p in method_of(config).penalties)
+    return ("LLDS-MA's weight of the final answer, as the record does not mark answers",) if masked else ()
+
+
+def _spread(values_B: Array, taken_R: Array) -> Array:
+    out_R = np.zeros(len(taken_R))
+    out_R[taken_R] = values_B
+    return out_R

@@ -1,0 +1,31 @@
+"""What the laboratory weighs: one step with all it needs of its tokens."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from storage.reader import Store
+
+
+def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
+    """One row per rollout of the step, dropped groups included, in order.
+
+    Columns: group_index, rollout_index, reward, correct, length, sampling_round and reason (of the group), token_ids, and the
+    traces logp_sampling, logp_gap, logp_delta, logp_ref, entropy, None where not recorded.
+    """
+    sql = """select group_index, rollout_index, reward, correct, length, sampling_round, reason, token_ids,
+                    logp_sampling, logp_gap, logp_delta, logp_ref, entropy
+               from rollouts join (select step, group_index, sampling_round, reason from groups where step = ?) using (step, group_index)
+              where step = ? order by group_index, rollout_index"""
+    return store.frame(run_id, sql, [step, step], steps=(step, step))
+
+
+def first_entropy(store: Store, run_id: str) -> float:
+    """Mean over the kept rollouts of the first recorded step of their mean token entropy, in nats; NaN where it was not recorded."""
+    first = store.frame(run_id, "select min(step) as step from steps", skip_damaged=True)["step"].iloc[0]
+    if pd.isna(first):
+        return float("nan")
+    sql = """select avg(list_avg(entropy)) as entropy
+               from rollouts join (select step, group_index from groups where kept) using (step, group_index) where step = ?"""
+    value = store.frame(run_id, sql, [int(first)], steps=(int(first), int(first)))["entropy"].iloc[0]
+    return float("nan") if pd.isna(value) else float(value)

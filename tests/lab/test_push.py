@@ -1,0 +1,130 @@
+"""The laboratory against the trainer itself, on steps that were trained, stored and read again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grpo_core.algorithms.loss import loss_batch, policy_loss
+from grpo_core.lab.batch import RecordedBatch, recorded_batch
+from grpo_core.lab.push import push_of
+from grpo_core.methods import METHODS
+from grpo_core.trace.tables import to_tables
+from grpo_core.trainer.batch import train_batch
+from grpo_core.trainer.clock import Clock
+from grpo_core.trainer.collect import collect_groups
+from grpo_core.trainer.step import run_step
+from storage.queries import lab
+from storage.reader import Store
+from storage.segments import RunWriter
+from tests.trainer.small_runs import small_config, small_state
+
+SETTINGS = dict(prompts_per_step=6, max_sampling_rounds=3)
+
+
+def stored(root: Path, cache: Path, **changes) -> RecordedBatch:
+    """One step, through the recorder's tables and the store."""
+    folder = root / "runs" / "one"
+    state = small_state(cache, **SETTINGS, **changes)
+    with RunWriter.open(folder, precision="exact") as writer:
+        writer.append_step(to_tables(run_step(state, 0)))
+    (folder / "config.json").write_text("{}")
+    store = Store(root)
+    rollouts = lab.rollouts_of_step(store, "one", 0)
+    return recorded_batch(rollouts, first_entropy=lab.first_entropy(store, "one"), max_length=state.config.max_new_tokens)
+
+
+def trained(cache: Path, **changes) -> tuple[np.ndarray, np.ndarray]:
+    """Advantages of all loss tokens and their −∂loss/∂logp in the first update of the same step, as the trainer has them."""
+    state = small_state(cache, **SETTINGS, **changes)
+    batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock()) if j.kept])
+    inputs = {name: getattr(batch, name) for name in ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT")}
+    logp_BT = batch.before_BT.clone().requires_grad_()
+    policy_loss(state.objective, logp_BT, loss_batch(state.objective, max_length=state.config.max_new_tokens, **inputs)).total.backward()
+    mine = batch.rows.mask_BT > 0
+    return batch.advantages_BT[mine].numpy(), -logp_BT.grad[mine].numpy()
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory, model_cache) -> RecordedBatch:
+    return stored(tmp_path_factory.mktemp("store"), model_cache, epochs=2)
+
+
+RELEASED = dict(method="gtpo", gtpo_code="released", gtpo_entropy_coef=0.01)
+
+
+@pytest.mark.parametrize("changes", [*(dict(method=m) for m in sorted(METHODS)), dict(kl_coef=0.1), RELEASED], ids=str)
+def test_the_first_update_is_the_trainers_own(tmp_path, model_cache, changes):
+    batch = stored(tmp_path, model_cache, **changes)
+    push = push_of(batch, small_config(**SETTINGS, **changes), after=False)
+    advantages, pushed = trained(model_cache, **changes)
+    in_loss = push.taken_R[batch.rollout_N]
+    assert push.missing == ""
+    np.testing.assert_allclose(push.advantage_R[batch.rollout_N][in_loss], advantages, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(push.push_N[in_loss], pushed, rtol=1e-4, atol=1e-8)
+    assert not push.push_N[~in_loss].any() and (len(pushed) == in_loss.sum())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_weighs_what_another_recorded(batch, method):
+    before, after = (push_of(batch, small_config(method=method), after=after) for after in (False, True))
+    assert before.missing == after.missing == ""
+    assert np.isfinite(before.push_N).all() and np.isfinite(after.push_N).all()
+    assert METHODS[method].clip is None or not before.clipped_N.any()  # at the first update every ratio is 1
+    if METHODS[method].credit[0].base == "mean":
+        assert np.abs(before.push_N).sum() > 0 and not np.array_equal(before.push_N, after.push_N)
+
+
+def test_a_token_held_at_a_bound_gets_no_push(batch):
+    tight = push_of(batch, small_config(clip_low=1e-4, clip_high=1e-4), after=True)
+    moved_N, advantage_N = np.nan_to_num(batch.delta_N), tight.advantage_R[batch.rollout_N]
+    held = ((moved_N > 1e-3) & (advantage_N > 0)) | ((moved_N < -1e-3) & (advantage_N < 0))
+    assert held.any() and (tight.clipped_N[held] != 0).all() and not tight.push_N[held].any()
+
+
+def test_sampling_again_leaves_tied_groups_out(batch):
+    first = batch.group_R == batch.group_R[0]
+    tied = replace(batch, reward_R=np.where(first, 1.0, batch.reward_R), verdict_R=np.where(first, 1.0, batch.verdict_R))
+    grpo, dapo = (push_of(tied, small_config(method=m), after=False) for m in ("grpo", "dapo"))
+    assert grpo.taken_R[first].all() and not dapo.taken_R[first].any()
+    assert not grpo.push_N[first[batch.rollout_N]].any()
+
+
+def test_a_failed_reward_takes_no_part(batch):
+    failed = replace(batch, reward_R=np.where(np.arange(len(batch.reward_R)) == 2, np.nan, batch.reward_R))
+    for method in ("grpo", "psr", "gtpo"):
+        push = push_of(failed, small_config(method=method), after=False)
+        assert push.advantage_R[2] == 0 and not push.push_N[batch.rollout_N == 2].any() and np.isfinite(push.push_N).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost", "says"),
+    [
+        (dict(method="gtpo"), "entropy_N", "entropies"),
+        (dict(kl_coef=0.1), "ref_N", "reference model"),
+        (dict(), "delta_N", "after the step's updates"),
+        (dict(method="psr"), "verdict_R", "correct"),
+        (dict(method="dapo"), "reward_R", "different rewards"),
+    ],
+)
+def test_what_was_not_recorded_is_said_and_never_guessed(batch, changes, lost, says):
+    nothing = np.zeros_like(batch.reward_R) if lost in ("verdict_R", "reward_R") else np.full_like(getattr(batch, lost), np.nan)
+    push = push_of(replace(batch, **{lost: nothing}), small_config(**changes), after=lost == "delta_N")
+    assert says in push.missing and np.isnan(push.push_N).all() and np.isnan(push.advantage_R).all()
+
+
+def test_the_record_of_someone_else_will_do():
+    """Only text, rewards and log-probs, as an adapter may leave them; GRPO by hand: A = ±0.7071 with n−1, N over two completions."""
+    nan = np.full(5, np.nan)
+    batch = RecordedBatch(
+        group_R=np.array([0, 0]), index_R=np.array([0, 1]), reward_R=np.array([1.0, 0.0]), verdict_R=np.zeros(2), length_R=np.array([2, 3]),
+        first_round_R=np.ones(2, "?"), surplus_R=np.zeros(2, "?"), token_ids_N=np.arange(5), logp_N=np.full(5, -1.0), delta_N=nan, ref_N=nan, entropy_N=nan,
+        first_entropy=float("nan"), max_length=8,
+    )  # fmt: skip
+    push = push_of(batch, small_config(), after=False)
+    np.testing.assert_allclose(push.advantage_R, [0.7071, -0.7071], atol=1e-4)
+    np.testing.assert_allclose(push.push_N, [0.7071 / 4] * 2 + [-0.7071 / 6] * 3, atol=1e-4)
+    assert push.missing == ""
