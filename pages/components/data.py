@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import streamlit as st
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
+from grpo_core.lab.batch import RecordedBatch, recorded_batch
+from grpo_core.lab.process import Laboratory
 from grpo_core.launch.folder import RunFolder, default_store
 from grpo_core.launch.fork import Fork, read_fork
 from grpo_core.launch.status import RunStatus, log_tail, run_status
@@ -20,6 +23,7 @@ from storage.catalog import Catalog
 from storage.errors import StoreError
 from storage.queries import groups as group_queries
 from storage.queries import integrity as integrity_queries
+from storage.queries import lab as lab_queries
 from storage.queries import likelihood as likelihood_queries
 from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
@@ -136,14 +140,15 @@ def log_lines(run_id: str, lines: int = 40) -> str:
 
 
 class SeriesCache:
-    """The steps of the runs last looked at. Each call reads only the steps recorded since the one before."""
+    """What `read(store, run_id, after)` answers of every step of the runs last looked at. Each call reads only the steps recorded since the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Store, str, int], pd.DataFrame]) -> None:
+        self._read = read
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Path, str, int], pd.DataFrame] = OrderedDict()
 
-    def steps(self, store: Store, run_id: str, attempt: int) -> pd.DataFrame:
-        """All recorded steps of the run with the shares of series.with_shares.
+    def rows(self, store: Store, run_id: str, attempt: int) -> pd.DataFrame:
+        """The rows of all recorded steps of the run, in order of step; not to be changed.
 
         A resume (another `attempt`) may take steps back, and so may a repair, so then everything is read again.
         """
@@ -152,10 +157,10 @@ class SeriesCache:
             known = self._known.pop(key, None)
             last = run_queries.last_step(store, run_id)
             if known is None or known.empty or last is None or last < _last(known):
-                known = with_shares(step_queries.step_series(store, run_id))
+                known = self._read(store, run_id, -1)
             elif last > _last(known):
-                fresh = step_queries.step_series(store, run_id, after=_last(known))
-                known = pd.concat([known, with_shares(fresh)], ignore_index=True) if len(fresh) else known
+                fresh = self._read(store, run_id, _last(known))
+                known = pd.concat([known, fresh], ignore_index=True) if len(fresh) else known
             self._known[key] = known
             while len(self._known) > SERIES_KEPT:
                 self._known.popitem(last=False)
@@ -167,19 +172,23 @@ def _last(steps: pd.DataFrame) -> int:
 
 
 @st.cache_resource(show_spinner=False)
-def _series_cache() -> SeriesCache:
-    return SeriesCache()
+def _step_cache() -> SeriesCache:
+    return SeriesCache(lambda store, run_id, after: with_shares(step_queries.step_series(store, run_id, after)))
+
+
+@st.cache_resource(show_spinner=False)
+def _outcome_cache() -> SeriesCache:
+    return SeriesCache(variance_queries.outcome_counts)
 
 
 def steps(run: Run) -> pd.DataFrame:
     """All recorded steps of a run; columns of storage.schema.STEPS and series.with_shares."""
-    return _series_cache().steps(store(), run.run_id, run.status.attempt)
+    return _step_cache().rows(store(), run.run_id, run.status.attempt)
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
-def outcome_counts(path: Path, run_id: str, attempt: int, last: int) -> pd.DataFrame:
-    """What the groups of each step came to, as known at step `last`; columns of storage.queries.variance.outcome_counts."""
-    return variance_queries.outcome_counts(_store(path), run_id)
+def outcome_counts(run: Run) -> pd.DataFrame:
+    """What the groups of each recorded step came to; columns of storage.queries.variance.outcome_counts."""
+    return _outcome_cache().rows(store(), run.run_id, run.status.attempt)
 
 
 def reward_curve(run: Run) -> list[float]:
@@ -253,3 +262,19 @@ def _prompt_history(path: Path, run_id: str, prompt_hash: str, step: int) -> pd.
 def prompt_history(run: Run, prompt_hash: str) -> pd.DataFrame:
     """Every group of the same prompt in the run: step, group_index, reward_mean, correct, size."""
     return _prompt_history(root(), run.run_id, prompt_hash, run.status.step)
+
+
+@st.cache_resource(show_spinner=False, on_release=Laboratory.close)
+def laboratory() -> Laboratory:
+    return Laboratory()
+
+
+def recorded_step(run: Run, step: int) -> RecordedBatch:
+    """One step as the laboratory takes it."""
+    return _recorded_step(root(), run.run_id, run.status.attempt, step, run.config.max_new_tokens)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _recorded_step(path: Path, run_id: str, attempt: int, step: int, max_length: int) -> RecordedBatch:
+    first = lab_queries.first_entropy(store(), run_id)
+    return recorded_batch(lab_queries.rollouts_of_step(store(), run_id, step), first_entropy=first, max_length=max_length)

@@ -117,8 +117,7 @@ def reports(runs: Iterable[Run]) -> dict[str, Report]:
 def _diagnose(run: Run) -> Report:
     checkpoints = RunFolder.open(data.root(), run.run_id).checkpoint_steps()
     recorded = data.steps(run)
-    outcomes = data.outcome_counts(data.root(), run.run_id, run.status.attempt, int(recorded["step"].iloc[-1])) if len(recorded) else None
-    history = history_of(recorded, facts_of(run.config), outcomes)
+    history = history_of(recorded, facts_of(run.config), data.outcome_counts(run))
     return diagnose(history, checkpoints=checkpoints, more=[integrity(history, data.rollouts_to_check(run))])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -96,12 +98,13 @@ def cards(run: Run) -> tuple[Card, ...]:
 
 def per_step(run: Run, steps: pd.DataFrame) -> pd.DataFrame:
     """The steps table with what its groups came to: outcome_*, uniform_observed, uniform_expected, pass_at_1, pass_at_half, pass_at_size."""
-    return steps.merge(_per_step(data.root(), run.run_id, run.status.attempt, int(steps["step"].iloc[-1]), run.config.group_size), on="step", how="left")
+    counts = data.outcome_counts(run)
+    return steps.merge(_per_step(data.root(), run.run_id, run.status.attempt, int(steps["step"].iloc[-1]), run.config.group_size, counts), on="step", how="left")
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _per_step(path, run_id: str, attempt: int, last: int, size: int) -> pd.DataFrame:
-    return step_figures(data.outcome_counts(path, run_id, attempt, last), size)
+def _per_step(path: Path, run_id: str, attempt: int, last: int, size: int, _counts: pd.DataFrame) -> pd.DataFrame:
+    return step_figures(_counts, size)
 
 
 def step_figures(counts: pd.DataFrame, size: int) -> pd.DataFrame:

@@ -7,14 +7,14 @@ import pandas as pd
 from storage.reader import Store
 
 
-def outcome_counts(store: Store, run_id: str) -> pd.DataFrame:
-    """How many groups of each step came out how, in order of step. Columns: step, outcome, correct, scored, groups.
+def outcome_counts(store: Store, run_id: str, after: int = -1) -> pd.DataFrame:
+    """How many groups of each step later than `after` came out how, in order of step. Columns: step, outcome, correct, scored, groups.
 
     `scored` counts the rollouts whose scoring did not fail, `groups` the groups with the same four other values.
     """
     sql = """select step, outcome, correct, list_count(rewards) as scored, count(*) as groups
-             from groups group by all order by step, outcome, correct, scored"""
-    return store.frame(run_id, sql, skip_damaged=True)
+             from groups where step > ? group by all order by step, outcome, correct, scored"""
+    return store.frame(run_id, sql, [after], steps=(after + 1, None), skip_damaged=True)
 
 
 def prompt_scores(store: Store, run_id: str) -> pd.DataFrame:

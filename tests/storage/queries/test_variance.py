@@ -43,6 +43,8 @@ def test_outcomes_of_each_step(store):
     assert counts[["step", "outcome", "correct", "scored", "groups"]].values.tolist() == [
         [0, "all_fail", 0, 2, 1], [0, "all_pass", 2, 2, 1], [3, "failed", 1, 1, 1], [3, "mixed", 1, 2, 1],
     ]  # fmt: skip
+    assert outcome_counts(store, "r1", after=0).values.tolist() == counts[counts["step"] == 3].values.tolist()
+    assert outcome_counts(store, "r1", after=3).empty
 
 
 def test_prompts_added_up(store):
