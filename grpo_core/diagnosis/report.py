@@ -15,6 +15,7 @@ from grpo_core.diagnosis.phases import Phases, displacement_phases
 from grpo_core.diagnosis.remedies import Remedy, remedy_for
 
 LEAST_STEPS = 5
+"""Steps before which a run is not called healthy: most signals cannot answer yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,9 @@ def overall(signals: tuple[Signal, ...], causes: tuple[Cause, ...]) -> Level:
     lost = any(s.level == Level.COLLAPSED for s in signals if s.name in OUTCOMES)
     if causes and worst >= Level.UNHEALTHY:
         return Level.COLLAPSED if lost else Level.UNHEALTHY
-    return Level.WATCH if any(s.level >= Level.WATCH for s in known) else Level.HEALTHY
+    if any(s.level >= Level.WATCH for s in known):
+        return Level.WATCH
+    return Level.HEALTHY if len(known[0].levels) >= LEAST_STEPS else Level.NOT_AVAILABLE
 
 
 def _worst(signals: tuple[Signal, ...], steps: np.ndarray) -> dict[str, Level]:
@@ -118,7 +121,7 @@ def _at(signal: Signal, history: History, index: int) -> Signal:
 
 def _sentence(level: Level, causes: tuple[Cause, ...], history: History) -> str:
     if level == Level.NOT_AVAILABLE:
-        return f"Not enough data yet: {len(history)} steps; the first answers come after about {LEAST_STEPS}."
+        return f"Not enough data yet: {len(history)} step{'' if len(history) == 1 else 's'}; the first answers come after about {LEAST_STEPS}."
     if level == Level.HEALTHY:
         return "Healthy: no sign of collapse."
     if not causes:

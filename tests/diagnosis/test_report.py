@@ -143,6 +143,13 @@ def test_replaying_gives_what_was_said_then():
     assert 31 <= alarm <= 40
 
 
+def test_a_run_is_not_called_healthy_before_most_signals_can_answer():
+    """The probe set and held-out prompts are scored in the first step, and one score is never below the best."""
+    first = diagnose(made().until(0))
+    assert first.level == Level.NOT_AVAILABLE and first.signal("probe").level == Level.HEALTHY and "1 step;" in first.sentence
+    assert (diagnose(made().until(3)).level, diagnose(made().until(4)).level) == (Level.NOT_AVAILABLE, Level.HEALTHY)
+
+
 def test_an_empty_run_says_when_an_answer_comes():
     nobody = dataclasses.replace(made(n=1), steps=np.zeros(0, "i8"), columns={})
     report = diagnose(nobody)
