@@ -55,6 +55,10 @@ class Penalty:
 class Method:
     """One published method. `summary` is one sentence; `note` says where released code differs from the paper.
 
+    `protects` is one sentence on what it protects against, `against` the same as names of HARMS, `costs` one sentence on what that
+    costs. `moves` names the signals of grpo_core/diagnosis that its choices act on, or by which their cost shows. All are read off
+    the equation; what only the paper found is marked as the paper's.
+
     `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
     than the paper, taken when the option named `released_knob` is "released".
     """
@@ -63,6 +67,8 @@ class Method:
     title: str
     paper: str
     summary: str
+    protects: str
+    costs: str
     credit: tuple[Component, ...]
     surrogate: str
     level: str
@@ -71,6 +77,8 @@ class Method:
     penalties: tuple[Penalty, ...] = ()
     weights: tuple[Weight, ...] = ()
     sampler: str = "uniform"
+    against: tuple[str, ...] = ()
+    moves: tuple[str, ...] = ()
     note: str = ""
     options: tuple[str, ...] = ()
     released: Mapping[str, object] = field(default_factory=dict)
@@ -94,6 +102,19 @@ class Method:
         return replace(self, **self.released)
 
 
+HARMS: dict[str, str] = {
+    "noisy gradients": "Which rollouts happened to be drawn decides more of a step than what they are worth.",
+    "large updates": "A few tokens or completions whose probability has moved far since they were sampled carry the step.",
+    "lost tokens": "Tokens stop teaching once the clip holds them, among them rare ones that matter.",
+    "length bias": "A token or completion weighs more or less only because of its length.",
+    "difficulty bias": "Prompts weigh more because nearly all or nearly none of their rollouts are right.",
+    "groups without signal": "Groups with equal rewards teach nothing, and the step shrinks with them.",
+    "entropy collapse": "The policy becomes certain before it is right, and stops exploring.",
+    "lost diversity": "The first try improves while fewer prompts are solved in several tries.",
+    "likelihood displacement": "Correct answers become less likely, pushed down with the wrong ones they share tokens with.",
+}
+"""What a method may be meant to protect against, and what it means (`Method.against`)."""
+
 _KL = Penalty(name="kl_ref_k3", coef=0.0, knob="kl_coef")
 _GROUP_NORM = (Component(base="mean", norm="std"),)
 _REWARDED = Component(value="verdict", base="zero", norm="none", scale="positives")
@@ -109,6 +130,11 @@ METHODS: dict[str, Method] = {
         Method(
             name="grpo", title="GRPO", paper="arXiv:2402.03300",
             summary="Rewards normalised inside the group, token-level clipping, every completion weighs the same.",
+            protects="A value model's errors and prompts of unlike difficulty: rewards are compared inside their group; the clip ends a token's push once its "
+            "ratio has moved by 0.2 the way it is pushed.",
+            costs="Dividing by the std favours prompts that are nearly solved or nearly hopeless, the mean per completion makes a token of a long completion "
+            "weigh less, and tied groups teach nothing.",
+            against=("noisy gradients", "large updates"), moves=("clipping", "step_kl", "displacement", "length"),
             credit=_GROUP_NORM, surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence", penalties=(_KL,),
             note="std divides by n-1 as in TRL and verl, with ε = 1e-6 as in verl; tied groups get exactly 0. "
             "The paper's KL weight is 0.04; the default here is 0, as in TRL.",
@@ -116,23 +142,42 @@ METHODS: dict[str, Method] = {
         Method(
             name="dr_grpo", title="Dr. GRPO", paper="arXiv:2503.20783",
             summary="No division by the group's std and a constant length normaliser, which removes two biases of GRPO.",
+            protects="Two biases of GRPO: the std that favours very easy and very hard prompts, and the mean per completion, which the paper says lets wrong "
+            "answers grow long.",
+            costs="The size of a step now depends on the scale of the rewards and on max_new_tokens: a limit far above what is written makes steps small.",
+            against=("length bias", "difficulty bias"), moves=("length", "truncation"),
             credit=(Component(base="mean", norm="none"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="constant", penalties=(_KL,),
             note="The constant is max_new_tokens × rollouts, as in TRL; verl's default divides by the padded width.",
         ),
         Method(
             name="dapo", title="DAPO", paper="arXiv:2503.14476",
             summary="Wider upper clip, every token weighs the same, and prompts without signal are sampled again.",
+            protects="Entropy collapse, says the paper, by the wider upper bound that lets unlikely tokens rise further; steps without signal, by dropping tied "
+            "groups and sampling others; and the weakness of tokens in long completions.",
+            costs="Generation: every tied group was sampled in vain, the more the nearer the task is to solved or hopeless; and long completions weigh more "
+            "than short ones.",
+            against=("entropy collapse", "groups without signal", "length bias"), moves=("entropy_fall", "sharpening", "clipping"),
             credit=_GROUP_NORM, surrogate="clip", level="token", clip=(0.2, 0.28), normaliser="token", sampler="dynamic", penalties=(_KL,),
             note="Dynamic sampling as in verl (filter_groups); TRL's loss_type=dapo has none. Overlong penalty: option overlong_buffer.",
         ),
         Method(
             name="gspo", title="GSPO", paper="arXiv:2507.18071",
             summary="One importance ratio per completion, the geometric mean of its token ratios, clipped as a whole.",
+            protects="Single tokens with extreme ratios: they are averaged over the completion before anything is clipped, which the paper says steadies training, "
+            "of mixtures of experts above all.",
+            costs="A completion is held as a whole: once its mean ratio leaves a band of a few ten-thousandths none of its tokens teach, and many completions "
+            "are held (the paper reports far more clipped tokens than in GRPO).",
+            against=("large updates",), moves=("clipping", "step_kl", "gradient_spike"),
             credit=_GROUP_NORM, surrogate="clip", level="sequence", clip=(3e-4, 4e-4), normaliser="sequence", penalties=(_KL,),
         ),
         Method(
             name="rloo", title="RLOO", paper="arXiv:2402.14740",
             summary="Each rollout is compared with the mean of the others in its group.",
+            protects="A biased baseline: what a rollout is compared with does not contain its own reward; and there is no std that would weigh prompts by "
+            "difficulty.",
+            costs="Nothing but scale sets it apart from reward minus group mean: its A is exactly G/(G−1) times that, so it brings no guard against "
+            "any sign of collapse but the clip it is trained with here.",
+            against=("noisy gradients", "difficulty bias"),
             credit=(Component(base="leave_one_out", norm="none"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence", penalties=(_KL,),
             note="The paper makes one REINFORCE update per rollout, to which the clipped ratio is identical in gradient; "
             "it is clipped here because several updates per rollout are the default.",
@@ -140,6 +185,10 @@ METHODS: dict[str, Method] = {
         Method(
             name="cispo", title="CISPO", paper="arXiv:2506.13585",
             summary="The importance weight is clipped and kept out of the gradient, so that no token is ever left out.",
+            protects="Tokens that the clip silences: the paper says they are often the rare words that turn a line of reasoning; here the weight is capped and "
+            "every token keeps a gradient.",
+            costs="Nothing stops a token that has moved far from being pushed on in the same direction; only the size of its weight is bounded.",
+            against=("lost tokens", "large updates"), moves=("clipping", "step_kl", "entropy_fall"),
             credit=_GROUP_NORM, surrogate="clipped_weight", level="token", clip=(1.0, 4.0), normaliser="token", penalties=(_KL,),
             note="The paper sets no lower bound and does not print its upper one; 1 + 4 = 5 is that of ScaleRL (arXiv:2510.13786), as in TRL. "
             "verl clips on both sides.",
@@ -147,29 +196,49 @@ METHODS: dict[str, Method] = {
         Method(
             name="sapo", title="SAPO", paper="arXiv:2511.20347",
             summary="A smooth gate in place of the clip: tokens fade out as their ratio leaves 1, those with A ≤ 0 a little sooner.",
+            protects="The clip's hard edge: a token's gradient fades as its ratio leaves 1 instead of ending, a little sooner where A ≤ 0, which the paper says "
+            "steadies training.",
+            costs="There is no bound at which a token stops, and so no share of clipped tokens to watch: that signal is not available.",
+            against=("lost tokens", "large updates"), moves=("step_kl", "gradient_spike"),
             credit=_GROUP_NORM, surrogate="soft_gate", level="token", clip=None, normaliser="sequence", penalties=(_KL,),
             note="Temperatures 1.0 for A > 0 and 1.05 otherwise.",
         ),
         Method(
             name="gmpo", title="GMPO", paper="arXiv:2507.20673",
             summary="The geometric mean of a completion's token ratios, each clipped first, so that one odd token cannot carry the completion.",
+            protects="Outlier tokens: in a geometric mean one extreme ratio counts for little, which the paper says keeps a much wider band steady.",
+            costs="Tokens are weighed by their completion's mean ratio and not their own, so no token's drift since sampling is corrected for itself; a held "
+            "token has no gradient.",
+            against=("large updates",), moves=("clipping", "gradient_spike", "step_kl"),
             credit=_GROUP_NORM, surrogate="geometric_clip", level="token", clip=(0.4, 0.4), normaliser="sequence", penalties=(_KL,),
             note="Bounds are of the log-ratio, in nats: ratios from e^−0.4 to e^0.4.",
         ),
         Method(
             name="luspo", title="LUSPO", paper="arXiv:2602.05261",
             summary="GSPO with each completion's loss times its length, which takes away GSPO's preference for short ones.",
+            protects="GSPO's preference for short completions: multiplied by its length, a completion's tokens weigh the same however many there are.",
+            costs="Steps grow with what is written: completions twice as long have twice the gradient, so a drift in length is also a drift of the step size, "
+            "until the gradient norm is clipped.",
+            against=("length bias", "large updates"), moves=("length", "clipping", "gradient_spike"),
             credit=_GROUP_NORM, surrogate="clip", level="sequence", clip=(2e-3, 2.5e-3), normaliser="row_sum", penalties=(_KL,),
         ),
         Method(
             name="vespo", title="VESPO", paper="arXiv:2602.10693",
             summary="The whole completion's importance weight through a smooth hump that is 1 at ratio 1 and falls on both sides.",
+            protects="Stale rollouts: a completion fades out smoothly as its whole importance weight leaves 1, without a length correction.",
+            costs="The weight is a product over all tokens, so in long completions a small drift of each already silences the whole; no share of clipped tokens "
+            "shows it.",
+            against=("large updates",), moves=("step_kl", "gradient_spike"),
             credit=_GROUP_NORM, surrogate="gamma_gate", level="sequence_sum", clip=None, normaliser="token", penalties=(_KL,),
             note="Shapes k, λ are 2, 3 for A ≥ 0 and 3, 2 below, TRL's defaults; the weight has no gradient of its own.",
         ),
         Method(
             name="reinforce_pp", title="REINFORCE++", paper="arXiv:2501.03262",
             summary="No group: rewards are whitened over all tokens of the batch.",
+            protects="Dependence on the group: rewards are compared over the whole batch, so that tied groups still teach and no small std magnifies a group.",
+            costs="Without a baseline per prompt, groups that all pass are pushed up and groups that all fail down, though none of their rollouts was better than "
+            "another: noise, and a push against right steps in hopeless groups.",
+            against=("groups without signal", "difficulty bias"), moves=("displacement", "gradient_spike"),
             credit=(Component(base="zero", norm="token_whiten"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
             note="Without discount (γ = 1), and with KL as a term of the loss: the paper takes it from each token's reward. As batches "
             "are compared, groups that all fail are pushed down and groups that all pass up.",
@@ -177,12 +246,20 @@ METHODS: dict[str, Method] = {
         Method(
             name="reinforce_pp_baseline", title="REINFORCE++-baseline", paper="arXiv:2501.03262",
             summary="Reward minus the group's mean, then whitened over all tokens of the batch.",
+            protects="Groups magnified by a small std: all share one scale, that of the batch, while each is still compared with its own mean.",
+            costs="Tied groups are moved a little where lengths differ, and one group with far-flung rewards shrinks all others.",
+            against=("noisy gradients", "difficulty bias"), moves=("gradient_spike",),
             credit=(Component(base="mean", norm="token_whiten"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
             note="A group tied in reward is not exactly 0 where lengths differ: the mean over tokens is not the mean over rollouts (as in verl).",
         ),
         Method(
             name="opo", title="OPO", paper="arXiv:2505.23585",
             summary="The baseline weighs the group's rewards by length, which gives the gradient its least variance.",
+            protects="Noisy gradients: the length-weighted mean is the baseline of least variance if a rollout's squared gradient grows with its length, as the "
+            "paper assumes.",
+            costs="It is made for one exact on-policy update per rollout batch; with more it is an approximation, and where lengths are alike it is the group's "
+            "mean.",
+            against=("noisy gradients",), moves=("gradient_spike",),
             credit=(Component(base="length_weighted", norm="none"),),
             surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
             note="The paper makes one exact on-policy update (`epochs=1 minibatches=1`), to which the clipped ratio is identical in gradient; "
@@ -191,12 +268,19 @@ METHODS: dict[str, Method] = {
         Method(
             name="gpg", title="GPG", paper="arXiv:2504.02546",
             summary="Plain policy gradient on reward minus group mean, scaled up by the share of rollouts without signal.",
+            protects="Steps that shrink as groups tie: A grows by as much as rollouts lose their signal; and the std's weight on easy and hard prompts.",
+            costs="Nothing holds a token whose probability has moved and nothing corrects for it, so more than one update per rollout batch drifts; the last "
+            "groups with signal carry the whole step, magnified.",
+            against=("groups without signal", "difficulty bias"), moves=("step_kl", "ess", "gradient_spike"),
             credit=(Component(base="mean", norm="nonzero_share"),), surrogate="reinforce", level="token", clip=None, normaliser="token",
             note="f_norm = 1, the released default; the share is taken over the batch, as in verl.",
         ),
         Method(
             name="pass_at_k", title="Pass@k", paper="arXiv:2503.19595",
             summary="Only the best rollout of a group is rewarded, by its lead over the second best.",
+            protects="Lost diversity: what pays is one good rollout in a group and not that all are alike, so the paper optimises pass@k itself.",
+            costs="At most one rollout of a group teaches, and with rewards of 0 and 1 only where it is the single correct one; nothing is ever pushed down.",
+            against=("lost diversity",), moves=("sharpening", "entropy_fall"),
             credit=(Component(base="second_best", norm="std", scale="positives"),),
             surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
             note="As verl's grpo_passk: where two share the best reward nobody is rewarded, so with rewards of 0 and 1 only a group with "
@@ -205,6 +289,11 @@ METHODS: dict[str, Method] = {
         Method(
             name="grpo_llds", title="GRPO + LLDS", paper="arXiv:2512.04220",
             summary="GRPO with a penalty on completions with A ≥ 0 that have become less likely since they were sampled.",
+            protects="Likelihood displacement: completions that are not worse than their group are pulled back when they become less likely; the paper reports "
+            "that plain GRPO collapsed within 300 steps in agent search and trained on with this.",
+            costs="It is zero on the first update of a rollout batch, so it needs at least two; it pulls as hard on a small fall as on a large one; and tied "
+            "groups are computed too.",
+            against=("likelihood displacement",), moves=("displacement", "probe", "entropy_rise", "gradient_spike"),
             credit=_GROUP_NORM, surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence",
             penalties=(Penalty(name="llds_response", coef=0.2, knob="llds_coef"), _KL),
             options=("llds_gate", "llds_normaliser", "llds_answer_weight"),
@@ -215,6 +304,11 @@ METHODS: dict[str, Method] = {
         Method(
             name="gtpo", title="GTPO", paper="arXiv:2508.03772",
             summary="Tokens that begin or end both better and worse completions are never pushed down, and uncertain completions are left out.",
+            protects="Likelihood displacement: tokens that begin or end better and worse rollouts alike are never pushed down; and the entropy explosion, as "
+            "completions above ln 2 nats per token are left out.",
+            costs="Tokens are compared by position from either end, so a shift by one ends the run; −γ⟨H⟩ pushes down even tied groups; there is neither clip "
+            "nor KL, and updates after the first are not corrected for drift.",
+            against=("likelihood displacement",), moves=("conflicts", "displacement", "entropy_rise", "step_kl"),
             credit=(Component(base="mean", norm="none"), Component(value="certainty", base="zero", norm="none", weight=0.1, knob="gtpo_entropy_coef")),
             surrogate="reinforce", level="token", clip=None, normaliser="sequence",
             weights=(Weight(name="conflict", value=2.0, knob="gtpo_conflict_weight"), Weight(name="entropy_filter", value=math.log(2))),
@@ -235,16 +329,27 @@ METHODS: dict[str, Method] = {
         Method(
             name="psr", title="PSR", paper="arXiv:2506.01347",
             summary="Positive-sample reinforcement: correct completions become more likely, wrong ones are left alone.",
+            protects="Pushing down at all: no wrong completion takes likelihood from the tokens it shares with correct ones.",
+            costs="The paper finds that it sharpens: the first try improves while pass@k for large k falls, and with it entropy.",
+            against=("likelihood displacement",), moves=("displacement", "sharpening", "entropy_fall"),
             credit=(_REWARDED,), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
         ),
         Method(
             name="nsr", title="NSR", paper="arXiv:2506.01347",
             summary="Negative-sample reinforcement: wrong completions become less likely, correct ones are left alone.",
+            protects="Lost diversity: probability is only taken from wrong completions and goes where the policy already puts it, which the paper finds keeps "
+            "entropy and pass@k.",
+            costs="Nothing is ever pushed up, so tokens that wrong completions share with correct ones only fall, and groups that are all correct teach "
+            "nothing.",
+            against=("lost diversity", "entropy collapse"), moves=("sharpening", "entropy_fall", "displacement", "entropy_rise"),
             credit=(_PENALISED,), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
         ),
         Method(
             name="w_reinforce", title="W-REINFORCE", paper="arXiv:2506.01347",
             summary="PSR at a tenth of its weight plus NSR.",
+            protects="Lost diversity, as NSR, with a tenth of PSR to hold up correct completions; the paper reports better pass@k overall.",
+            costs="One more number to choose; pushing down still outweighs pushing up ten to one, so shared tokens of correct completions may fall.",
+            against=("lost diversity", "entropy collapse"), moves=("sharpening", "entropy_fall", "displacement"),
             credit=(replace(_REWARDED, weight=0.1), _PENALISED),
             surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
         ),

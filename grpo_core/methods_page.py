@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import Template
 
-from grpo_core.methods import METHODS, Component, Method
+from grpo_core.equations import CHOICES, Choice, defined, equations
+from grpo_core.methods import HARMS, METHODS, Component, Method
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -16,18 +18,7 @@ Every method is one row over the same equation:
 
     loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = Σ_c w_c · Norm_c( value_c − Base_c(group) ) · Scale_c
 
-| choice | registry | what is there |
-|---|---|---|
-| credit: value of a rollout | `algorithms/credit.py` | `outcome` (total reward), `verdict` (±1 by correctness), `certainty` (minus mean token entropy) |
-| credit: base it is compared with | `algorithms/credit.py` | `mean`, `leave_one_out`, `length_weighted`, `second_best`, `zero` |
-| credit: norm of the difference | `algorithms/credit.py` | `none`, `std` (n−1), `std_population` (n), `token_whiten`, `nonzero_share` |
-| credit: scale, which rollouts it is kept for | `algorithms/credit.py` | `one` (all), `positives`, `negatives` |
-| surrogate φ | `algorithms/surrogates.py` | `clip`, `reinforce`, `clipped_weight`, `soft_gate`, `gamma_gate`, `geometric_clip` |
-| level of its ratio ρ | `algorithms/surrogates.py` | `token`, `sequence`, `sequence_sum` |
-| token weights W | `algorithms/weights.py` | `conflict`, `conflict_released`, `entropy_filter`, `entropy_filter_always` |
-| regularisers reg_k with weight λ_k | `algorithms/penalties.py` | `kl_ref_k3`, `llds_response`, `llds_action`, `llds_token` |
-| normaliser N | `algorithms/normalisers.py` | `token`, `sequence`, `sequence_sum`, `row_sum`, `constant` |
-| data rule | `tasks/sampler.py` | `uniform`, `dynamic` |
+$choices
 
 **Step and update.** A step is one rollout batch and all updates made on it: `epochs` passes of `minibatches` updates, two by default.
 On the first update the policy is the one that sampled, so ratios are 1, nothing is clipped and LLDS is exactly zero; with one
@@ -53,6 +44,15 @@ hinge does not shrink with the fall, so without that dead zone noise would be pe
 **NTHR and GWHES** (arXiv:2505.18830) change nothing in training: with `nthr_every` above 0 they are measured on groups with correct
 and wrong rollouts, from one forward before the first update, and recorded. `nthr` is, for each token of a wrong rollout, how much
 pushing it down takes from the correct ones; `gwhes` foretells for a correct rollout how much it will lack.
+
+## What protects against what
+
+What each method is for beside what it shares with GRPO, whose clip most of them keep. Read off the equations; what only a paper found
+is said to be the paper's, and none of it is a measurement of this repository. The signals are those of [diagnosis.md](diagnosis.md) on which a method's choices act, or by which their cost shows. In the equations i is
+a rollout of group g, j any rollout, t a token of completion o_i, r the reward, B the number of rollouts, π_old the policy before the
+step's updates, and sg has no gradient. The page Methods draws the same.
+
+$harms
 """
 
 _ADDING = """## Adding a method
@@ -61,7 +61,7 @@ One row in `METHODS`, and at most one pure function. A GRPO that averages the wh
 
 ```python
 Method(
-    name="grpo_population", title="GRPO, population std", paper="…", summary="…",
+    name="grpo_population", title="GRPO, population std", paper="…", summary="…", protects="…", costs="…",
     credit=(Component(base="mean", norm="std_population"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token",
 )
 ```
@@ -74,19 +74,40 @@ def range_norm(centred_B, rewards_B, rows, epsilon):
     \"\"\"Divided by the largest reward minus the smallest of the group.\"\"\"
 ```
 
+Its piece of the equation goes beside the others in `grpo_core/equations.py`; until then it stands in the equation as its name.
 `tests/algorithms/test_invariances.py` then checks the row: its names resolve, padding, row order and micro-batches change nothing.
 """
 
 
 def methods_markdown() -> str:
     """The whole of docs/methods.md."""
-    return "\n".join([_OPENING, *(_section(m) for m in METHODS.values()), _ADDING])
+    opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()))
+    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _ADDING])
+
+
+def _choices() -> list[str]:
+    """One row per registry, with what each of its names means."""
+    return ["| choice | registry | what is there |", "|---|---|---|", *(_names(choice) for choice in CHOICES)]
+
+
+def _names(choice: Choice) -> str:
+    return f"| {choice.title} | `{choice.home}` | {'; '.join(f'`{name}`: {piece.means}' for name, piece in choice.pieces.items())} |"
+
+
+def _harms() -> list[str]:
+    """One row per harm: what it means, and which methods protect against it."""
+    rows = [f"| {harm} | {means} | {', '.join(m.title for m in METHODS.values() if harm in m.against)} |" for harm, means in HARMS.items()]
+    return ["| harm | what happens | methods against it |", "|---|---|---|", *rows]
 
 
 def _section(method: Method) -> str:
     lines = [
         f"## {method.title} (`{method.name}`)",
         f"\n{method.summary} {method.paper}.\n",
+        *(f"```math\n{one}\n```" for one in (*equations(method), defined(method))),
+        f"\n**Protects against.** {method.protects}",
+        f"\n**Costs.** {method.costs}",
+        f"\n**Signals it moves.** {', '.join(f'`{name}`' for name in method.moves) or 'None in particular'}.\n",
         "| code | value − base / norm | surrogate | ratio | clip | token weights | normaliser | regularisers | data rule |",
         "|---|---|---|---|---|---|---|---|---|",
         _row("paper", method),

@@ -24,7 +24,8 @@ UPSTREAM: dict[str, set[str]] = {
     "records": set(),
     "measures": set(),
     "config": {"errors", "methods"},
-    "methods_page": {"methods"},
+    "equations": {"methods"},
+    "methods_page": {"methods", "equations"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
     "tasks": {"errors", "methods", "config", "records", "measures"},
@@ -39,8 +40,10 @@ UPSTREAM: dict[str, set[str]] = {
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
-PAGES_MAY_IMPORT = {"launch", "config", "methods", "presets", "errors", "records", "measures", "diagnosis"}
-TORCH_FREE = ("config", "records", "methods", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis")
+PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "presets", "errors", "records", "measures", "diagnosis"}
+TORCH_FREE = (
+    "config", "records", "methods", "equations", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis",
+)  # fmt: skip
 
 
 @cache

@@ -1,0 +1,394 @@
+r"""A method's equation in LaTeX, composed from its row: one piece per name in the registries of grpo_core/algorithms; no torch.
+
+i is a rollout, g its group, j runs over rollouts, t over the tokens of completion o_i; B rollouts and T_max tokens at most make an
+update. sg[·] has no gradient. Pieces are string.Template texts, as braces belong to LaTeX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import Template
+
+from grpo_core.methods import Component, Method, Penalty, Weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """What a registered name adds to the equation. `means` says it in words; `where` defines the symbols it brings.
+
+    `averaged` says of a penalty that the method's own normaliser averages it; others bring their sum.
+    """
+
+    latex: str
+    means: str
+    where: str = ""
+    averaged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One registry: what it decides, which file holds it, and its names."""
+
+    title: str
+    home: str
+    pieces: Mapping[str, Piece]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """What a method chose for one of the six slots, and what each choice means; `idle` are options that are off by default."""
+
+    title: str
+    symbol: str
+    means: str
+    names: tuple[str, ...]
+    explains: tuple[str, ...]
+    idle: tuple[str, ...] = ()
+
+
+_RATIO = r"\frac{\pi_\theta(o_{i,t} \mid \cdot)}{\pi_{\text{old}}(o_{i,t} \mid \cdot)}"
+_FALL = r"\Delta_{i,t} = \log \pi_{\text{old}}(o_{i,t} \mid \cdot) - \log \pi_\theta(o_{i,t} \mid \cdot),\quad \kappa = 10^{-4}"
+_PRESERVED = r"\frac{1}{\sum_{A_j \ge 0} |o_j|} \sum_{A_i \ge 0} \sum_t "
+_HINGE = r"\,\Delta_{i,t}\, \mathbf{1}[\Delta_{i,t} > \kappa]"
+_WHITEN = (
+    r"\operatorname{whiten}(x_i) = \frac{x_i - \bar{x}}{\sqrt{\frac{1}{N-1} \sum_j |o_j| (x_j - \bar{x})^2 + 10^{-8}}} \\ "
+    r"\bar{x} = \frac{1}{N} \sum_j |o_j|\, x_j,\quad N = \sum_j |o_j|"
+)
+
+VALUES = Choice(
+    title="Value of a rollout",
+    home="algorithms/credit.py",
+    pieces={
+        "outcome": Piece(latex="r_{$i}", means="the total reward"),
+        "verdict": Piece(latex="v_{$i}", means="+1 if the completion is correct, −1 if it is not", where=r"v_i = +1 \text{ if correct},\ -1 \text{ if not}"),
+        "certainty": Piece(
+            latex=r"\left(-\langle H \rangle_{$i}\right)",
+            means="minus the mean token entropy of the completion, in nats",
+            where=r"\langle H \rangle_i = \text{mean token entropy of } o_i \text{ when sampled}",
+        ),
+    },
+)
+BASES = Choice(
+    title="Baseline it is compared with",
+    home="algorithms/credit.py",
+    pieces={
+        "mean": Piece(latex=r"\operatorname*{mean}_{j \in g} $of", means="the mean of the group"),
+        "leave_one_out": Piece(latex=r"\operatorname*{mean}_{j \in g,\, j \ne i} $of", means="the mean of the group's other rollouts"),
+        "length_weighted": Piece(
+            latex=r"\frac{\sum_{j \in g} |o_j|\, $of}{\sum_{j \in g} |o_j|}", means="the mean of the group, each rollout weighted by its length in tokens"
+        ),
+        "second_best": Piece(latex=r"\operatorname*{2nd\,max}_{j \in g} $of", means="the group's second-highest value, the highest where two share it"),
+        "zero": Piece(latex="", means="none: every rollout stands for itself"),
+    },
+)
+NORMS = Choice(
+    title="Norm of the difference",
+    home="algorithms/credit.py",
+    pieces={
+        "none": Piece(latex="$x", means="left as it is"),
+        "std": Piece(
+            latex=r"\frac{$x}{\operatorname*{std}_{j \in g} $of + \epsilon}",
+            means="divided by the group's standard deviation over n − 1, plus ε = 1e-6",
+            where=r"\operatorname{std} \text{ over } n - 1,\quad \epsilon = 10^{-6}",
+        ),
+        "std_population": Piece(
+            latex=r"\frac{$x}{\operatorname*{std}_{j \in g} $of + \epsilon}",
+            means="divided by the group's standard deviation over n, plus ε = 1e-6",
+            where=r"\operatorname{std} \text{ over } n,\quad \epsilon = 10^{-6}",
+        ),
+        "token_whiten": Piece(
+            latex=r"\operatorname{whiten}\left($x\right)", means="minus the mean and over the standard deviation of all tokens of the batch", where=_WHITEN
+        ),
+        "nonzero_share": Piece(
+            latex=r"\frac{B}{\#\{j : x_j \ne 0\}} \left($x\right)",
+            means="divided by the share of rollouts whose difference is not 0, over the batch",
+            where=r"x_j \text{: the difference in brackets, of rollout } j,\quad B\text{: rollouts of the step}",
+        ),
+    },
+)
+SCALES = Choice(
+    title="Which rollouts it is kept for",
+    home="algorithms/credit.py",
+    pieces={
+        "one": Piece(latex="$x", means="every rollout"),
+        "positives": Piece(latex=r"\max\left(0,\ $x\right)", means="only rollouts above the baseline"),
+        "negatives": Piece(latex=r"\min\left(0,\ $x\right)", means="only rollouts below the baseline"),
+    },
+)
+LEVELS = Choice(
+    title="Level of the ratio ρ",
+    home="algorithms/surrogates.py",
+    pieces={
+        "token": Piece(latex=r"\rho_{i,t}", means="each token's probability now over that when sampled", where=rf"\rho_{{i,t}} = {_RATIO}"),
+        "sequence": Piece(
+            latex=r"\rho_i",
+            means="the geometric mean of the completion's token ratios, the same on each of its tokens",
+            where=rf"\rho_i = \Bigl( \prod_t {_RATIO} \Bigr)^{{1/|o_i|}}",
+        ),
+        "sequence_sum": Piece(
+            latex=r"\rho_i",
+            means="the completion's probability now over that when sampled: the product of its token ratios",
+            where=rf"\rho_i = \prod_t {_RATIO}",
+        ),
+    },
+)
+SURROGATES = Choice(
+    title="Surrogate φ",
+    home="algorithms/surrogates.py",
+    pieces={
+        "clip": Piece(
+            latex=r"\min\bigl( $ratio A_i,\ \operatorname{clip}($ratio,\, $floor,\, $ceiling)\, A_i \bigr)",
+            means="the ratio times A, until the ratio leaves the bounds in the direction A pushes: from there no gradient",
+        ),
+        "reinforce": Piece(
+            latex=r"\frac{$ratio}{\operatorname{sg}[$ratio]}\, A_i",
+            means="1 in value; its gradient is A · ∇ log π at every update, with nothing clipped and no importance weight",
+        ),
+        "clipped_weight": Piece(
+            latex=r"\operatorname{sg}\bigl[\operatorname{clip}($ratio,\, $floor,\, $ceiling)\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
+            means="the ratio, held at its bounds, is a weight without gradient: no token ever loses its gradient",
+        ),
+        "soft_gate": Piece(
+            latex=r"\frac{4}{\tau_i}\, \sigma\bigl(\tau_i ($ratio - 1)\bigr)\, A_i",
+            means="a sigmoid of the ratio, whose gradient fades on both sides of 1 instead of stopping at a bound",
+            where=r"\tau_i = 1 \text{ if } A_i > 0,\ 1.05 \text{ if not}",
+        ),
+        "gamma_gate": Piece(
+            latex=r"\operatorname{sg}\bigl[e^{\lambda_i} $ratio^{\,k_i} e^{-\lambda_i $ratio}\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
+            means="a hump that is 1 at ratio 1 and falls on both sides, as a weight without gradient",
+            where=r"(k_i, \lambda_i) = (2, 3) \text{ if } A_i \ge 0,\ (3, 2) \text{ if not}",
+        ),
+        "geometric_clip": Piece(
+            latex=r"\bar{\rho}_i\, A_i",
+            means="the geometric mean of the completion's token ratios, each held first on the side A pushes to; bounds in nats",
+            where=r"\bar{\rho}_i = \exp\Bigl( \frac{1}{|o_i|} \sum_t \ell_{i,t} \Bigr) \\ "
+            r"\ell_{i,t} = \min(\log $ratio,\, $high) \text{ if } A_i > 0,\ \max(\log $ratio,\, -$low) \text{ if not}",
+        ),
+    },
+)
+WEIGHTS = Choice(
+    title="Token weights W",
+    home="algorithms/weights.py",
+    pieces={
+        "conflict": Piece(
+            latex="w_{i,t}",
+            means="tokens of a conflict run, which stand alike at the head or tail of better and worse rollouts, weigh more in better ones and 0 in worse ones",
+            where=r"w_{i,t} = \begin{cases} $value & (i,t) \in C,\ r_i > b_g \\ 0 & (i,t) \in C,\ r_i < b_g \\ 1 & \text{elsewhere} \end{cases} \\ "
+            r"C\text{: conflict runs},\ b_g\text{: the baseline}",
+        ),
+        "conflict_released": Piece(
+            latex=r"\frac{w^{\text{head}}_{i,t}\, w^{\text{tail}}_{i,t}}{\max(1, n_i)}",
+            means="the same for head and tail run apart, multiplied, over the length of the longer run: the authors' code",
+            where=r"w^{\text{head}}_{i,t} = \begin{cases} $value & \text{in the head run},\ r_i > b_g \\ 0 & \text{in the head run},\ r_i < b_g \\ "
+            r"1 & \text{elsewhere} \end{cases} \\ n_i\text{: tokens of the longer run}",
+        ),
+        "entropy_filter": Piece(
+            latex=r"\delta_i",
+            means="completions above this mean token entropy, in nats, are left out, unless the run's first rollouts were above it already",
+            where=r"\delta_i = 0 \text{ if } \langle H \rangle_i > $value \ge \langle H \rangle_{\text{first}},\ 1 \text{ if not}",
+        ),
+        "entropy_filter_always": Piece(
+            latex=r"\delta_i",
+            means="completions above this mean token entropy, in nats, are left out",
+            where=r"\delta_i = 0 \text{ if } \langle H \rangle_i > $value,\ 1 \text{ if not}",
+        ),
+    },
+)
+PENALTIES = Choice(
+    title="Regularisers",
+    home="algorithms/penalties.py",
+    pieces={
+        "kl_ref_k3": Piece(
+            latex=r"\Bigl( \frac{\pi_{\text{ref}}}{\pi_\theta} - \log \frac{\pi_{\text{ref}}}{\pi_\theta} - 1 \Bigr)_{i,t}",
+            means="distance to a frozen copy of the start model, k3 estimate, nats per token",
+            averaged=True,
+        ),
+        "llds_response": Piece(
+            latex=_PRESERVED + r"\mathbf{1}\bigl[\textstyle\sum_s \Delta_{i,s} > \kappa\bigr]" + _HINGE,
+            means="fall of log-prob since sampling, of completions with A ≥ 0 that fell as a whole",
+            where=_FALL,
+        ),
+        "llds_action": Piece(
+            latex=_PRESERVED + r"\mathbf{1}\bigl[\textstyle\sum_{s \in a(t)} \Delta_{i,s} > \kappa\bigr]" + _HINGE,
+            means="the same, of actions that fell as a whole",
+            where=_FALL + r",\quad a(t)\text{: the action of token } t",
+        ),
+        "llds_token": Piece(latex=_PRESERVED + _HINGE, means="the same, of every token that fell", where=_FALL),
+    },
+)
+NORMALISERS = Choice(
+    title="Normaliser N",
+    home="algorithms/normalisers.py",
+    pieces={
+        "token": Piece(latex=r"\frac{1}{\sum_j |o_j|} \sum_i \sum_t $x", means="every token of the update weighs the same"),
+        "sequence": Piece(latex=r"\frac{1}{B} \sum_i \frac{1}{|o_i|} \sum_t $x", means="every completion weighs the same, a token less in a long one"),
+        "sequence_sum": Piece(
+            latex=r"\sum_i \frac{1}{|o_i|} \sum_t $x", means="every completion weighs the same, and the loss grows with the number of completions"
+        ),
+        "row_sum": Piece(latex=r"\frac{1}{B} \sum_i \sum_t $x", means="a completion weighs as much as it is long, and the loss grows with length"),
+        "constant": Piece(
+            latex=r"\frac{1}{B\, T_{\max}} \sum_i \sum_t $x",
+            means="every token weighs the same, and the loss grows with length: the divisor is fixed, rollouts × max_new_tokens",
+        ),
+    },
+)
+SAMPLERS = Choice(
+    title="Data rule",
+    home="tasks/sampler.py",
+    pieces={
+        "uniform": Piece(latex=r"g \sim \mathcal{D}", means="every sampled group enters the step"),
+        "dynamic": Piece(
+            latex=r"g \sim \mathcal{D},\quad \min_{j \in g} r_j < \max_{j \in g} r_j",
+            means="groups tied in reward are dropped and further prompts sampled in their place",
+        ),
+    },
+)
+CHOICES = (VALUES, BASES, NORMS, SCALES, SURROGATES, LEVELS, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
+
+
+def advantage(method: Method) -> str:
+    """A_i = …, LaTeX."""
+    terms = [_component(c) for c in method.credit]
+    return "A_i = " + terms[0] + "".join(f" + {term}" for term in terms[1:])
+
+
+def loss(method: Method) -> str:
+    """The loss to minimise, LaTeX; penalties whose weight is 0 by default are left out, as training leaves them out."""
+    policy = _normalised(method, _weight_symbols(method.weights) + _surrogate(method, "latex"))
+    penalties = [rf"\\ &+ {p.coef:g} {_penalty(method, p)}" for p in method.penalties if p.coef > 0]
+    return r"\begin{aligned} \mathcal{L}(\theta) = &-" + policy + " ".join(penalties) + r" \end{aligned}"
+
+
+def equations(method: Method) -> tuple[str, ...]:
+    """Advantage and loss, one display each."""
+    return advantage(method), loss(method)
+
+
+def definitions(method: Method) -> tuple[str, ...]:
+    """What the symbols in `equations` stand for, each once, LaTeX."""
+    pieces = [VALUES.pieces.get(c.value) for c in method.credit] + [NORMS.pieces.get(c.norm) for c in method.credit]
+    found = [piece.where for piece in pieces if piece]
+    found.append(LEVELS.pieces[method.level].where if method.level in LEVELS.pieces else "")
+    found.append(_surrogate(method, "where"))
+    found += [Template(WEIGHTS.pieces[w.name].where).substitute(value=f"{w.value:.4g}") for w in method.weights if w.name in WEIGHTS.pieces]
+    found += [PENALTIES.pieces[p.name].where for p in method.penalties if p.coef > 0 and p.name in PENALTIES.pieces]
+    return tuple(dict.fromkeys(text for text in found if text))
+
+
+def defined(method: Method) -> str:
+    """The definitions as one display, a line each."""
+    return r"\begin{gathered} " + r" \\[0.7em] ".join(definitions(method)) + r" \end{gathered}"
+
+
+def slots(method: Method) -> tuple[Slot, ...]:
+    """The six slots of the equation as the method fills them."""
+    clip = () if method.clip is None else (f"{method.clip[0]:g} below, {method.clip[1]:g} above",)
+    return (
+        Slot(
+            title="credit",
+            symbol="A",
+            means="How a rollout's reward becomes its advantage: value − baseline, normed, and which rollouts it is kept for.",
+            names=tuple(_component_name(c) for c in method.credit),
+            explains=tuple(dict.fromkeys(line for c in method.credit for line in _component_words(c))),
+        ),
+        Slot(
+            title="surrogate",
+            symbol="φ",
+            means="What each token is pushed by: its advantage and the ratio of its probability now to that when sampled.",
+            names=(method.surrogate, f"{method.level} level", *clip),
+            explains=(_words(SURROGATES, method.surrogate), _words(LEVELS, method.level)),
+        ),
+        Slot(
+            title="token weights",
+            symbol="W",
+            means="What multiplies a token's push, without gradient.",
+            names=tuple(f"{w.name} {w.value:.4g}" for w in method.weights),
+            explains=tuple(_words(WEIGHTS, w.name) for w in method.weights),
+        ),
+        Slot(
+            title="regularisers",
+            symbol="λ · reg",
+            means="What is added to the loss, each with its weight.",
+            names=tuple(f"{p.name} × {p.coef:g}" for p in method.penalties if p.coef > 0),
+            explains=tuple(_words(PENALTIES, p.name) for p in method.penalties),
+            idle=tuple(f"{p.name} ({p.knob})" for p in method.penalties if not p.coef > 0),
+        ),
+        Slot(
+            title="normaliser",
+            symbol="N",
+            means="How the tokens' values become one number.",
+            names=(method.normaliser,),
+            explains=(_words(NORMALISERS, method.normaliser),),
+        ),
+        Slot(
+            title="data rule",
+            symbol="D",
+            means="Which sampled groups enter the step.",
+            names=(method.sampler,),
+            explains=(_words(SAMPLERS, method.sampler),),
+        ),
+    )
+
+
+def differences(method: Method, other: Method) -> tuple[str, ...]:
+    """Titles of the slots that the two fill differently."""
+    return tuple(mine.title for mine, theirs in zip(slots(method), slots(other), strict=True) if mine.names != theirs.names)
+
+
+def _fill(choice: Choice, name: str, **symbols: str) -> str:
+    """The piece of a name with its symbols; a name from outside the package, which has none, stands for itself."""
+    if name not in choice.pieces:
+        inside = ",\\ ".join(value for value in symbols.values() if value)
+        return rf"\operatorname{{{_typeset(name)}}}\left({inside}\right)"
+    return Template(choice.pieces[name].latex).substitute(symbols)
+
+
+def _typeset(name: str) -> str:
+    return "".join(r"\_" if letter == "_" else letter for letter in name if letter.isalnum() or letter == "_")
+
+
+def _words(choice: Choice, name: str) -> str:
+    means = choice.pieces[name].means if name in choice.pieces else "registered outside the package"
+    return f"{name}: {means}"
+
+
+def _component(c: Component) -> str:
+    value, of = _fill(VALUES, c.value, i="i"), _fill(VALUES, c.value, i="j")
+    base = _fill(BASES, c.base, of=of)
+    kept = _fill(SCALES, c.scale, x=_fill(NORMS, c.norm, x=f"{value} - {base}" if base else value, of=of))
+    bare = c.norm == "none" and c.scale == "one" and base
+    return kept if c.weight == 1 else rf"{c.weight:g} \left({kept}\right)" if bare else rf"{c.weight:g}\, {kept}"
+
+
+def _component_name(c: Component) -> str:
+    words = [c.value, "" if c.base == "zero" else f"− {c.base}", "" if c.norm == "none" else f"/ {c.norm}", "" if c.scale == "one" else f"({c.scale})"]
+    return " ".join(filter(None, words)) + ("" if c.weight == 1 else f" × {c.weight:g}")
+
+
+def _component_words(c: Component) -> tuple[str, ...]:
+    return tuple(_words(choice, name) for choice, name in ((VALUES, c.value), (BASES, c.base), (NORMS, c.norm), (SCALES, c.scale)))
+
+
+def _surrogate(method: Method, part: str) -> str:
+    """The surrogate's `latex` or `where` with the method's ratio and bounds."""
+    low, high = method.clip or (0.0, 0.0)
+    ratio = LEVELS.pieces[method.level].latex if method.level in LEVELS.pieces else r"\rho"
+    symbols = dict(ratio=ratio, low=f"{low:g}", high=f"{high:g}", floor=f"{max(1 - low, 0):.6g}", ceiling=f"{1 + high:.6g}")
+    if method.surrogate not in SURROGATES.pieces:
+        return _fill(SURROGATES, method.surrogate, ratio=ratio, A="A_i") if part == "latex" else ""
+    return Template(getattr(SURROGATES.pieces[method.surrogate], part)).substitute(symbols)
+
+
+def _weight_symbols(weights: Sequence[Weight]) -> str:
+    return "".join(rf"{_fill(WEIGHTS, w.name)}\, " for w in weights)
+
+
+def _normalised(method: Method, x: str) -> str:
+    return _fill(NORMALISERS, method.normaliser, x=x)
+
+
+def _penalty(method: Method, penalty: Penalty) -> str:
+    piece = PENALTIES.pieces.get(penalty.name)
+    inner = _fill(PENALTIES, penalty.name)
+    return inner if piece and not piece.averaged else _normalised(method, inner)
