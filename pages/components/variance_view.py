@@ -98,8 +98,9 @@ def cards(run: Run) -> tuple[Card, ...]:
 
 def per_step(run: Run, steps: pd.DataFrame) -> pd.DataFrame:
     """The steps table with what its groups came to: outcome_*, uniform_observed, uniform_expected, pass_at_1, pass_at_half, pass_at_size."""
-    counts = data.outcome_counts(run)
-    return steps.merge(_per_step(data.root(), run.run_id, run.status.attempt, int(steps["step"].iloc[-1]), run.config.group_size, counts), on="step", how="left")
+    last = int(steps["step"].iloc[-1])
+    came_to = _per_step(data.root(), run.run_id, run.status.attempt, last, run.config.group_size, data.outcome_counts(run))
+    return steps.merge(came_to, on="step", how="left")
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
