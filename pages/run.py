@@ -11,6 +11,7 @@ from pages.components.text import ago, escape
 from pages.components.tiles import tiles
 
 run = pick.run()
+actions.dialogs()
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content", key="title"):
@@ -35,7 +36,7 @@ ending(run)
 @part(key="run.overview", every_s=every_s)
 def overview() -> None:
     now = data.run(run.run_id)
-    if now.status.state != run.status.state:
+    if now.status.state != run.status.state and not actions.asking():
         st.rerun()
     steps = data.steps(now)
     first, *others = run_sentences(now.status, steps)
@@ -65,4 +66,3 @@ def curves_and_groups() -> None:
 overview()
 curves_and_groups()
 details(run)
-actions.dialogs()

@@ -12,6 +12,7 @@ st.title("Runs", anchor=False)
 if not data.run_ids():
     empty.no_runs()
     st.stop()
+actions.dialogs()
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
     search = url.sync("q", "runs.search", st.query_params.get("q", ""), default="")
@@ -44,4 +45,3 @@ def act_on(act: str, run_id: str) -> None:
 
 
 table()
-actions.dialogs()

@@ -56,14 +56,20 @@ def ask_to_edit(run_id: str) -> None:
 
 
 def dialogs() -> None:
-    """Open the dialog that was asked for, and keep it open until it is closed, also when the page runs anew because the run has ended.
+    """Open the dialog that was asked for, until it is closed.
 
-    Call once, from the page itself: a part that refreshes would close it.
+    Call once, from the page itself and before it draws anything slow: a run of the whole page takes the dialog away until it gets here,
+    and what is behind it then gets the clicks. So the page must not run anew of its own accord while `asking()`.
     """
     if STOP in st.session_state:
         _stop_dialog(st.session_state[STOP])
     elif EDIT in st.session_state:
         _edit_dialog(st.session_state[EDIT])
+
+
+def asking() -> bool:
+    """Whether a dialog is open."""
+    return STOP in st.session_state or EDIT in st.session_state
 
 
 def _forget() -> None:
@@ -81,12 +87,13 @@ def _stop_dialog(run_id: str) -> None:
         where = f"is at step {run.status.step} of {run.status.steps}" if run.status.step else "has not finished a step yet"
         st.markdown(f"**{escape(run.name)}** {where}. It finishes the current step, writes a checkpoint and ends.")
     with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Keep running", key="stop.no"):
-            _close()
-        if st.button("Stop run", key="stop.yes", type="primary", icon=":material/stop_circle:"):
-            _desk().ask(data.root(), run_id)
-            st.session_state[ASKED] = run_id
-            st.rerun(scope="fragment")
+        st.button("Keep running", key="stop.no", on_click=_close)
+        st.button("Stop run", key="stop.yes", type="primary", icon=":material/stop_circle:", on_click=_stop, args=(run_id,))
+
+
+def _stop(run_id: str) -> None:
+    _desk().ask(data.root(), run_id)
+    st.session_state[ASKED] = run_id
 
 
 @part(key="stop.outcome", every_s=0.5)
@@ -98,8 +105,7 @@ def _outcome(run_id: str) -> None:
     tell = st.success if result.outcome in ("stopped", "already_over") else st.warning
     tell(escape(result.sentence))
     with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Close", key="stop.close"):
-            _close()
+        st.button("Close", key="stop.close", on_click=_close)
 
 
 @st.dialog("Name, tags and note", icon=":material/edit:", on_dismiss=_forget)

@@ -15,7 +15,7 @@ from storage.errors import StoreError
 
 LIVE_S = 2.0
 
-_mount_ticker = st.components.v2.component("ticker", html="<span></span>\n<!-- shows nothing -->\n", js=script("ticker.js"))
+_mount_ticker = st.components.v2.component("ticker", html="<span></span>\n<!-- shows nothing -->\n", js=script("ticker.js"), isolate_styles=False)
 
 
 @contextmanager

@@ -29,10 +29,14 @@ def neighbours(step: int, recorded: np.ndarray) -> tuple[int | None, int | None]
 
 
 def step_picker(steps: pd.DataFrame, step: int) -> None:
-    """Previous, number, next, newest; each writes the step into the address."""
+    """Previous, number, next, newest; each writes the step into the address.
+
+    While the newest step is followed it is the placeholder, not the value: any click tells the server every value the browser shows, and
+    one that the server has just moved on from would count as typed and end the following.
+    """
     recorded = steps["step"].to_numpy()
     before, after = neighbours(step, recorded)
-    url.show("groups.step", step)
+    url.show("groups.step", url.whole("step"))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", width="content"):
         st.button(
             "Step",
@@ -43,7 +47,9 @@ def step_picker(steps: pd.DataFrame, step: int) -> None:
             args=(before,),
             help="Previous recorded step",
         )
-        st.number_input("Step", min_value=0, step=1, key="groups.step", on_change=_typed, width=104, label_visibility="collapsed")
+        st.number_input(
+            "Step", value=None, min_value=0, step=1, key="groups.step", placeholder=str(step), on_change=_typed, width=104, label_visibility="collapsed"
+        )
         st.button(
             "Step",
             icon=":material/chevron_right:",

@@ -10,6 +10,7 @@ from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.status import run_status
 from grpo_core.launch.stop import stop_run
 from grpo_core.trace.tables import to_tables
+from pages.components.frames import LIVE_S
 from storage.reader import Store
 from storage.segments import RunWriter
 from tests.browser.conftest import wait_until
@@ -46,6 +47,29 @@ def test_new_steps_arrive_without_reload_and_zoom_stays(page: Page, own_app: str
     wait_until(lambda: (page.wait_for_timeout(100), int(plot.get_attribute("data-drawn")) > drawn)[1], "the chart is drawn again")
     assert range_of(page, "plot-reward") == zoomed
     assert page.evaluate("window.sameDocument") is True
+
+
+def test_an_open_dialog_is_left_alone(page: Page, own_app: str, store_root: Path) -> None:
+    """The run changes its state behind the dialog, for which the page draws itself anew: not under the pointer, but once the dialog is closed."""
+    settings = {"name": "warming", "steps": 60}
+    run_id = make_run(store_root, settings, recorded=20, state="starting")
+    page.goto(f"{own_app}/run?run={run_id}")
+    main = page.get_by_test_id("stMain")
+    expect(main).to_contain_text("starting")
+    expect(page.locator(".live-plot[data-drawn]").first).to_be_visible()
+    main.get_by_role("button", name="Stop").click()
+    keep = page.get_by_role("dialog").get_by_role("button", name="Keep running")
+    expect(keep).to_be_visible()
+    keep.evaluate("button => { window.shown = button; }")
+
+    add_steps(store_root, run_id, make_config({"prompts_per_step": 6, **settings}), 20, 20)
+    page.wait_for_timeout(3 * 1000 * LIVE_S)
+    assert page.evaluate("window.shown.isConnected"), "the dialog was drawn anew"
+    expect(main).to_contain_text("starting")
+    keep.click()
+    expect(main).to_contain_text("running")
+    expect(page.get_by_label("Groups of step 20", exact=True)).to_be_visible()
+    assert "step=" not in page.url
 
 
 def test_from_the_form_to_the_end(page: Page, own_app: str, store_root: Path) -> None:

@@ -99,6 +99,17 @@ def test_stepping_skips_the_gap_and_writes_the_address(seeded, open_page) -> Non
     app.button(key="groups.after").click().run()
     assert not app.exception and app.query_params["step"] == "22"
     assert rows_of(app, "groups.rows")["label"] == "Groups of step 22"
+    assert app.number_input(key="groups.step").value == 22
+
+
+def test_a_typed_step_is_kept_until_the_newest_is_asked_for(seeded, open_page) -> None:
+    root, runs = seeded
+    app = open_page(root, "run", run=runs["healthy"])
+    app.number_input(key="groups.step").set_value(12).run()
+    assert app.query_params["step"] == "12" and rows_of(app, "groups.rows")["label"] == "Groups of step 12"
+    app.button(key="groups.newest").click().run()
+    assert "step" not in app.query_params and rows_of(app, "groups.rows")["label"] == "Groups of step 39"
+    assert app.number_input(key="groups.step").value is None
 
 
 def test_new_steps_are_read_by_cursor(store_root: Path, open_page, monkeypatch) -> None:
@@ -114,6 +125,8 @@ def test_new_steps_are_read_by_cursor(store_root: Path, open_page, monkeypatch) 
     assert not app.exception
     assert asked[0] == -1 and set(asked[1:]) <= {2, 3}
     assert rows_of(app, "groups.rows")["label"] == "Groups of step 3"
+    picker = app.number_input(key="groups.step")  # a value that moves on by itself would come back from the browser as if typed
+    assert picker.value is None and picker.proto.placeholder == "3"
 
 
 def test_a_missing_segment_is_a_sentence(store_root: Path, open_page) -> None:
