@@ -48,9 +48,10 @@ pushing it down takes from the correct ones; `gwhes` foretells for a correct rol
 ## What protects against what
 
 What each method is for beside what it shares with GRPO, whose clip most of them keep. Read off the equations; what only a paper found
-is said to be the paper's, and none of it is a measurement of this repository. The signals are those of [diagnosis.md](diagnosis.md) on which a method's choices act, or by which their cost shows. In the equations i is
-a rollout of group g, j any rollout, t a token of completion o_i, r the reward, B the number of rollouts, π_old the policy before the
-step's updates, and sg has no gradient. The page Methods draws the same.
+is said to be the paper's, and none of it is a measurement of this repository. The signals are those of [diagnosis.md](diagnosis.md)
+on which a method's choices act, or by which their cost shows. In the equations i is a rollout of group g, j any rollout, t a token of
+completion o_i, r the reward, B the number of rollouts, π_old the policy before the step's updates, and sg has no gradient. They are
+composed from the row, piece by piece (`grpo_core/equations.py`); the page Methods draws the same.
 
 $harms
 """

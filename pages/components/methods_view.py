@@ -11,6 +11,7 @@ import streamlit as st
 
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
+from grpo_core.diagnosis.report import Report
 from grpo_core.equations import (
     BASES,
     LEVELS,
@@ -36,7 +37,10 @@ from pages.components.run_table import what
 from pages.components.signal_cards import meaning
 from pages.components.text import counted, escape, listed
 
-MEASURED = "What it is for beside what it shares with GRPO, whose clip most methods keep. Read off the equation, or the paper's claim where it says so; how a run of yours went is for its diagnosis to say."
+MEASURED = (
+    "What it is for beside what it shares with GRPO, whose clip most methods keep. Read off the equation, or the paper's claim where it says so; "
+    "how a run of yours went is for its diagnosis to say."
+)
 MOVES = "Signals of the diagnosis on which its choices act, or by which their cost shows. Expected, not measured."
 SYMBOLS = (
     "i is a rollout of group g, j any rollout, t a token of completion $o_i$; r is the reward, B the number of rollouts, "
@@ -114,13 +118,14 @@ def _launch(method: Method) -> None:
 
 def equation(method: Method) -> None:
     """Advantage and loss, and what their symbols stand for."""
-    st.markdown("**Equation**", help="Composed from the method's row: with its own bounds and weights, and what is off by default left out.")
-    for one in equations(method):
-        st.latex(one)
-    st.caption("where")
-    st.latex(rf"\small {defined(method)}")
-    tied = all(component.within_groups for component in method.credit)
-    st.caption(SYMBOLS + (" A group tied in reward has A = 0." if tied else ""))
+    with st.container(gap="xxsmall"):
+        st.markdown("**Equation**", help="Composed from the method's row: with its own bounds and weights, and what is off by default left out.")
+        for one in equations(method):
+            st.latex(one)
+        st.caption("where")
+        st.latex(rf"\small {defined(method)}")
+        tied = all(component.within_groups for component in method.credit)
+        st.caption(SYMBOLS + (" A group tied in reward has A = 0." if tied else ""))
 
 
 def reasons(method: Method) -> None:
@@ -139,7 +144,7 @@ def reasons(method: Method) -> None:
             st.markdown("None in particular.")
     if method.note:
         with st.container(gap="xsmall"):
-            st.markdown("**Released code and this one**")
+            st.markdown("**How it is done here**", help="Defaults, and where the paper, its authors' code and this one differ.")
             st.caption(method.note)
 
 
@@ -218,5 +223,5 @@ def runs(method: Method) -> None:
         nav.goto(nav.DIAGNOSIS, run=clicked)
 
 
-def _verdict(report) -> dict:
+def _verdict(report: Report | None) -> dict:
     return levels.chip(levels.Level.NOT_AVAILABLE if report is None else report.level)
