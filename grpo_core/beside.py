@@ -1,10 +1,14 @@
-"""Processes beside a training run: Python modules of ours that talk over stdin and stdout and end when their stdin does."""
+"""Processes beside a training run or the app: Python modules of ours that talk over stdin and stdout and end when their stdin does."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import select
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -26,3 +30,83 @@ def start_beside(module: str, *arguments: str, text: bool, errors: IO | int) -> 
         text=text,
         start_new_session=True,  # Ctrl-C is for the trainer
     )
+
+
+class NoAnswer(Exception):
+    """The process beside did not start, died or hung; it is ended then."""
+
+
+class Companion:
+    """A process beside this one that answers questions, one at a time, both pickled; its module calls `answer_questions`.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, module: str, *, patience_s: float) -> None:
+        """Raises NoAnswer if it cannot be started. `patience_s` is how long an answer may take."""
+        self._patience_s = patience_s
+        self._ready = False
+        try:
+            self.process = start_beside(module, text=False, errors=subprocess.DEVNULL)
+        except OSError as error:
+            raise NoAnswer(str(error)) from None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded what it needs; never waits. Raises NoAnswer."""
+        if not self._ready and select.select([self.process.stdout], [], [], 0)[0]:
+            self._wait_until_ready()
+        return self._ready
+
+    def ask(self, question: object) -> object:
+        """Its answer; waits for it, and for its start where that is not over. Raises NoAnswer."""
+        impatience = threading.Timer(self._patience_s, self.process.kill)  # ends a read and a write that would never end
+        impatience.start()
+        try:
+            if not self._ready:
+                self._wait_until_ready()
+            pickle.dump(question, self.process.stdin, protocol=5)
+            self.process.stdin.flush()
+            return self._read()
+        except OSError as error:
+            raise self._gone(error) from None
+        finally:
+            impatience.cancel()
+
+    def close(self) -> None:
+        """End the process, at once where it does not end by itself."""
+        try:
+            self.process.stdin.close()
+            self.process.wait(1.0)
+        except (OSError, subprocess.TimeoutExpired):  # what was never sent cannot be flushed; or it hangs
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def _wait_until_ready(self) -> None:
+        self._ready = self._read() is None
+
+    def _read(self) -> object:
+        try:
+            return pickle.load(self.process.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise self._gone(error) from None
+
+    def _gone(self, error: Exception) -> NoAnswer:
+        self.close()
+        return NoAnswer(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def answer_questions(answer: Callable[[object], object]) -> None:
+    """The other side of a Companion: answers until there are no more questions, standing back for the trainer. An error of `answer` ends it."""
+    os.nice(NICE)
+    asked, answers = sys.stdin.buffer, sys.stdout.buffer
+    said: object = None  # None first: it is up
+    while True:
+        pickle.dump(said, answers, protocol=5)
+        answers.flush()
+        try:
+            question = pickle.load(asked)
+        except EOFError:
+            return
+        said = answer(question)

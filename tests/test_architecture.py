@@ -28,9 +28,11 @@ UPSTREAM: dict[str, set[str]] = {
     "methods_page": {"methods", "equations"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
+    "objectives": {"methods", "config", "algorithms"},
     "tasks": {"errors", "methods", "config", "records", "measures"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
-    "trainer": {"errors", "methods", "config", "records", "measures", "tasks", "algorithms", "rollout"},
+    "trainer": {"errors", "methods", "config", "records", "measures", "tasks", "algorithms", "objectives", "rollout"},
+    "lab": {"errors", "beside", "config", "measures", "algorithms", "objectives"},
     "trace": {"errors", "beside", "methods", "config", "records", "measures"},
     "diagnosis": {"errors", "methods", "config", "records", "measures"},
     "launch": {"errors", "beside", "methods", "config", "presets"},
@@ -40,9 +42,10 @@ UPSTREAM: dict[str, set[str]] = {
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
-PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "presets", "errors", "records", "measures", "diagnosis"}
+PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "presets", "errors", "records", "measures", "diagnosis", "lab"}
 TORCH_FREE = (
-    "config", "records", "methods", "equations", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis",
+    "config", "records", "methods", "equations", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures",
+    "diagnosis", "lab/batch", "lab/figures", "lab/process",
 )  # fmt: skip
 
 

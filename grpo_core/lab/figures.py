@@ -70,11 +70,28 @@ def opposed(pushes: Sequence[Push]) -> float:
     return float(((stacked > 0).any(0) & (stacked < 0).any(0)).mean()) if stacked.size else 0.0
 
 
-def widest(relatives: Sequence[Array]) -> Array:
-    """Tokens by how far the methods' relative pushes lie apart, the farthest first; those on which all agree are left out."""
-    apart_N = np.ptp(np.stack(relatives), axis=0)
-    order = np.argsort(-apart_N, kind="stable")
-    return order[apart_N[order] > 1e-9]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """Stretches of neighbouring tokens of one rollout that each method pushes alike: `first` and `last` token of the batch, both
+    included, and how far the methods' relative pushes lie `apart` there. The farthest apart first, the longest first among equals.
+    """
+
+    first: Array
+    last: Array
+    apart: Array
+
+
+def widest(batch: RecordedBatch, relatives: Sequence[Array]) -> Spans:
+    """Where methods disagree, from the relative pushes of each; stretches on which all agree are left out."""
+    stacked = np.round(np.stack(relatives), 6)
+    same = np.zeros(stacked.shape[1], "?")
+    same[1:] = (stacked[:, 1:] == stacked[:, :-1]).all(0) & (np.diff(batch.rollout_N) == 0)
+    first = np.flatnonzero(~same)
+    last = np.append(first[1:], len(same)) - 1
+    apart = np.ptp(stacked[:, first], axis=0)
+    order = np.lexsort((first - last, -apart))
+    order = order[apart[order] > 0]
+    return Spans(first=first[order], last=last[order], apart=apart[order])
 
 
 def _effective(mass: Array) -> float:

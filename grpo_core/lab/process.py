@@ -1,15 +1,14 @@
-"""The laboratory's process: torch stays out of whoever asks, and a question that brings it down brings down nothing else."""
+"""The laboratory's process: torch stays out of whoever asks, and a question that brings it down brings down nothing else.
+
+    python -m grpo_core.lab.process
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from threading import Lock
 
-from grpo_core.beside import ONE_THREAD
+from grpo_core.beside import Companion, NoAnswer, answer_questions
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
 from grpo_core.lab.batch import Push, RecordedBatch
@@ -25,38 +24,39 @@ class LabDown(GroupscopeError):
 class Laboratory:
     """Answers in a process of its own, started with the first question. May be asked from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._lock = Lock()
-        self._pool: ProcessPoolExecutor | None = None
+        self._process: Companion | None = None
 
     def pushes(self, batch: RecordedBatch, configs: Sequence[RunConfig], *, after: bool) -> list[Push]:
         """push_of each config, in order. Raises LabDown."""
         with self._lock:
-            self._pool = self._pool or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_alone)
             try:
-                return self._pool.submit(_pushes, batch, tuple(configs), after).result(PATIENCE_S)
-            except (BrokenProcessPool, TimeoutError, OSError) as error:
-                self._end()
-                raise LabDown(f"the laboratory's process gave no answer ({type(error).__name__}); choose again to start it anew") from None
+                self._process = self._process or Companion(__name__, patience_s=self._patience_s)
+                return self._process.ask((batch, tuple(configs), after))
+            except NoAnswer as why:
+                self._process = None
+                raise LabDown(f"the laboratory's process gave no answer ({why}); choose again to start it anew") from None
 
     def close(self) -> None:
         """End the process."""
         with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool:
-            for process in list(pool._processes.values()):  # one that hangs would be waited for at exit; terminate_workers is Python 3.14
-                process.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
+            process, self._process = self._process, None
+            if process:
+                process.close()
 
 
-def _alone() -> None:
-    os.environ.update(ONE_THREAD)
+def main() -> None:
+    """Answer pushes until there are no more questions."""
+    from grpo_core.lab.push import push_of  # torch, which whoever asks does without
+
+    def pushes(question: tuple[RecordedBatch, Sequence[RunConfig], bool]) -> list[Push]:
+        batch, configs, after = question
+        return [push_of(batch, config, after=after) for config in configs]
+
+    answer_questions(pushes)
 
 
-def _pushes(batch: RecordedBatch, configs: Sequence[RunConfig], after: bool) -> list[Push]:
-    from grpo_core.lab.push import push_of
-
-    return [push_of(batch, config, after=after) for config in configs]
+if __name__ == "__main__":
+    main()

@@ -8,17 +8,11 @@ Whatever goes wrong with it, the recorder does its work itself from then on, and
 from __future__ import annotations
 
 import logging
-import os
-import pickle
-import select
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping
 
 import pyarrow as pa
 
-from grpo_core.beside import NICE, start_beside
+from grpo_core.beside import Companion, NoAnswer, answer_questions
 from grpo_core.trace.flat import FlatStep
 from grpo_core.trace.tables import flat_tables
 from storage.segments import EncodedSteps, encode_steps
@@ -38,22 +32,25 @@ class StepEncoder:
         self._precision = precision
         self._until_start = start_after
         self._patience_s = patience_s
-        self._process: subprocess.Popen | None = None
-        self._up = False
+        self._process: Companion | None = None
         self._batch: list[tuple[FlatStep, int]] = []
         self._beside = False  # whether the batch's tables are in the process; else they are in the next one
         self._tables: list[Mapping[str, pa.Table]] = []
 
     @property
     def up(self) -> bool:
-        """Whether the process answers."""
-        return self._up
+        """Whether the process answers; it is given up where it has ended."""
+        try:
+            return self._process is not None and self._process.ready
+        except NoAnswer as why:
+            self._give_up(why)
+            return False
 
     def add(self, flat: FlatStep, *, missing_before: int = 0) -> None:
         """Gather a step. Raises what `flat_tables` raises; the step is then left out."""
         self._start_in_time()
         if not self._batch:
-            self._beside = self._is_up()
+            self._beside = self.up
         step = (flat, missing_before)
         if self._beside:
             self._ask(step)
@@ -70,78 +67,49 @@ class StepEncoder:
             self._batch, self._tables = [], []
 
     def close(self) -> None:
-        """End the process, at once where it does not end by itself."""
-        process, self._process, self._up = self._process, None, False
-        if process is None:
-            return
-        try:
-            process.stdin.close()
-            process.wait(1.0)
-        except (OSError, subprocess.TimeoutExpired):  # what was never sent cannot be flushed; or it hangs
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        """End the process."""
+        process, self._process = self._process, None
+        if process:
+            process.close()
 
     def _start_in_time(self) -> None:
         self._until_start -= 1
         if self._until_start == -1:
             try:
-                self._process = start_beside(__name__, text=False, errors=subprocess.DEVNULL)
-            except OSError as error:
-                self._give_up(error)
-
-    def _is_up(self) -> bool:
-        """It says None once it has loaded what it needs; nobody waits for that."""
-        if self._process is None or self._up:
-            return self._up
-        if select.select([self._process.stdout], [], [], 0)[0]:
-            try:
-                self._up = pickle.load(self._process.stdout) is None
-            except (EOFError, pickle.UnpicklingError) as error:
-                self._give_up(error)
-        return self._up
+                self._process = Companion(__name__, patience_s=self._patience_s)
+            except NoAnswer as why:
+                self._give_up(why)
 
     def _ask(self, question: object) -> EncodedSteps | None:
         """The process's answer; None also where it has none, and then the batch's tables are made here."""
-        impatience = threading.Timer(self._patience_s, self._process.kill)  # ends a read and a write that would never end
-        impatience.start()
         try:
-            pickle.dump(question, self._process.stdin, protocol=5)
-            self._process.stdin.flush()
-            return pickle.load(self._process.stdout)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            self._give_up(error)
+            return self._process.ask(question)
+        except NoAnswer as why:
+            self._give_up(why)
             return None
-        finally:
-            impatience.cancel()
 
-    def _give_up(self, error: Exception) -> None:
-        log.info("the process that helps the recorder is given up (%s: %s); the recorder does its work", type(error).__name__, error)
-        self.close()
+    def _give_up(self, why: NoAnswer) -> None:
+        log.info("the process that helps the recorder is given up (%s); the recorder does its work", why)
+        self._process = None
         if self._beside:
             self._beside = False
             self._tables = [flat_tables(flat, missing_before=missing_before) for flat, missing_before in self._batch]
 
 
-def main() -> None:
-    """Take in every step on stdin, and answer a precision with all of them encoded. An error ends it: the recorder will meet the same one."""
-    os.nice(NICE)
-    asked, answers = sys.stdin.buffer, sys.stdout.buffer
-    answer: EncodedSteps | None = None
-    tables: list[Mapping[str, pa.Table]] = []
-    while True:
-        pickle.dump(answer, answers, protocol=5)
-        answers.flush()
-        try:
-            match pickle.load(asked):
-                case str(precision):
-                    answer, tables = encode_steps(tables, precision), []
-                case flat, missing_before:
-                    answer = None
-                    tables.append(flat_tables(flat, missing_before=missing_before))
-        except EOFError:
-            return
+class _Gathering:
+    """The other side: takes in every step, and answers a precision with all of them encoded."""
+
+    def __init__(self) -> None:
+        self._tables: list[Mapping[str, pa.Table]] = []
+
+    def __call__(self, question: tuple[FlatStep, int] | str) -> EncodedSteps | None:
+        if isinstance(question, str):
+            tables, self._tables = self._tables, []
+            return encode_steps(tables, question)
+        flat, missing_before = question
+        self._tables.append(flat_tables(flat, missing_before=missing_before))
+        return None
 
 
 if __name__ == "__main__":
-    main()
+    answer_questions(_Gathering())

@@ -12,7 +12,7 @@ PAGES = Path(__file__).resolve().parents[1]
 RUNS, RUN, GROUP, LAUNCH = (PAGES / f"{name}.py" for name in ("runs", "run", "group", "launch"))
 CONFLICTS, VARIANCE = (PAGES / f"{name}.py" for name in ("conflicts", "variance"))
 DIAGNOSIS, LIKELIHOOD = (PAGES / f"{name}.py" for name in ("diagnosis", "likelihood"))
-METHODS_PAGE = PAGES / "methods.py"
+METHODS_PAGE, LAB = PAGES / "methods.py", PAGES / "lab.py"
 
 
 def goto(page: Path, /, **parameters: object) -> NoReturn:
@@ -23,5 +23,5 @@ def goto(page: Path, /, **parameters: object) -> NoReturn:
 def follow(href: str | None) -> None:
     """Open the page of a relative address such as `run?run=a&step=3` (url.link), as a component hands it back; None and others do nothing."""
     name, _, query = (href or "").partition("?")
-    if PAGES / f"{name}.py" in (RUN, GROUP, LAUNCH, DIAGNOSIS, LIKELIHOOD, CONFLICTS, VARIANCE):
+    if PAGES / f"{name}.py" in (RUN, GROUP, LAUNCH, DIAGNOSIS, LIKELIHOOD, CONFLICTS, VARIANCE, LAB):
         goto(PAGES / f"{name}.py", **dict(parse_qsl(query)))

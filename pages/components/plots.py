@@ -125,6 +125,47 @@ def history(step: Array, curves: dict[str, tuple[Array, str]]) -> dict:
     return {"data": traces, "layout": layout}
 
 
+def named_bars(names: Sequence[str], values: Sequence[float], shown: Sequence[str], colours: Sequence[str], *, least: float) -> dict:
+    """One bar per name from 0 to the right, with what `shown` says written at its end; the scale reaches at least to `least`."""
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(names),
+        "x": np.asarray(values, "f8"),
+        "text": list(shown),
+        "textposition": "outside",
+        "textfont": {"size": 11, "color": "@text"},
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+        "marker": {"color": [f"@{colour}/0.75" for colour in colours]},
+    }
+    layout = _layout(28 * len(names) + 16, "", "")
+    layout["xaxis"] |= {"visible": False, "range": [0, max([*values, least]) * 1.45]}
+    layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False, "ticks": ""}
+    layout["margin"] = {"l": 4, "r": 4, "t": 4, "b": 4}
+    return {"data": [bars], "layout": layout}
+
+
+def grouped_bars(labels: Sequence[str], values: dict[str, tuple[Array, str]], x_title: str) -> dict:
+    """Bars side by side under each label, one colour per name: {name: (values, colour)}."""
+    bars = [
+        {
+            "type": "bar",
+            "x": list(labels),
+            "y": heights.astype("f8"),
+            "name": name,
+            "hovertemplate": f"%{{y:+.3~g}}<extra>{name}</extra>",
+            "marker": {"color": f"@{colour}/0.75"},
+        }
+        for name, (heights, colour) in values.items()
+    ]
+    layout = _layout(290, x_title, "") | {"showlegend": True, "legend": {"orientation": "h", "y": 1.16, "x": 0}, "barmode": "group", "hovermode": "x unified"}
+    layout["xaxis"] |= {"type": "category"}
+    layout["yaxis"] |= {"zeroline": True}
+    layout["margin"]["t"] = 34
+    return {"data": bars, "layout": layout}
+
+
 def _layout(height: int, x_title: str, y_title: str) -> dict:
     title = lambda text: {"text": text, "font": {"size": 12, "color": "@gray"}, "standoff": 8}  # noqa: E731
     return {

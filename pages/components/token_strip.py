@@ -39,15 +39,15 @@ class Quantity:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marked:
     """More than the stored traces: further `traces` over all tokens (N,) with the words for them under the pointer (`told`),
-    a `marks` bit set per token (1 head run, 2 tail run, 4 middle, 8 identical beginning), further facts per rollout,
-    and the quantity that a second copy of every text is coloured by (`beside`)."""
+    further facts per rollout, the quantity that a second copy of every text is coloured by (`beside`), and a `marks` bit set per
+    token (1 head run, 2 tail run, 4 middle, 8 identical beginning); the last two may be None."""
 
     quantities: dict[str, Quantity]
     traces: dict[str, Array]
     told: dict[str, str]
-    marks: Array
     facts: Sequence[Sequence[tuple[str, str]]]
-    beside: str
+    beside: str | None
+    marks: Array | None = None
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -157,7 +157,7 @@ def strip_data(
         "ids": _coded(_flat(rollouts["token_ids"], rollouts["length"]), "<i4"),
         "traces": {name: None if np.isnan(values).all() else _coded(values, "<f4") for name, values in traces.items()},
         "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values() if one.trace in (*traces, "ratio")],
-        "marks": _coded(marked.marks, "u1") if marked else None,
+        "marks": _coded(marked.marks, "u1") if marked and marked.marks is not None else None,
         "told": list(marked.told.items()) if marked else [],
         "beside": marked.beside if marked else None,
         "quantity": quantity,

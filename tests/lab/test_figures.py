@@ -44,7 +44,13 @@ def test_a_method_that_pushes_nothing_has_no_shares():
 def test_where_methods_disagree():
     one, other = push(2, 2, 2, -2, -2, -2), push(1, -1, 1, -1, -1, -1)
     assert opposed([one, other]) == pytest.approx(1 / 6)
-    assert widest([relative(one), relative(other)]).tolist() == [1]
+    found = widest(BATCH, [relative(one), relative(other)])
+    assert (found.first.tolist(), found.last.tolist(), found.apart.tolist()) == ([1], [1], [2.0])
+
+
+def test_neighbours_pushed_alike_are_one_stretch_that_ends_with_its_rollout():
+    found = widest(BATCH, [np.array([3.0, 3, 3, 1, 1, 1]), np.ones(6)])
+    assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == [(0, 1), (2, 2)]
 
 
 def test_the_process_answers_like_the_function_and_is_started_again_after_a_death():
@@ -52,8 +58,7 @@ def test_the_process_answers_like_the_function_and_is_started_again_after_a_deat
     try:
         (answer,) = lab.pushes(BATCH, [config], after=False)
         np.testing.assert_array_equal(answer.push_N, push_of(BATCH, config, after=False).push_N)
-        (pid,) = lab._pool._processes
-        lab._pool._processes[pid].kill()
+        lab._process.process.kill()
         with pytest.raises(LabDown, match="choose again"):
             lab.pushes(BATCH, [config], after=False)
         assert len(lab.pushes(BATCH, [config, config], after=False)) == 2

@@ -73,10 +73,11 @@ def test_what_it_makes_is_what_is_made_here(encoder: StepEncoder) -> None:
 def test_a_process_that_comes_up_in_the_middle_of_a_batch_has_the_next_one(encoder: StepEncoder) -> None:
     traces = steps_from(0, WORKED, WORKED, WORKED)
     encoder.add(flatten(traces[0]))
-    assert select.select([encoder._process.stdout], [], [], 60)[0]
+    assert select.select([encoder._process.process.stdout], [], [], 60)[0]
     encoder.add(flatten(traces[1]))
-    assert encoder.encoded() == made_here(traces[:2]) and not encoder.up
-    assert made_by(encoder, traces[2:]) == made_here(traces[2:]) and encoder.up
+    assert not encoder._beside and encoder.encoded() == made_here(traces[:2])
+    encoder.add(flatten(traces[2]))
+    assert encoder._beside and encoder.encoded() == made_here(traces[2:])
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
@@ -84,7 +85,7 @@ def test_a_process_that_comes_up_in_the_middle_of_a_batch_has_the_next_one(encod
 @pytest.mark.parametrize("known", [0, 2])
 def test_a_process_that_dies_or_hangs_is_given_up_and_nothing_is_lost(encoder: StepEncoder, deadly: signal.Signals, trace: StepTrace, known: int) -> None:
     wait_until_up(encoder)
-    pid = encoder._process.pid
+    pid = encoder._process.process.pid
     traces = steps_from(0, trace, trace, trace)
     for step in traces[:known]:
         encoder.add(flatten(step))
@@ -97,7 +98,7 @@ def test_a_process_that_dies_or_hangs_is_given_up_and_nothing_is_lost(encoder: S
 def test_one_that_dies_before_it_has_encoded_is_done_without(encoder: StepEncoder) -> None:
     wait_until_up(encoder)
     encoder.add(flatten(WORKED))
-    os.kill(encoder._process.pid, signal.SIGKILL)
+    os.kill(encoder._process.process.pid, signal.SIGKILL)
     assert encoder.encoded() == made_here([WORKED])
 
 
@@ -109,8 +110,8 @@ def test_one_that_cannot_start_is_done_without(encoder: StepEncoder, monkeypatch
 
 def test_one_that_ends_while_it_starts_is_done_without(encoder: StepEncoder) -> None:
     made_by(encoder, [WORKED])
-    os.kill(encoder._process.pid, signal.SIGKILL)
-    encoder._process.wait()
+    os.kill(encoder._process.process.pid, signal.SIGKILL)
+    encoder._process.process.wait()
     assert made_by(encoder, [WORKED]) == made_here([WORKED]) and encoder._process is None
 
 
@@ -134,7 +135,7 @@ def test_it_ends_with_a_trainer_that_is_killed() -> None:
     script = (
         "import time\nfrom grpo_core.trace.flat import flatten\nfrom grpo_core.trace.encoder import StepEncoder\nfrom tests.trace.worked import WORKED\n"
         "encoder = StepEncoder('rounded', start_after=0)\nwhile not encoder.up: encoder.add(flatten(WORKED)); encoder.encoded(); time.sleep(0.02)\n"
-        "print(encoder._process.pid, flush=True)\ntime.sleep(60)"
+        "print(encoder._process.process.pid, flush=True)\ntime.sleep(60)"
     )
     trainer = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     pid = int(trainer.stdout.readline())

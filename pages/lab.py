@@ -1,0 +1,66 @@
+"""Lab: what any method would do with a recorded step, token by token, and what another reward or setting would change."""
+
+import streamlit as st
+
+from pages.components import data, empty, lab_view, pick, step_groups, url
+from pages.components.frames import part
+from pages.components.group_view import about_prompt, chosen_group, group_picker
+from pages.components.heading import heading
+from pages.components.text import escape, listed
+
+run = pick.run()
+heading(run, "Lab", lab_view.MEANS)
+
+
+@part(key="lab.body")
+def body() -> None:
+    """One part: whatever is chosen or typed changes everything."""
+    steps = data.steps(run)
+    if steps.empty:
+        empty.nothing("No step recorded yet", "The laboratory works on recorded steps; the first appears when it is trained.")
+        return
+    step = step_groups.chosen_step(steps)
+    groups = data.groups(run, step)
+    if groups.empty:
+        step_groups.step_picker(steps, step)
+        empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
+        return
+    group = chosen_group(groups)
+    url.put(step=step, group=group)
+    row = groups[groups["group_index"] == group]
+    if row.empty:
+        empty.nothing(f"Step {step} has no group {group}", f"Its groups are numbered 0 to {len(groups) - 1}.")
+        return
+    batch = data.recorded_step(run, step)
+    configs, after = lab_view.controls(run, rescored=batch.rescored)
+    answer = st.container(gap="small")
+    with st.container(border=True, key="one-group"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"**Group {group} of step {step}**", width="content")
+            with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+                group_picker(group, len(groups))
+                step_groups.step_picker(steps, step)
+        about_prompt(run, next(row.itertuples()))
+        rollouts = data.rollouts(run, step, group)
+        with st.grid(2, min_column_width=430, gap="medium"):
+            with st.container(gap="xsmall"):
+                st.markdown("**Rewards**", help="As recorded. Type another reward to see what it would change; nothing recorded changes.")
+                typed = lab_view.edited(batch, run, rollouts, step, group)
+            beside = st.container(gap="xsmall")
+        with st.spinner("Weighing the step"):
+            weighed = lab_view.weigh(typed, configs, after=after)
+        with beside:
+            lab_view.advantages(typed, weighed, group)
+        lab_view.strip(run, typed, weighed, rollouts, step, group)
+    with answer:
+        first, *others = lab_view.sentences(typed, weighed) or ["Choose a second method to compare."]
+        st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
+        if what_if := lab_view.changes(batch, typed):
+            st.info(escape(f"What if: {listed(what_if)}."), icon=":material/edit_note:")
+        lab_view.bars(weighed)
+    with st.container(border=True, key="apart"):
+        lab_view.disagreements(run, typed, weighed, step)
+    st.caption(lab_view.EXACT)
+
+
+body()

@@ -1,0 +1,105 @@
+import base64
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from grpo_core.config import make_config
+from grpo_core.lab.batch import recorded_batch
+from grpo_core.lab.figures import relative
+from grpo_core.lab.push import push_of
+from pages.components import lab_view
+from storage.queries import lab
+from storage.reader import Store
+from tests.pages.looking import rows_of, words_of
+
+TITLES = ("GRPO", "GTPO", "DAPO")
+
+
+GROUP = 3
+"""Its rollouts are some right, some wrong (asserted)."""
+
+
+def batch_of(root, run_id: str, step: int):
+    store = Store(root)
+    return recorded_batch(lab.rollouts_of_step(store, run_id, step), first_entropy=lab.first_entropy(store, run_id), max_length=24)
+
+
+@pytest.fixture
+def opened(seeded, open_page):
+    root, runs = seeded
+    return open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, methods="grpo,gtpo,dapo", policy=lab_view.AGAIN)
+
+
+def test_the_step_is_weighed_by_every_chosen_method(opened) -> None:
+    said = words_of(opened)
+    assert "of the step's " in said or "No token of this step" in said
+    assert "Exact: advantages, weights and gradients on this batch" in said
+    table = rows_of(opened, "lab.apart")
+    assert [column["title"] for column in table["columns"][3:]] == list(TITLES) and table["rows"]
+    apart = [np.ptp([cell["sort"] for cell in row["cells"][3:]]) for row in table["rows"]]
+    assert apart == sorted(apart, reverse=True) or np.allclose(apart, sorted(apart, reverse=True), atol=0.02)  # cells are rounded
+
+
+def test_the_text_has_the_colours_the_functions_say(seeded, opened) -> None:
+    root, runs = seeded
+    batch, strip = batch_of(root, runs["healthy"], 30), rows_of(opened, "lab.strip")
+    assert len(set(batch.verdict_R[batch.group_R == GROUP])) == 2
+    assert strip["quantity"] == "grpo" and strip["beside"] == "gtpo" and strip["marks"] is None
+    inside = (batch.group_R == GROUP)[batch.rollout_N]
+    for method in ("grpo", "gtpo", "dapo"):
+        drawn = np.frombuffer(base64.b64decode(strip["traces"][f"push_{method}"]), "<f4")
+        config = make_config({"method": method, "epochs": 2})
+        np.testing.assert_allclose(drawn, relative(push_of(batch, config, after=True))[inside], rtol=1e-4, atol=1e-6)
+
+
+def test_a_setting_typed_here_moves_the_text_and_not_the_record(seeded, opened) -> None:
+    root, runs = seeded
+    before = rows_of(opened, "lab.strip")["traces"]["clipped"]
+    key = f"lab.set.{runs['healthy']}.grpo.clip_high"
+    opened.number_input(key=key).set_value(0.0).run()
+    assert not opened.exception
+    after = np.frombuffer(base64.b64decode(rows_of(opened, "lab.strip")["traces"]["clipped"]), "<f4")
+    batch = batch_of(root, runs["healthy"], 30)
+    expected = push_of(batch, make_config({"clip_high": 0.0}), after=True).clipped_N
+    np.testing.assert_array_equal(after, expected[(batch.group_R == GROUP)[batch.rollout_N]])
+    assert before != rows_of(opened, "lab.strip")["traces"]["clipped"]
+
+
+def test_what_is_typed_is_told_apart_from_the_record(seeded) -> None:
+    root, runs = seeded
+    batch = batch_of(root, runs["healthy"], 30)
+    reward_R, verdict_R = batch.reward_R.copy(), batch.verdict_R.copy()
+    first = int(np.flatnonzero((batch.reward_R == 1) & (batch.index_R == 0))[0])
+    reward_R[first], verdict_R[first] = 0.25, -1
+    assert lab_view.changes(batch, batch) == []
+    assert lab_view.changes(batch, replace(batch, reward_R=reward_R, verdict_R=verdict_R)) == [
+        "rollout 0 has reward 0.25 instead of 1.00",
+        "rollout 0 counts as wrong",
+    ]
+
+
+def test_one_method_alone_asks_for_a_second(seeded, open_page) -> None:
+    root, runs = seeded
+    said = words_of(open_page(root, "lab", run=runs["healthy"], step=30, methods="grpo"))
+    assert "Choose a second method to compare" in said and "Appears when two methods are chosen" in said
+
+
+def test_without_a_second_scoring_only_the_first_update_is_offered(seeded, open_page) -> None:
+    root, runs = seeded
+    app = open_page(root, "lab", run=runs["stopped"], step=2, policy=lab_view.AGAIN, methods="dr_grpo,grpo")
+    (policy,) = (group for group in app.get("button_group") if group.proto.id.endswith("-lab.policy"))
+    assert [option.content for option in policy.proto.options] == [lab_view.FIRST]
+
+
+@pytest.mark.parametrize("name", ["hostile", "failed", "collapsing"])
+def test_it_opens_for_any_run(seeded, open_page, name) -> None:
+    root, runs = seeded
+    assert rows_of(open_page(root, "lab", run=runs[name], methods="grpo,<script>,nonsense,psr"), "lab.strip")["rollouts"]
+
+
+def test_where_nothing_is_recorded_it_says_so(seeded, open_page) -> None:
+    root, runs = seeded
+    assert "No step recorded yet" in words_of(open_page(root, "lab", run=runs["starting"]))
+    assert "has no group 99" in words_of(open_page(root, "lab", run=runs["healthy"], step=30, group=99))
+    assert "is not recorded" in words_of(open_page(root, "lab", run=runs["healthy"], step=999))
