@@ -64,6 +64,6 @@ THRESHOLDS: dict[str, Threshold] = {
     "conflicts": Threshold(watch=0.5, unhealthy=None, collapsed=None, unit="share of conflict tokens", source=OURS),
     "sharpening": Threshold(
         watch=-0.05, unhealthy=-0.15, collapsed=None, unit="share of prompts", falling=True,
-        source="ours: three times the largest fall of a healthy run of tuning seed 0 (0.016); no run of bench diagnosis sharpens",
+        source="ours: three times the largest fall of a healthy run of tuning seed 0 (0.016); a run that crosses it is told below",
     ),
 }
