@@ -20,12 +20,12 @@ from tests.pages.seeded import make_run, make_step, say
 QUICK = {"name": "quick", "steps": 5000, "prompts_per_step": 2, "group_size": 4, "warmup_steps": 5, "eval_every": 0, "checkpoint_every": 0}
 
 
-def add_steps(root: Path, run_id: str, config: RunConfig, first: int, last: int) -> None:
+def add_steps(root: Path, run_id: str, config: RunConfig, first: int, last: int, **looks: bool) -> None:
     """Record steps as a trainer would, and say so."""
     folder = RunFolder.open(root, run_id)
     with RunWriter.open(folder.path) as writer:
         for step in range(first, last + 1):
-            writer.append_step(to_tables(make_step(step, config)))
+            writer.append_step(to_tables(make_step(step, config, **looks)))
     say(folder, config, last + 1, "running")
 
 
@@ -123,3 +123,22 @@ def test_tags_and_notes_are_kept(page: Page, own_app: str, store_root: Path) -> 
     dialog.get_by_label("Note").fill("<b>kept</b> as it is")
     dialog.get_by_role("button", name="Save").click()
     expect(page.locator(f'tr[data-run="{run_id}"]')).to_contain_text("<b>kept</b> as it is")
+
+
+def test_a_verdict_turns_without_reload(page: Page, own_app: str, store_root: Path) -> None:
+    """Nothing is known, then nothing is alarming, then the run sinks, and the page says each while one looks."""
+    settings = {"name": "turning", "steps": 40, "epochs": 4, "lr": 6e-4}
+    config = make_config({"prompts_per_step": 6, **settings})
+    run_id = make_run(store_root, settings, recorded=1, state="running")
+    page.goto(f"{own_app}/diagnosis?run={run_id}")
+    verdict = page.locator(".verdict")
+    expect(verdict).to_contain_text("Not enough data yet: 1 step;")
+    page.evaluate("window.sameDocument = true")
+    add_steps(store_root, run_id, config, 1, 9)
+    expect(verdict).to_contain_text("judged at step 9, 10 of 40 done")
+    expect(verdict.locator(".chip")).to_have_text(re.compile(r"(^|\W)(healthy|watch)$"))
+    add_steps(store_root, run_id, config, 10, 27, sinking=True)
+    expect(verdict).to_contain_text(re.compile("displacement", re.I))
+    expect(page.locator('[data-signal="displacement"]')).to_contain_text("since step")
+    expect(page.get_by_role("button", name="Open in the launch form")).to_be_visible()
+    assert page.evaluate("window.sameDocument") is True
