@@ -41,7 +41,6 @@ def act_on(act: str, run_id: str) -> None:
     if act in ("open", "diagnose"):
         goto(RUN if act == "open" else DIAGNOSIS, run=run_id)
     (actions.ask_to_stop if act == "stop" else actions.ask_to_edit)(run_id)
-    st.rerun()
 
 
 table()

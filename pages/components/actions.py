@@ -43,16 +43,21 @@ def _desk() -> StopDesk:
     return StopDesk()
 
 
-def ask_to_stop(run_id: str) -> None:
-    """Open the confirmation at the next full run of the page."""
-    _forget()
-    st.session_state[STOP] = run_id
+def ask_to_stop(run_id: str) -> NoReturn:
+    """Open the confirmation."""
+    _ask(STOP, run_id)
 
 
-def ask_to_edit(run_id: str) -> None:
-    """Open the form for name, tags and note at the next full run of the page."""
+def ask_to_edit(run_id: str) -> NoReturn:
+    """Open the form for name, tags and note."""
+    _ask(EDIT, run_id)
+
+
+def _ask(what: str, run_id: str) -> NoReturn:
+    """Also a callback asks for the whole page: a click that the browser sends together with a tick reruns only the part that ticked."""
     _forget()
-    st.session_state[EDIT] = run_id
+    st.session_state[what] = run_id
+    st.rerun()
 
 
 def dialogs() -> None:

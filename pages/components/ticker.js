@@ -3,7 +3,7 @@
 // manners: a tick that is sent while a click opens another page is answered for the page that was left, and parts of the new one
 // vanish.) Two parts never ask at once: Streamlit sends what comes in one turn of the browser's loop for the first part only.
 const tickers = new WeakMap();
-const POLL_MS = 100, CALM_MS = 1000, TURN_MS = 50;
+const POLL_MS = 100, CALM_MS = 1000, TURN_MS = 400;
 const shared = (window.groupscopeTicks ??= listen());
 
 function listen() {
@@ -32,7 +32,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const ticker = tickers.get(parentElement) ?? { ticked: performance.now() };
   tickers.set(parentElement, ticker);
   Object.assign(ticker, { every_ms: data.every_ms, trigger: setTriggerValue });
-  ticker.timer ??= setInterval(() => poll(ticker, parentElement), POLL_MS);
+  ticker.timer ??= setInterval(() => requestIdleCallback(() => poll(ticker, parentElement)), POLL_MS);
   return () => {
     clearInterval(ticker.timer);
     tickers.delete(parentElement);
