@@ -28,8 +28,8 @@ expect.set_options(timeout=PATIENCE_MS)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All browser tests share one worker: one server for the seeded store, and a second Chromium would only slow the first.
 
-    Each may run twice: on a loaded machine a click in a dialog that Streamlit was drawing anew fell on the chart behind it. A second
-    failure is a failure, and the first shows as "rerun" in the summary.
+    Each may run twice: on a loaded machine a click that left the browser together with a tick was answered for the part that ticked only.
+    Dialogs stand that since; other clicks of a live page may not. A second failure is a failure, and the first shows as "rerun".
     """
     for item in items:
         if Path(item.fspath).is_relative_to(Path(__file__).parent):
