@@ -91,6 +91,7 @@ CASES: tuple[Case, ...] = (
     _case("healthy_one_update", "", "one update per batch", epochs=1),
     _case("healthy_llds", "", "GRPO + LLDS", method="grpo_llds"),
     _case("healthy_dataset", "", "the same sums as a dataset", **_DATASET, rewards=[f"{REWARDS}right"]),
+    _case("healthy_demo", "", "the demo's: 150 steps of 16 × 8 from 60 %", steps=150, warmup_steps=250, prompts_per_step=16),
     _case("healthy_digits", "", "the larger units digit, half known at the start", **_HALF_KNOWN),
 )
 

@@ -30,6 +30,8 @@ def test_a_healthy_run_is_healthy_in_every_sign_it_has():
         ("displacement", dict(delta_correct=lambda s: -0.001 if s >= 40 else 0.002), Level.WATCH),
         ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.01), Level.UNHEALTHY),
         ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.2), Level.COLLAPSED),
+        ("probe", dict(probe_logp=lambda s: NAN if s % 5 else (-0.09, -0.05)[s > 0] + 0.038 * (5 < s <= 40)), Level.WATCH),  # 4 × its best, above its start
+        ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.05 + 0.038 * (5 < s <= 40) - 0.002 * (s > 40)), Level.UNHEALTHY),  # and below its start
         ("entropy_rise", dict(entropy=lambda s: 0.1 + max(0, s - 40) * 0.005), Level.WATCH),
         ("entropy_rise", dict(entropy=lambda s: 0.1 + max(0, s - 40) * 0.06), Level.COLLAPSED),
         ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.02, correct_rate=0.5), Level.UNHEALTHY),

@@ -55,7 +55,11 @@ def displacement(history: History) -> Signal:
 
 
 def probe(history: History) -> Signal:
-    """Log-prob per token of the probe set's known answers, below the best it has been; or how many times its best distance from certainty."""
+    """Log-prob per token of the probe set's known answers, below the best it has been; or how many times its best distance from certainty.
+
+    The latter is no more than a watch while the answers are as likely as when the run began: near certainty it gives back a little of
+    what it learned in runs that end well.
+    """
     logp = history["probe_logp"]
     name = dict(name="probe", title="Likelihood of known answers", unit="nats/token", column="probe_logp")
     if np.isnan(logp).all():
@@ -65,7 +69,9 @@ def probe(history: History) -> Signal:
     times = np.where(-below >= LEAST_FALL, logp / np.minimum(best, -1e-9), 1.0)
     nats = THRESHOLDS["probe"].levels(below)
     nats = np.where(times < CLEAR_TIMES, np.minimum(nats, Level.WATCH), nats)
-    levels = np.maximum(nats, THRESHOLDS["probe_times"].levels(np.where(np.isnan(below), np.nan, times)))
+    farther = THRESHOLDS["probe_times"].levels(np.where(np.isnan(below), np.nan, times))
+    learned = logp >= logp[~np.isnan(logp)][0]
+    levels = np.maximum(nats, np.where(learned, np.minimum(farther, Level.WATCH), farther))
     return signal(
         history,
         **name,
