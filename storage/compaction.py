@@ -35,9 +35,11 @@ def compact(run_dir: Path, precision: str) -> int:
     Damaged segments and those next to a missing one stay as they are. Only for the holder of the run's lock. Raises DiskFull.
     """
     merged, left_alone = 0, set[Path]()
-    while block := _next_block(run_dir, left_alone):
+    while due := _next_block(run_dir, left_alone):
+        block = _whole(run_dir, due)
         if broken := _broken(run_dir, block):
-            left_alone |= broken
+            paths = {segment.path for segment in due}
+            left_alone |= (broken & paths) or paths
         else:
             _merge(run_dir, block[0].first, block[-1].last, precision)
             merged += len(block)
@@ -75,6 +77,22 @@ def _next_block(run_dir: Path, left_alone: set[Path]) -> list[Segment] | None:
                 return block
         reach *= FAN_IN
     return None
+
+
+def _whole(run_dir: Path, block: Sequence[Segment]) -> list[Segment]:
+    """The segments of `steps` from the block's to as many more as no table divides elsewhere.
+
+    A kill before the last table was merged, and a cut after it, leave tables divided at different steps. A segment of `steps` that
+    bridged such a place would have its groups in two files, which no reader takes for whole.
+    """
+    segments = read_layout(run_dir).segments
+    first, last, wider = block[0].first, block[-1].last, True
+    while wider:
+        touched = [s for table in segments.values() for s in table if s.overlaps(first, last)]
+        reach = min(s.first for s in touched), max(s.last for s in touched)
+        wider = reach != (first, last)
+        first, last = reach
+    return [s for s in segments["steps"] if first <= s.first and s.last <= last]
 
 
 def _blocks(segments: Iterable[Segment], reach: int, left_alone: set[Path]) -> Iterator[list[Segment]]:

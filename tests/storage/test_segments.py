@@ -397,6 +397,36 @@ def test_a_merge_cut_short_between_tables_is_finished(small_blocks, monkeypatch,
     assert len(store.frame("r1", "select * from rollouts")) == 32
 
 
+def test_tables_divided_at_different_steps_are_merged_where_all_divide(small_blocks, monkeypatch, record, writer, run_dir, store):
+    """A kill before `steps` of a large merge and a cut inside it: the next small merge must not bridge what the other tables divide."""
+    monkeypatch.setattr(compaction, "BLOCK", 3)
+    monkeypatch.setattr(compaction, "FAN_IN", 2)
+    merge = compaction._merge
+
+    def die_before_steps(run_dir, first, last, precision):
+        if (first, last) != (0, 11):
+            return merge(run_dir, first, last, precision)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compaction, "TABLES", {name: TABLES[name] for name in ("groups", "rollouts")})
+            merge(run_dir, first, last, precision)
+        raise KeyboardInterrupt
+
+    record(0, 8)
+    writer.compact()
+    record(9, 11)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(compaction, "_merge", die_before_steps)
+        writer.compact()
+    assert writer.supersede(8) == 3
+    assert [s for s in segments(run_dir, "steps") if s[1] > 5][:1] == [(6, 8)] and segments(run_dir, "groups") == [(0, 8)]
+    record(9, 11)
+    writer.compact()
+    assert store.damaged("r1") == []
+    assert len(store.frame("r1", "select * from rollouts join groups using (step, group_index) join steps using (step)")) == 96
+    writer.compact()
+    assert {segments(run_dir, table)[0] for table in TABLES} == {(0, 11)}
+
+
 def test_damaged_and_missing_segments_are_left_out_of_merges(small_blocks, record, writer, run_dir, store):
     record(0, 12)
     damage(list_segments(run_dir / "rollouts")[4].path)
