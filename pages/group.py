@@ -6,7 +6,7 @@ from pages.components import data, empty, pick, states, step_groups, url
 from pages.components.frames import part
 from pages.components.group_list import OUTCOMES
 from pages.components.group_view import about_prompt, chosen_group, group_picker, rollout_strip
-from pages.components.nav import RUN
+from pages.components.nav import LAB, RUN
 from pages.components.summary import group_sentence
 from pages.components.text import escape
 
@@ -30,6 +30,10 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         st.subheader(f"Step {step} · group {group}", anchor=False, width="content")
         st.page_link(RUN, label=escape(run.name), icon=":material/monitoring:", query_params={"run": run.run_id, "step": str(step)}, help="Back to the run")
         states.badge(run.status)
+        st.page_link(
+            LAB, label="Lab", icon=":material/science:", query_params={"run": run.run_id, "step": str(step), "group": str(group)},
+            help="What other methods would do with this step, token by token",
+        )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
         group_picker(group, len(groups))
         step_groups.step_picker(steps, step)

@@ -15,7 +15,7 @@ from pages.components.group_view import TOKENS_AT_ONCE, parts
 from pages.components.rank_table import Column, rank_table
 from pages.components.step_groups import neighbours
 from pages.components.summary import WINDOW
-from pages.components.text import counted, escape, fixed, listed, percent
+from pages.components.text import counted, escape, fixed, listed, percent, token_text
 from pages.components.token_strip import QUANTITIES, Marked, Quantity, strip_data, token_strip, token_traces
 from storage.queries import conflicts as conflict_queries
 
@@ -185,7 +185,7 @@ def tokens_table(run: Run, step: int) -> None:
     rows = pd.DataFrame({name: getattr(totals, name) for name in ("token", "count", "net", "weighted")})
     rows["kinds"] = [f"{head} · {tail} · {mid}" for head, tail, mid in zip(totals.head, totals.tail, totals.mid, strict=True)]
     rows["ways"] = [f"{up} · {down}" for up, down in zip(totals.up, totals.down, strict=True)]
-    rows.insert(0, "piece", [pieces[token] if 0 <= token < len(pieces) else f"⟨{token}⟩" for token in rows["token"]])
+    rows.insert(0, "piece", [token_text(pieces, token) for token in rows["token"]])
     rank_table(rows, TOKEN_COLUMNS, key="conflict.tokens", label=f"Tokens in conflict at step {step}", ids=rows["token"].tolist())
 
 

@@ -17,7 +17,7 @@ from pages.components import data, plots, url
 from pages.components.data import Run
 from pages.components.group_view import TOKENS_AT_ONCE, parts
 from pages.components.rank_table import Column, rank_table
-from pages.components.text import UNKNOWN, counted, escape, fixed, listed, number, percent
+from pages.components.text import UNKNOWN, counted, escape, fixed, listed, number, percent, token_text
 from pages.components.token_strip import Marked, Quantity, strip_data, token_strip
 
 Array = np.ndarray
@@ -354,7 +354,7 @@ def _open(row: str) -> None:
 
 def _text(token_ids: Array, pieces: Sequence[str]) -> str:
     """The first tokens of a stretch as text."""
-    text = "".join(pieces[one] if 0 <= one < len(pieces) else f"⟨{one}⟩" for one in token_ids[:LONG])
+    text = "".join(token_text(pieces, token) for token in token_ids[:LONG])
     return text + "…" * (len(token_ids) > LONG)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>:~$&=^])")
 _BLANKS = re.compile(r"[^\S\u00a0]+")  # a no-break space stays: it keeps a number with its unit
@@ -96,3 +97,8 @@ def counted(n: int, one: str, many: str = "") -> str:
 def listed(parts: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def token_text(pieces: Sequence[str], token: int) -> str:
+    """The text of a token id, or the id where the vocabulary does not have it."""
+    return pieces[token] if 0 <= token < len(pieces) else f"⟨{token}⟩"

@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.components.assets import script
-from pages.components.text import fixed, number
+from pages.components.text import fixed, number, token_text
 
 Array = np.ndarray
 
@@ -213,7 +213,7 @@ def _card(row, pieces: Sequence[str], more: Sequence[tuple[str, str]]) -> dict:
         "chip": _verdict(row.correct),
         "facts": [*_facts(row), *more],
         "notes": _notes(row),
-        "pieces": [pieces[token] if 0 <= token < len(pieces) else f"⟨{token}⟩" for token in row.token_ids],
+        "pieces": [token_text(pieces, token) for token in row.token_ids],
     }
 
 

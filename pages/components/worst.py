@@ -10,7 +10,7 @@ from pages.components import data, nav, url
 from pages.components.data import Run
 from pages.components.group_list import OUTCOMES
 from pages.components.rank_table import Column, rank_table
-from pages.components.text import counted, escape, percent
+from pages.components.text import counted, escape, percent, token_text
 from storage.schema import GROUPS
 
 GROUPS_SHOWN, TOKENS_SHOWN = 12, 20
@@ -82,4 +82,4 @@ def _place(row) -> str:
 
 def _pieces(run: Run, token_ids: pd.Series) -> list[str]:
     pieces = data.vocabulary(run)
-    return [pieces[token] if 0 <= token < len(pieces) else f"⟨{token}⟩" for token in token_ids]
+    return [token_text(pieces, token) for token in token_ids]
