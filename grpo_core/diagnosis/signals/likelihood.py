@@ -55,10 +55,10 @@ def displacement(history: History) -> Signal:
 
 
 def probe(history: History) -> Signal:
-    """Log-prob per token of the probe set's known answers, below the best it has been; or how many times its best distance from certainty.
+    """Log-prob per token of the probe set's known answers, below its best; or, once below its start, times its best distance from certainty.
 
-    The latter is no more than a watch while the answers are as likely as when the run began: near certainty it gives back a little of
-    what it learned in runs that end well.
+    The latter is no more than a watch while the answers are as likely as when the run began: near certainty runs that end well give
+    back a little of what they learned.
     """
     logp = history["probe_logp"]
     name = dict(name="probe", title="Likelihood of known answers", unit="nats/token", column="probe_logp")
