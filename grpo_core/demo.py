@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +21,7 @@ from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.start import APP_TOKEN, launch
 from grpo_core.launch.status import run_status
-from grpo_core.launch.stop import ask_to_stop, stop_run
+from grpo_core.launch.stop import stop_runs
 from grpo_core.presets import preset
 from storage.errors import StoreError
 from storage.reader import Store
@@ -69,7 +68,9 @@ def run_demo(store_root: Path, *, port: int, say: Say) -> None:
         with app_server(store_root, port) as (server, url):
             _serve(server, url, store_root, interrupts, say)
     finally:
-        stop_all(store_root, started, say, leave=lambda: interrupts.count >= 2)
+        if started:
+            say("stopping the runs after their step; Ctrl-C again leaves without waiting")
+        stop_runs(store_root, started, say, leave=lambda: interrupts.count >= 2)
 
 
 def names_alive(store_root: Path) -> set[str]:
@@ -126,19 +127,6 @@ def free_port() -> int:
             probe.bind((HOST, port))
             return probe.getsockname()[1]
     raise LaunchError(f"no free port on {HOST}")
-
-
-def stop_all(store_root: Path, run_ids: list[str], say: Say, *, leave: Callable[[], bool]) -> None:
-    """Ask all runs to stop, then see each of them to its end, until `leave` says to go."""
-    for run_id in run_ids:
-        ask_to_stop(RunFolder.open(store_root, run_id))
-    if run_ids:
-        say("stopping the runs after their step; Ctrl-C again leaves without waiting")
-    stoppers = [threading.Thread(target=lambda run_id=run_id: say(f"{run_id}: {stop_run(store_root, run_id).sentence}"), daemon=True) for run_id in run_ids]
-    for stopper in stoppers:
-        stopper.start()
-    while any(stopper.is_alive() for stopper in stoppers) and not leave():
-        time.sleep(0.1)
 
 
 def _serve(server: subprocess.Popen, url: str, store_root: Path, interrupts: Interrupts, say: Say) -> None:

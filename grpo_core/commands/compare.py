@@ -120,11 +120,12 @@ def _stopping(store: Path, run_ids: list[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        from grpo_core.demo import stop_all
         from grpo_core.launch.status import run_status
+        from grpo_core.launch.stop import stop_runs
 
         alive = [run_id for run_id in run_ids if run_status(store, run_id).alive]
-        stop_all(store, alive, lambda sentence: click.echo(sentence, err=True), leave=lambda: False)
+        click.echo("stopping the study's runs after their step", err=True)
+        stop_runs(store, alive, lambda sentence: click.echo(sentence, err=True))
         raise
 
 

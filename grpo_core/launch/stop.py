@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,6 +52,17 @@ def stop_run(store_root: Path, run_id: str, *, grace_s: float = 30.0) -> StopRes
         if wait_until_gone(process, patience_s):
             return _after(folder, process, outcome, grace_s)
     return StopResult("survived", f"Process {process.pid} survived SIGKILL; it is stuck in the system, probably waiting for a disk or a device.")
+
+
+def stop_runs(store_root: Path, run_ids: Sequence[str], say: Callable[[str], None], *, leave: Callable[[], bool] = lambda: False) -> None:
+    """Ask all runs to stop, then see each of them to its end and say how it ended, until `leave` says to go."""
+    for run_id in run_ids:
+        ask_to_stop(RunFolder.open(store_root, run_id))
+    stoppers = [threading.Thread(target=lambda run_id=run_id: say(f"{run_id}: {stop_run(store_root, run_id).sentence}"), daemon=True) for run_id in run_ids]
+    for stopper in stoppers:
+        stopper.start()
+    while any(stopper.is_alive() for stopper in stoppers) and not leave():
+        time.sleep(0.1)
 
 
 def ask_to_stop(folder: RunFolder) -> None:
