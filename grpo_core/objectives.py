@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
+from grpo_core.algorithms.credit import Facts, credit
 from grpo_core.algorithms.loss import Objective, resolve
+from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.config import RunConfig
 from grpo_core.methods import Method, Penalty
 
@@ -34,6 +38,26 @@ def method_of(config: RunConfig) -> Method:
         credit=tuple(replace(c, weight=config.strength(c.knob, c.weight)) for c in method.credit),
         weights=tuple(replace(w, value=config.strength(w.knob, w.value)) for w in method.weights),
     )
+
+
+def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor, first_entropy: float) -> Tensor | None:
+    """The method's token weights (B, T), None where it has none. `group_B` lies where `facts` do, the rest where the loss is taken.
+
+    Signs are those of its first credit component: what was earned, before an entropy term moves it.
+    """
+    if not method.weights:
+        return None
+    earned_B, _ = credit(facts, group_B, ~facts.rewards_B.isnan(), method.credit[:1])
+    device = mask_BT.device
+    written = Written(
+        ids_BT=ids_BT,
+        mask_BT=mask_BT,
+        group_B=group_B.to(device),
+        advantages_B=earned_B.to(device),
+        entropies_B=facts.entropies_B.to(device),
+        first_entropy=first_entropy,
+    )
+    return token_weights(written, method.weights)
 
 
 def _penalty_name(penalty: Penalty, config: RunConfig) -> str:

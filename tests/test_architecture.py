@@ -32,7 +32,7 @@ UPSTREAM: dict[str, set[str]] = {
     "tasks": {"errors", "methods", "config", "records", "measures"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
     "trainer": {"errors", "methods", "config", "records", "measures", "tasks", "algorithms", "objectives", "rollout"},
-    "lab": {"errors", "beside", "config", "measures", "algorithms", "objectives"},
+    "lab": {"errors", "beside", "methods", "config", "measures", "algorithms", "objectives"},
     "trace": {"errors", "beside", "methods", "config", "records", "measures"},
     "diagnosis": {"errors", "methods", "config", "records", "measures"},
     "launch": {"errors", "beside", "methods", "config", "presets"},

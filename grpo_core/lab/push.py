@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from grpo_core.algorithms.credit import Facts, credit, tied
-from grpo_core.algorithms.loss import loss_batch, policy_loss
-from grpo_core.algorithms.weights import Written, token_weights
+from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.config import RunConfig
 from grpo_core.lab.batch import Array, Push, RecordedBatch
-from grpo_core.objectives import method_of, objective_of
+from grpo_core.methods import Method
+from grpo_core.objectives import method_of, multipliers_of, objective_of
 
 
 def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     """The push of `config`'s method. `after` asks for one more update at the policy after the step's own, else for the first."""
     method, objective = method_of(config), objective_of(config)
-    if missing := _missing(batch, config, after):
+    taken_R = _taken(batch, method.sampler)
+    if missing := _missing(batch, method, objective, taken_R, after=after):
         nothing = np.full(len(batch.reward_R), np.nan)
         return Push(
             advantage_R=nothing,
@@ -31,7 +32,6 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
             taken_R=np.zeros(len(nothing), "?"),
             missing=missing,
         )
-    taken_R = _taken(batch, method.sampler)
     group_B = torch.from_numpy(np.unique(batch.group_R[taken_R], return_inverse=True)[1])
     facts = _facts(batch, taken_R)
     scored_B = ~facts.rewards_B.isnan()
@@ -40,18 +40,6 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     inside_BT = shape.rows(np.ones(len(batch.logp_N)))
     mask_BT = inside_BT * scored_B[:, None]
     before_BT = shape.rows(batch.logp_N)
-    multipliers_BT = None
-    if method.weights:
-        earned_B, _ = credit(facts, group_B, scored_B, method.credit[:1])
-        written = Written(
-            ids_BT=shape.rows(batch.token_ids_N).long(),
-            mask_BT=mask_BT,
-            group_B=group_B,
-            advantages_B=earned_B,
-            entropies_B=facts.entropies_B,
-            first_entropy=batch.first_entropy,
-        )
-        multipliers_BT = token_weights(written, method.weights)
     whole = loss_batch(
         objective,
         before_BT=before_BT,
@@ -59,7 +47,9 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
         mask_BT=mask_BT,
         max_length=batch.max_length,
         ref_BT=shape.rows(batch.ref_N) if objective.needs_reference else None,
-        multipliers_BT=multipliers_BT,
+        multipliers_BT=multipliers_of(
+            method, facts, ids_BT=shape.rows(batch.token_ids_N).long(), mask_BT=mask_BT, group_B=group_B, first_entropy=batch.first_entropy
+        ),
     )
     logp_BT = (before_BT + shape.rows(batch.delta_N) if after else before_BT.clone()).requires_grad_()
     loss = policy_loss(objective, logp_BT, whole)
@@ -69,7 +59,7 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
         push_N=shape.flat(-logp_BT.grad),
         clipped_N=shape.flat(loss.side_BT).astype("i1"),
         taken_R=taken_R,
-        left_out=_left_out(config),
+        left_out=_left_out(method, objective),
     )
 
 
@@ -115,9 +105,8 @@ def _facts(batch: RecordedBatch, taken_R: Array) -> Facts:
     return Facts(**{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()})
 
 
-def _missing(batch: RecordedBatch, config: RunConfig, after: bool) -> str:
+def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R: Array, *, after: bool) -> str:
     """What the method reads and the record lacks, as the end of a sentence; empty where nothing is missing."""
-    method, objective = method_of(config), objective_of(config)
     reads_entropy = any(c.value == "certainty" and c.weight for c in method.credit) or any("entropy" in w.name for w in method.weights)
     scored_R = ~np.isnan(batch.reward_R)
     if reads_entropy and (np.isnan(batch.entropy_N).any() or np.isnan(batch.first_entropy)):
@@ -128,11 +117,11 @@ def _missing(batch: RecordedBatch, config: RunConfig, after: bool) -> str:
         return "log-probs under a reference model, which were not recorded"
     if after and not batch.rescored:
         return "log-probs after the step's updates, which were not recorded for every rollout"
-    return "" if _taken(batch, method.sampler).any() else "a group with different rewards, which this step does not have"
+    return "" if taken_R.any() else "a group with different rewards, which this step does not have"
 
 
-def _left_out(config: RunConfig) -> tuple[str, ...]:
-    masked = config.llds_answer_weight != 1 and any(p.knob == "llds_coef" for p in method_of(config).penalties)
+def _left_out(method: Method, objective: Objective) -> tuple[str, ...]:
+    masked = objective.answer_weight != 1 and any(p.knob == "llds_coef" for p in method.penalties)
     return ("LLDS-MA's weight of the final answer, as the record does not mark answers",) if masked else ()
 
 

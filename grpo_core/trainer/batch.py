@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grpo_core.algorithms.credit import Facts, credit
-from grpo_core.algorithms.weights import Written, token_weights
+from grpo_core.objectives import multipliers_of
 from grpo_core.records import ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
 from grpo_core.trainer.answers import answer_mask
@@ -68,7 +68,9 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup]) -> TrainBatch:
         baseline_B=baseline_B,
         verdict_B=facts.verdicts_B.to(device),
         ref_BT=None if state.reference is None else in_parts(rows, state.config.micro_batch, state.reference),
-        multipliers_BT=_multipliers(state, rows, mask_BT, group_B, facts) if state.method.weights else None,
+        multipliers_BT=multipliers_of(
+            state.method, facts, ids_BT=rows.completion_ids_BT, mask_BT=mask_BT, group_B=group_B, first_entropy=state.memory.first_entropy
+        ),
         answer_BT=_answers(state, kept).to(device) if state.objective.answer_weight != 1 else None,
     )
 
@@ -81,21 +83,6 @@ def _facts(kept: Sequence[ScoredGroup]) -> Facts:
         entropies_B=torch.tensor([completion.entropy.mean() for completion, _ in pairs], dtype=torch.float64),
         lengths_B=torch.tensor([len(completion.token_ids) for completion, _ in pairs], dtype=torch.float64),
     )
-
-
-def _multipliers(state: TrainState, rows: Rows, mask_BT: Tensor, group_B: Tensor, facts: Facts) -> Tensor:
-    """The method's token weights. Signs are those of its first credit component: what was earned, before an entropy term moves it."""
-    earned_B, _ = credit(facts, group_B, ~facts.rewards_B.isnan(), state.method.credit[:1])
-    device = mask_BT.device
-    written = Written(
-        ids_BT=rows.completion_ids_BT,
-        mask_BT=mask_BT,
-        group_B=group_B.to(device),
-        advantages_B=earned_B.to(device),
-        entropies_B=facts.entropies_B.to(device),
-        first_entropy=state.memory.first_entropy,
-    )
-    return token_weights(written, state.method.weights)
 
 
 def _answers(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor:
