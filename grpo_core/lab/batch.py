@@ -5,11 +5,12 @@ Shape letters: R rollouts in order of groups, N tokens of all of them one after 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from grpo_core.measures.flat import end_to_end
 
 Array = np.ndarray
 
@@ -73,7 +74,7 @@ class Push:
 def recorded_batch(rollouts: pd.DataFrame, *, first_entropy: float, max_length: int) -> RecordedBatch:
     """From rows of storage.queries.lab.rollouts_of_step."""
     length_R = rollouts["length"].to_numpy("i8")
-    sampled_N = _flat(rollouts["logp_sampling"], length_R)
+    sampled_N = end_to_end(rollouts["logp_sampling"], length_R)
     correct = rollouts["correct"]
     return RecordedBatch(
         group_R=rollouts["group_index"].to_numpy("i8"),
@@ -83,16 +84,11 @@ def recorded_batch(rollouts: pd.DataFrame, *, first_entropy: float, max_length: 
         length_R=length_R,
         first_round_R=(rollouts["sampling_round"] == 0).to_numpy("?"),
         surplus_R=rollouts["reason"].str.startswith("surplus").to_numpy("?"),
-        token_ids_N=_flat(rollouts["token_ids"], length_R).astype("i8"),
-        logp_N=sampled_N + np.nan_to_num(_flat(rollouts["logp_gap"], length_R)),
-        delta_N=_flat(rollouts["logp_delta"], length_R),
-        ref_N=_flat(rollouts["logp_ref"], length_R),
-        entropy_N=_flat(rollouts["entropy"], length_R),
+        token_ids_N=end_to_end(rollouts["token_ids"], length_R).astype("i8"),
+        logp_N=sampled_N + np.nan_to_num(end_to_end(rollouts["logp_gap"], length_R)),
+        delta_N=end_to_end(rollouts["logp_delta"], length_R),
+        ref_N=end_to_end(rollouts["logp_ref"], length_R),
+        entropy_N=end_to_end(rollouts["entropy"], length_R),
         first_entropy=first_entropy,
         max_length=max_length,
     )
-
-
-def _flat(traces: Sequence[Array | None], length_R: Array) -> Array:
-    parts = [np.full(n, np.nan) if trace is None else np.asarray(trace, "f8") for trace, n in zip(traces, length_R, strict=True)]
-    return np.concatenate(parts) if parts else np.empty(0)

@@ -276,5 +276,10 @@ def recorded_step(run: Run, step: int) -> RecordedBatch:
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def _recorded_step(path: Path, run_id: str, attempt: int, step: int, max_length: int) -> RecordedBatch:
-    first = lab_queries.first_entropy(store(), run_id)
-    return recorded_batch(lab_queries.rollouts_of_step(store(), run_id, step), first_entropy=first, max_length=max_length)
+    rollouts = lab_queries.rollouts_of_step(_store(path), run_id, step)
+    return recorded_batch(rollouts, first_entropy=_first_entropy(path, run_id, attempt), max_length=max_length)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _first_entropy(path: Path, run_id: str, attempt: int) -> float:
+    return lab_queries.first_entropy(_store(path), run_id)

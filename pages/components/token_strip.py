@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from grpo_core.measures.flat import end_to_end
 from pages.components.assets import script
 from pages.components.text import fixed, number, token_text
 
@@ -154,7 +155,7 @@ def strip_data(
     return {
         "id": identity,
         "rollouts": [_card(row, pieces, more) for row, more in zip(rollouts.itertuples(), facts, strict=True)],
-        "ids": _coded(_flat(rollouts["token_ids"], rollouts["length"]), "<i4"),
+        "ids": _coded(end_to_end(rollouts["token_ids"], rollouts["length"]), "<i4"),
         "traces": {name: None if np.isnan(values).all() else _coded(values, "<f4") for name, values in traces.items()},
         "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values() if one.trace in (*traces, "ratio")],
         "marks": _coded(marked.marks, "u1") if marked and marked.marks is not None else None,
@@ -168,10 +169,10 @@ def strip_data(
 
 def token_traces(rollouts: pd.DataFrame) -> dict[str, Array]:
     """Every stored trace over all tokens of the rollouts in order (N,), NaN where a rollout lacks it; `nthr` only where it was measured."""
-    traces = {name: _flat(rollouts[column], rollouts["length"]) for name, column in _STORED.items()}
+    traces = {name: end_to_end(rollouts[column], rollouts["length"]) for name, column in _STORED.items()}
     if rollouts["nthr"].notna().any():
-        traces["nthr"] = _flat(rollouts["nthr"], rollouts["length"])
-    traces["logp_before"] = traces["logp_sampling"] + _flat(rollouts["logp_gap"], rollouts["length"])
+        traces["nthr"] = end_to_end(rollouts["nthr"], rollouts["length"])
+    traces["logp_before"] = traces["logp_sampling"] + end_to_end(rollouts["logp_gap"], rollouts["length"])
     return traces
 
 
@@ -246,12 +247,6 @@ def _notes(row) -> list[dict]:
     if row.logp_delta is None:
         notes.append({"text": "Δ log-prob and ratio not available: this group was not rescored after the update.", "tone": ""})
     return notes
-
-
-def _flat(traces: pd.Series, lengths: pd.Series) -> Array:
-    """The lists of a column end to end as float64 (N,); NaN for as many tokens as a missing list should have had."""
-    parts = [np.full(length, np.nan) if trace is None else np.asarray(trace, "f8") for trace, length in zip(traces, lengths, strict=True)]
-    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _coded(values: Array, dtype: str) -> str:
