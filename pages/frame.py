@@ -5,7 +5,7 @@ import streamlit as st
 from pages.components import data
 from pages.components.assets import ICON, LOGO, STYLE
 from pages.components.frames import part, plainly
-from pages.components.nav import CONFLICTS, DIAGNOSIS, GROUP, LAB, LAUNCH, LIKELIHOOD, METHODS_PAGE, RUN, RUNS, VARIANCE
+from pages.components.nav import CONFLICTS, DIAGNOSIS, GROUP, LAB, LAUNCH, LIKELIHOOD, METHODS_PAGE, RUN, RUNS, STUDY, VARIANCE
 
 st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state=232)
 st.html(STYLE)
@@ -26,6 +26,7 @@ page = st.navigation(
             st.Page(VARIANCE, title="Variance", icon=":material/scatter_plot:", help="Which prompts still teach, and which a sampler would draw."),
         ],
         "Compare": [
+            st.Page(STUDY, title="Study", icon=":material/compare:", help="Methods trained under equal budgets over seeds, side by side."),
             st.Page(LAB, title="Lab", icon=":material/science:", help="What other methods would do with a recorded step, token by token."),
             st.Page(METHODS_PAGE, title="Methods", icon=":material/function:", help="Every method: its equation, what it protects against, what it costs."),
         ],

@@ -1,10 +1,11 @@
-"""Small steps made by hand for tests of the store and of whatever reads it."""
+"""Small steps and statuses made by hand for tests of the store and of whatever reads it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
+from grpo_core.launch.status import RunStatus
 from storage.schema import STEPS, TABLES
 
 TEXTS = ("12+30=42", "<b>bold</b><script>alert(1)</script>", "naïve — 日本語 🙂", "", "line\nbreak\t|pipe| `code`", "'; drop table steps; --")
@@ -21,6 +22,15 @@ def make_step_tables(step: int, groups: int = 2, group_size: int = 4, tokens: in
     group_rows = [_group(step, g, [r for r in rollouts if r["group_index"] == g]) for g in range(groups)]
     rows = {"steps": [_step(step, group_rows, rollouts)], "groups": group_rows, "rollouts": rollouts}
     return {name: _table(name, found) for name, found in rows.items()}
+
+
+def status_of(**changes) -> RunStatus:
+    """A running run's status with some fields changed."""
+    known = dict(
+        run_id="r", state="running", phase="training", phase_done=0, phase_total=0, step=84, steps=150, started_at=0.0, updated_at=90.0, ended_at=None,
+        seconds_per_step=1.0, eta_s=130.0, exit_code=None, message="", pid=1, host="h", missing_steps=0, attempt=0,
+    )  # fmt: skip
+    return RunStatus(**(known | changes))
 
 
 def _table(name: str, rows: list[dict]) -> pa.Table:

@@ -35,6 +35,7 @@ UPSTREAM: dict[str, set[str]] = {
     "lab": {"errors", "beside", "methods", "config", "measures", "algorithms", "objectives"},
     "trace": {"errors", "beside", "methods", "config", "records", "measures"},
     "diagnosis": {"errors", "methods", "config", "records", "measures"},
+    "study": {"config", "methods", "diagnosis", "launch"},
     "launch": {"errors", "beside", "methods", "config", "presets"},
     "watch": {"errors", "beside", "config", "launch", "diagnosis"},
     "adapters": {"errors", "methods", "config", "records", "trace"},
@@ -42,10 +43,10 @@ UPSTREAM: dict[str, set[str]] = {
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
-PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "presets", "errors", "records", "measures", "diagnosis", "lab"}
+PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "presets", "errors", "records", "measures", "diagnosis", "lab", "study"}
 TORCH_FREE = (
     "config", "records", "methods", "equations", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures",
-    "diagnosis", "lab/batch", "lab/figures", "lab/process",
+    "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
 )  # fmt: skip
 
 

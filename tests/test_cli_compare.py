@@ -15,7 +15,6 @@ import pytest
 
 from grpo_core.beside import PROJECT_ROOT
 from grpo_core.cli import main
-from grpo_core.commands.compare import spread
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.status import run_status
 from grpo_core.launch.stop import stop_run
@@ -75,7 +74,3 @@ def test_ctrl_c_stops_its_runs(comparing: subprocess.Popen, store_root: Path) ->
     assert comparing.returncode == 130 and said.splitlines()[-1] == "error: interrupted"
     assert Store(store_root).run_ids() == run_ids  # the second had not begun
     assert run_status(store_root, run_ids[0]).state == "stopped"
-
-
-def test_spread() -> None:
-    assert spread([1.0, 3.0, None]) == "2.00 ± 1.41" and spread([0.5, math.nan]) == "0.50" and spread([None]) == "not available"

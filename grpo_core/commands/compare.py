@@ -5,14 +5,13 @@ What trains, reads and draws the bar is imported where it is used: every start o
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,28 +22,11 @@ from grpo_core.errors import GroupscopeError
 from grpo_core.methods import METHODS, unknown_method
 from grpo_core.running import FAILED, OK
 
+if TYPE_CHECKING:
+    from grpo_core.study import Outcome
+
 LOOK_S = 0.5
-LAST = 5
-"""Steps at the end over which a run's reward is averaged."""
 UNITS = "reward: mean of the last 5 steps; held-out: share correct; wall: s of training; ± is the standard deviation over seeds"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """One run of a study, at its end; None is not available. `cause` is empty where the verdict names none."""
-
-    method: str
-    seed: int
-    run_id: str
-    state: str
-    steps: int
-    reward: float | None
-    held_out_first: float | None
-    held_out_best: float | None
-    held_out_last: float | None
-    verdict: str
-    cause: str
-    wall_s: float | None
 
 
 @click.command(cls=SectionedCommand)
@@ -57,16 +39,18 @@ class Ended:
 def compare(methods: str, seeds: int, jobs: int, config: RunConfig, store: Path, as_json: bool) -> None:
     """Train methods on the same task, budget and seeds, and print reward, held-out accuracy, verdicts and wall time with their spread.
 
-    Runs are ordinary ones, tagged with the study's name, and can be watched in the app. Ctrl-C stops them.
+    Runs are ordinary ones, tagged with the study's name; the app's page Study shows them side by side while they train. Ctrl-C stops them.
     """
+    from grpo_core.study import new_tag
+
     if config.method != RunConfig.model_fields["method"].default:
         raise click.UsageError(f"compare takes its methods from --methods; leave out --method {config.method}")
     wanted = [changed for name in _names(methods) for changed in _of_method(config, name, seeds)]
-    study = time.strftime("study-%Y%m%d-%H%M%S")
+    study = new_tag()
     click.echo(f"{len(wanted)} runs, tagged {study}, in {store}", err=True)
-    ended = _train_all(store, wanted, study, jobs)
-    answer({"study": study, "runs": [asdict(e) for e in ended]}, as_json, text=_text(study, ended))
-    exit_with(OK if all(e.state == "finished" for e in ended) else FAILED)
+    outcomes = _train_all(store, wanted, study, jobs)
+    answer({"study": study, "runs": [asdict(one) for one in outcomes]}, as_json, text=_text(study, outcomes))
+    exit_with(OK if all(one.state == "finished" for one in outcomes) else FAILED)
 
 
 def _names(methods: str) -> list[str]:
@@ -85,7 +69,7 @@ def _of_method(config: RunConfig, method: str, seeds: int) -> Iterator[RunConfig
         yield config.with_changes(method=method, seed=seed, name=f"{method} seed {seed}")
 
 
-def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) -> list[Ended]:
+def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) -> list[Outcome]:
     """Train all, `jobs` at a time, with a bar over all their steps."""
     from tqdm import tqdm
 
@@ -102,7 +86,7 @@ def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) 
             for _ in range(min(jobs - alive, len(waiting))):
                 run_ids.append(_start(store, waiting.pop(), study))
             time.sleep(LOOK_S)
-    return [_ended(store, run_id, config) for run_id, config in zip(run_ids, wanted, strict=True)]
+    return [_outcome(store, run_id, config) for run_id, config in zip(run_ids, wanted, strict=True)]
 
 
 def _start(store: Path, config: RunConfig, study: str) -> str:
@@ -129,52 +113,37 @@ def _stopping(store: Path, run_ids: list[str]) -> Iterator[None]:
         raise
 
 
-def _ended(store: Path, run_id: str, config: RunConfig) -> Ended:
+def _outcome(store: Path, run_id: str, config: RunConfig) -> Outcome:
     import numpy as np
 
     from grpo_core.launch.status import run_status
+    from grpo_core.study import outcome
     from grpo_core.watch.reading import recorded_history, report_on
     from storage.errors import StoreError
     from storage.reader import Store
 
     status, opened = run_status(store, run_id), Store(store)
-    what = dict(method=config.method, seed=config.seed, run_id=run_id, state=status.state, steps=status.step)
     try:
         history = recorded_history(opened, run_id)
-        report = report_on(opened, run_id, history)
+        reward, held_out, report = history["reward_mean"], history["eval_correct"], report_on(opened, run_id, history)
     except (StoreError, GroupscopeError):  # it failed before it recorded anything
-        return Ended(**what, **dict.fromkeys(("reward", "held_out_first", "held_out_best", "held_out_last", "wall_s")), verdict="not available", cause="")
-    held_out, reward = (history[name][~np.isnan(history[name])] for name in ("eval_correct", "reward_mean"))
-    known = len(held_out) > 0
-    return Ended(
-        **what,
-        reward=float(reward[-LAST:].mean()) if len(reward) else None,
-        held_out_first=float(held_out[0]) if known else None,
-        held_out_best=float(held_out.max()) if known else None,
-        held_out_last=float(held_out[-1]) if known else None,
-        verdict=report.level.word,
-        cause=report.causes[0].name if report.causes else "",
-        wall_s=None if status.ended_at is None or status.started_at is None else status.ended_at - status.started_at,
-    )
+        reward = held_out = np.empty(0)
+        report = None
+    return outcome(config, status, reward=reward, held_out=held_out, report=report)
 
 
-def _text(study: str, ended: Sequence[Ended]) -> str:
-    rows = [_row(method, [e for e in ended if e.method == method]) for method in dict.fromkeys(e.method for e in ended)]
+def _text(study: str, outcomes: Sequence[Outcome]) -> str:
+    from grpo_core.study import by_method, findings
+
+    rows = [_row(method, found) for method, found in by_method(outcomes).items()]
     head = ["METHOD", "SEEDS", "REWARD", "HELD-OUT: START", "BEST", "END", "VERDICTS", "WALL S"]
-    return f"{table(head, rows)}\n\n{UNITS}; runs are tagged {study}"
+    return f"{' '.join(findings(outcomes))}\n\n{table(head, rows)}\n\n{UNITS}; runs are tagged {study}"
 
 
-def _row(method: str, runs: Sequence[Ended]) -> list[str]:
-    said = Counter(e.verdict + (f" ({e.cause})" if e.cause else "") for e in runs)
+def _row(method: str, runs: Sequence[Outcome]) -> list[str]:
+    from grpo_core.study import spread
+
+    said = Counter(one.verdict + (f" ({one.cause})" if one.cause else "") for one in runs)
     verdicts = ", ".join(f"{n} × {words}" for words, n in said.most_common())
-    figures = [spread([getattr(e, name) for e in runs]) for name in ("reward", "held_out_first", "held_out_best", "held_out_last")]
-    return [method, str(len(runs)), *figures, verdicts, spread([e.wall_s for e in runs], digits=0)]
-
-
-def spread(values: Sequence[float | None], *, digits: int = 2) -> str:
-    """Mean ± standard deviation (n−1) of what is available, which one value has none of."""
-    known = [v for v in values if v is not None and not math.isnan(v)]
-    if not known:
-        return "not available"
-    mean = f"{statistics.mean(known):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else mean
+    figures = [spread([getattr(one, name) for one in runs]) for name in ("reward", "held_out_first", "held_out_best", "held_out_last")]
+    return [method, str(len(runs)), *figures, verdicts, spread([one.wall_s for one in runs], digits=0)]

@@ -31,6 +31,7 @@ from storage.queries import variance as variance_queries
 from storage.reader import Store
 
 SERIES_KEPT = 8
+COURSES_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +141,13 @@ def log_lines(run_id: str, lines: int = 40) -> str:
 
 
 class SeriesCache:
-    """What `read(store, run_id, after)` answers of every step of the runs last looked at. Each call reads only the steps recorded since the one before."""
+    """What `read(store, run_id, after)` answers of every step of the `kept` runs last looked at.
 
-    def __init__(self, read: Callable[[Store, str, int], pd.DataFrame]) -> None:
-        self._read = read
+    Each call reads only the steps recorded since the one before.
+    """
+
+    def __init__(self, read: Callable[[Store, str, int], pd.DataFrame], kept: int = SERIES_KEPT) -> None:
+        self._read, self._kept = read, kept
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Path, str, int], pd.DataFrame] = OrderedDict()
 
@@ -162,7 +166,7 @@ class SeriesCache:
                 fresh = self._read(store, run_id, _last(known))
                 known = pd.concat([known, fresh], ignore_index=True) if len(fresh) else known
             self._known[key] = known
-            while len(self._known) > SERIES_KEPT:
+            while len(self._known) > self._kept:
                 self._known.popitem(last=False)
         return known
 
@@ -189,6 +193,16 @@ def steps(run: Run) -> pd.DataFrame:
 def outcome_counts(run: Run) -> pd.DataFrame:
     """What the groups of each recorded step came to; columns of storage.queries.variance.outcome_counts."""
     return _outcome_cache().rows(store(), run.run_id, run.status.attempt)
+
+
+@st.cache_resource(show_spinner=False)
+def _course_cache() -> SeriesCache:
+    return SeriesCache(step_queries.course, kept=COURSES_KEPT)
+
+
+def course(run: Run) -> pd.DataFrame:
+    """What the run is compared with others by, over its recorded steps; columns of storage.queries.steps.course."""
+    return _course_cache().rows(store(), run.run_id, run.status.attempt)
 
 
 def reward_curve(run: Run) -> list[float]:

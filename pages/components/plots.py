@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from pages.components.charts import figure_json
 from pages.components.live_plot import live_plot
@@ -123,6 +124,57 @@ def history(step: Array, curves: dict[str, tuple[Array, str]]) -> dict:
     layout["yaxis"] |= {"range": [-0.03, 1.03]}
     layout["margin"]["t"] = 34
     return {"data": traces, "layout": layout}
+
+
+def bands(lines: dict[str, tuple[pd.DataFrame, str, str]], x_title: str, y_title: str) -> dict:
+    """A line with the range behind it per name: {name: (columns x, mean, low, high, seeds; colour; dash)}."""
+    traces = []
+    for name, (line, colour, dash) in lines.items():
+        x = line["x"].to_numpy("f8")
+        area = np.concatenate([x, x[::-1]]), np.concatenate([line["high"].to_numpy("f8"), line["low"].to_numpy("f8")[::-1]])
+        shared = {"type": "scatter", "mode": "lines", "name": name, "legendgroup": name}
+        fill = {"x": area[0], "y": area[1], "fill": "toself", "fillcolor": f"@{colour}/0.12", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        drawn = {
+            "x": x,
+            "y": line["mean"].to_numpy("f8"),
+            "customdata": line[["low", "high", "seeds"]].to_numpy("f8"),
+            "hovertemplate": "%{y:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g}, %{customdata[2]} runs)",
+            "line": {"width": 2, "color": f"@{colour}", "dash": dash},
+            "cliponaxis": False,
+        }
+        traces += [shared | fill, shared | drawn]
+    layout = _layout(320, x_title, y_title) | {"showlegend": True, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "hovermode": "x unified"}
+    layout["margin"]["t"] = 40
+    return {"data": traces, "layout": layout}
+
+
+def points_by_name(names: Sequence[str], values: Sequence[Sequence[float]], colours: Sequence[str], x_title: str) -> dict:
+    """A row of points per name, and a bar at their mean."""
+    points = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": np.asarray(group, "f8"),
+            "y": [name] * len(group),
+            "hovertemplate": f"{name}: %{{x:.3~g}}<extra></extra>",
+            "marker": {"size": 9, "color": f"@{colour}/0.6"},
+            "cliponaxis": False,
+        }
+        for name, group, colour in zip(names, values, colours, strict=True)
+    ]
+    means = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": np.array([np.mean(group) for group in values], "f8"),
+        "y": list(names),
+        "hovertemplate": "%{y}: mean %{x:.3~g}<extra></extra>",
+        "marker": {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": [f"@{colour}" for colour in colours]}},
+        "cliponaxis": False,
+    }
+    layout = _layout(max(30 * len(names) + 60, 160), x_title, "")
+    layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False, "ticks": ""}
+    layout["xaxis"] |= {"showgrid": True}
+    return {"data": [*points, means], "layout": layout}
 
 
 def named_bars(names: Sequence[str], values: Sequence[float], shown: Sequence[str], colours: Sequence[str], *, least: float) -> dict:

@@ -7,6 +7,7 @@ import pandas as pd
 from storage.reader import Store
 from storage.schema import POSITION, STEPS, UPDATE
 
+COURSE = ("eval_correct", "reward_mean", "entropy", "logp_correct", "length_mean")
 SERIES = tuple(c.name for c in STEPS.columns if c.name not in ("update_rows", "position_rows"))
 
 
@@ -16,6 +17,12 @@ def step_series(store: Store, run_id: str, after: int = -1) -> pd.DataFrame:
     A damaged segment leaves a gap; `Store.damaged` names it. reward_parts holds a dict per step.
     """
     sql = f"select {', '.join(SERIES)} from steps where step > ? order by step"
+    return store.frame(run_id, sql, [after], steps=(after + 1, None), skip_damaged=True)
+
+
+def course(store: Store, run_id: str, after: int = -1) -> pd.DataFrame:
+    """What runs are compared by, of the steps later than `after`, in order: step, elapsed_s and the columns of COURSE."""
+    sql = f"select step, elapsed_s, {', '.join(COURSE)} from steps where step > ? order by step"
     return store.frame(run_id, sql, [after], steps=(after + 1, None), skip_damaged=True)
 
 

@@ -9,7 +9,7 @@ import statistics
 
 import numpy as np
 
-from grpo_core.commands import compare
+from grpo_core import study
 from grpo_core.watch.reading import recorded_history
 from storage.reader import Store
 from tests.benchmarks.diagnosis import STEPS, Case, find, suite_store, train_missing
@@ -48,4 +48,4 @@ def ending(run, column: str, pick: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    return f"{compare.spread(values)} [{', '.join(f'{v:.2f}' for v in values)}]"
+    return f"{study.spread(values)} [{', '.join(f'{v:.2f}' for v in values)}]"

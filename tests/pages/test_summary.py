@@ -1,34 +1,26 @@
 import numpy as np
 import pandas as pd
 
-from grpo_core.launch.status import RunStatus
 from pages.components import states
 from pages.components.summary import run_sentences, step_sentence
-
-
-def status(**changes) -> RunStatus:
-    known = dict(
-        run_id="r", state="running", phase="training", phase_done=0, phase_total=0, step=84, steps=150, started_at=0.0, updated_at=90.0, ended_at=None,
-        seconds_per_step=1.0, eta_s=130.0, exit_code=None, message="", pid=1, host="h", missing_steps=0, attempt=0,
-    )  # fmt: skip
-    return RunStatus(**(known | changes))
+from tests.factories import status_of
 
 
 def test_where_a_run_stands() -> None:
     nothing = pd.DataFrame({"step": []})
-    assert run_sentences(status(), nothing) == ["Running, step 84 of 150, about 2 min left."]
-    assert run_sentences(status(state="finished", step=150, ended_at=125.0), nothing) == ["Finished all 150 steps in 2 min 5 s."]
-    assert run_sentences(status(state="stopped", ended_at=60.0), nothing) == ["Stopped at step 84 of 150 in 1 min."]
-    warming = status(state="starting", step=0, phase="warming up the tiny model", phase_done=120, phase_total=250)
+    assert run_sentences(status_of(), nothing) == ["Running, step 84 of 150, about 2 min left."]
+    assert run_sentences(status_of(state="finished", step=150, ended_at=125.0), nothing) == ["Finished all 150 steps in 2 min 5 s."]
+    assert run_sentences(status_of(state="stopped", ended_at=60.0), nothing) == ["Stopped at step 84 of 150 in 1 min."]
+    warming = status_of(state="starting", step=0, phase="warming up the tiny model", phase_done=120, phase_total=250)
     assert run_sentences(warming, nothing) == ["Warming up the tiny model, 120 of 250; the first step follows."]
-    assert run_sentences(status(message="no step for 90 s"), nothing) == ["Running, step 84 of 150, no step for 90 s."]
+    assert run_sentences(status_of(message="no step for 90 s"), nothing) == ["Running, step 84 of 150, no step for 90 s."]
 
 
 def test_how_the_figures_moved() -> None:
     # reward 0 for 10 steps, then 1 for 30: mean of the last ten 1, 25 steps earlier (steps 5 to 14) 0.5
     reward = np.r_[np.zeros(10), np.ones(30)]
     steps = pd.DataFrame({"step": range(40), "reward_mean": reward, "correct_rate": reward, "logp_correct": -reward, "eval_correct": [0.25] + [np.nan] * 39})
-    assert run_sentences(status(), steps)[1:] == [
+    assert run_sentences(status_of(), steps)[1:] == [
         "Mean reward up 0.50 to 1.00 over 25 steps, 100\u00a0% of rollouts correct.",
         "Correct rollouts are 0.50 nats/token less likely than 25 steps ago.",
         "Held-out: 25\u00a0% correct at step 0.",
@@ -41,8 +33,8 @@ def test_a_step_in_a_sentence() -> None:
 
 
 def test_progress_in_words() -> None:
-    assert states.progress(status()) == "84 of 150 · about 2 min left"
-    assert states.progress(status(message="no step for 90 s")) == "84 of 150"
-    assert states.progress(status(state="failed")) == "84 of 150"
-    assert states.share_done(status(state="starting", step=0, phase="warming up", phase_done=9, phase_total=10)) == 0.0
-    assert states.doing(status(state="starting", phase="warming up", phase_done=9, phase_total=10)) == "warming up 9 / 10"
+    assert states.progress(status_of()) == "84 of 150 · about 2 min left"
+    assert states.progress(status_of(message="no step for 90 s")) == "84 of 150"
+    assert states.progress(status_of(state="failed")) == "84 of 150"
+    assert states.share_done(status_of(state="starting", step=0, phase="warming up", phase_done=9, phase_total=10)) == 0.0
+    assert states.doing(status_of(state="starting", phase="warming up", phase_done=9, phase_total=10)) == "warming up 9 / 10"
