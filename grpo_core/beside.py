@@ -8,13 +8,16 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 NICE = 10
 """How far a process beside a run stands back for the trainer; it lowers its own priority."""
+START_S = 300.0
+"""How long a process beside may take to be up: it imports torch, standing back on a machine that may be busy training."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -43,8 +46,9 @@ class Companion:
     """
 
     def __init__(self, module: str, *, patience_s: float) -> None:
-        """Raises NoAnswer if it cannot be started. `patience_s` is how long an answer may take."""
+        """Raises NoAnswer if it cannot be started. `patience_s` is how long an answer may take, once it is up."""
         self._patience_s = patience_s
+        self._waited_s: float | None = None
         self._ready = False
         try:
             self.process = start_beside(module, text=False, errors=subprocess.DEVNULL)
@@ -60,18 +64,16 @@ class Companion:
 
     def ask(self, question: object) -> object:
         """Its answer; waits for it, and for its start where that is not over. Raises NoAnswer."""
-        impatience = threading.Timer(self._patience_s, self.process.kill)  # ends a read and a write that would never end
-        impatience.start()
-        try:
-            if not self._ready:
+        if not self._ready:
+            with self._impatient(START_S):
                 self._wait_until_ready()
-            pickle.dump(question, self.process.stdin, protocol=5)
-            self.process.stdin.flush()
-            return self._read()
-        except OSError as error:
-            raise self._gone(error) from None
-        finally:
-            impatience.cancel()
+        with self._impatient(self._patience_s):
+            try:
+                pickle.dump(question, self.process.stdin, protocol=5)
+                self.process.stdin.flush()
+                return self._read()
+            except OSError as error:
+                raise self._gone(error) from None
 
     def close(self) -> None:
         """End the process, at once where it does not end by itself."""
@@ -82,6 +84,21 @@ class Companion:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+
+    @contextmanager
+    def _impatient(self, seconds: float) -> Iterator[None]:
+        """Ends the process after so long, and with it a read or a write that would never end."""
+
+        def end() -> None:
+            self._waited_s = seconds
+            self.process.kill()
+
+        impatience = threading.Timer(seconds, end)
+        impatience.start()
+        try:
+            yield
+        finally:
+            impatience.cancel()
 
     def _wait_until_ready(self) -> None:
         self._ready = self._read() is None
@@ -94,7 +111,9 @@ class Companion:
 
     def _gone(self, error: Exception) -> NoAnswer:
         self.close()
-        return NoAnswer(f"{type(error).__name__}: {error}".rstrip(": "))
+        if self._waited_s is not None:
+            return NoAnswer(f"none within {self._waited_s:g} s")
+        return NoAnswer(f"it ended with code {self.process.returncode}" if isinstance(error, EOFError | OSError) else str(error))
 
 
 def answer_questions(answer: Callable[[object], object]) -> None:
