@@ -34,8 +34,8 @@ LEAST_FALL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of the run in one phase. `slope` is of the fitted likelihood, in its unit per step; `from_low` and `from_high`
-    bound its beginning with 90 % confidence (equal to `first` where the run itself begins)."""
+    """A stretch of the run in one phase. `slope` is the mean one of the fitted likelihood, in its unit per step; `from_low` and
+    `from_high` bound its beginning with 90 % confidence (equal to `first` where the run itself begins)."""
 
     number: int
     first: int
@@ -180,7 +180,8 @@ def _numbered(
         low, high = (first, first) if k == 0 else (int(intervals[k - 1][0]), int(np.ceil(intervals[k - 1][1])))
         if found and found[-1].number == number:
             before = found.pop()
-            found.append(Phase(number, before.first, last, slope if falls else before.slope, before.from_low, before.from_high))
+            start = float(np.interp(before.first, at, fitted))
+            found.append(Phase(number, before.first, last, float(height[k + 1] - start) / max(last - before.first, 1), before.from_low, before.from_high))
         else:
             found.append(Phase(number, first, last, slope, low, high))
     return tuple(found)

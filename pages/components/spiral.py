@@ -199,7 +199,7 @@ def _phase_in_words(phase: Phase, phases: Phases, *, first: bool) -> str:
 def _source(phases: Phases) -> str:
     read = "the probe set's known answers" if phases.column == "probe_logp" else "the paired changes of correct rollouts, added up"
     lost = fixed(float(phases.fitted[-1] - phases.fitted.max()), 2, sign=True)
-    intervals = "The bars on top of the chart are the intervals." if len(phases.phases) > 1 else "No bend was found."
+    intervals = "The bars on top of the chart are the intervals." if len(phases.phases) > 1 else "No bend parts it into phases."
     return f"Placed by a line with up to three bends (dashed) fitted to {read}; at its end {lost} {phases.unit} from its highest point. {intervals}"
 
 

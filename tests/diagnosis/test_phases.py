@@ -21,6 +21,12 @@ def test_three_phases_are_placed_with_their_confidence():
     assert [p.name for p in phases] == ["early stagnation", "steady decay", "accelerated collapse"]
 
 
+def test_a_phase_of_several_segments_has_their_mean_slope() -> None:
+    found = displacement_phases(made(n=120, probe_logp=curve(120, 40, 80, slopes=(0.0, -0.03, 0.01)))).phases
+    assert [p.number for p in found] == [1, 2]
+    assert found[1].slope == pytest.approx((-0.03 * 40 + 0.01 * 40) / 80, abs=0.002)
+
+
 def test_a_fall_together_with_the_reward_is_the_third_phase_at_once():
     probe = curve(80, 30, slopes=(0.001, -0.03))
     falling = made(n=80, probe_logp=probe, reward_mean=lambda s: 0.8 if s < 30 else 0.8 - (s - 30) * 0.012)
