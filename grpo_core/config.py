@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.methods import METHODS, Method, unknown_method
+from grpo_core.methods import METHODS, Method, method_name, unknown_method
 
 SECTIONS = {
     "run": "Run",
@@ -82,7 +82,7 @@ class RunConfig(BaseModel):
     vas_reuse: Literal["yes", "no"] = option("yes", "rollout", "Whether training rollouts update VAS scores between refreshes, which costs nothing.")
     generation_batch: int = option(256, "rollout", "Rollouts sampled side by side.", unit="rollouts", ge=1)
 
-    method: str = option("grpo", "method", "A row of the methods table; `python -m grpo_core methods` lists them.")
+    method: str = option("grpo", "method", "A row of the methods table, by its name or its preset id with the paper's number; `python -m grpo_core methods` lists them.")
     epochs: int = option(2, "method", "Passes over each rollout batch.", unit="passes", ge=1, le=64)
     minibatches: int = option(1, "method", "Updates per pass; every minibatch holds whole groups.", unit="minibatches", ge=1)
     clip_low: float | None = option(None, "method", "Lower clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=1.0)
@@ -133,9 +133,10 @@ class RunConfig(BaseModel):
 
     @field_validator("method")
     @classmethod
-    def _method_exists(cls, name: str) -> str:
-        if name not in METHODS:
-            raise ValueError(unknown_method(name))
+    def _method_exists(cls, text: str) -> str:
+        name = method_name(text)
+        if name is None:
+            raise ValueError(unknown_method(text))
         return name
 
     @field_validator("group_size")

@@ -85,6 +85,11 @@ class Method:
     released_knob: str = ""
 
     @property
+    def preset(self) -> str:
+        """The name with the paper's arXiv number, e.g. gspo-2507.18071: several papers may share a name; the name alone without a number."""
+        return f"{self.name}-{self.paper.removeprefix('arXiv:')}" if self.paper.startswith("arXiv:") else self.name
+
+    @property
     def own_values(self) -> dict[str, float]:
         """The method's own value of every option that, left empty, takes it."""
         clip = dict(zip(("clip_low", "clip_high"), self.clip or (), strict=False))
@@ -357,8 +362,19 @@ METHODS: dict[str, Method] = {
 }
 
 
-def unknown_method(name: str) -> str:
-    """The sentence for a method that does not exist, with the nearest names."""
-    near = difflib.get_close_matches(name, METHODS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown method {name!r}; known: {', '.join(METHODS)}{hint}"
+def method_name(text: str) -> str | None:
+    """The name of the method that `text` names or whose preset id it is; None where there is none."""
+    return text if text in METHODS else next((m.name for m in METHODS.values() if m.preset == text), None)
+
+
+def nearest_method(text: str) -> str | None:
+    """The method whose name or preset id is spelled most like `text`; None where none is like it."""
+    near = difflib.get_close_matches(text, [*METHODS, *(m.preset for m in METHODS.values())], n=1)
+    return near[0] if near else None
+
+
+def unknown_method(text: str) -> str:
+    """The sentence for a method that does not exist, with the nearest name or preset id."""
+    near = nearest_method(text)
+    hint = f"; did you mean {near}?" if near else ""
+    return f"unknown method {text!r}; known: {', '.join(METHODS)}{hint}"

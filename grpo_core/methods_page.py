@@ -104,7 +104,7 @@ def _harms() -> list[str]:
 def _section(method: Method) -> str:
     lines = [
         f"## {method.title} (`{method.name}`)",
-        f"\n{method.summary} {method.paper}.\n",
+        f"\n{method.summary} {method.paper}, preset `{method.preset}`.\n",
         *(f"```math\n{one}\n```" for one in (*equations(method), defined(method))),
         f"\n**Protects against.** {method.protects}",
         f"\n**Costs.** {method.costs}",

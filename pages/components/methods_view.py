@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 
 import numpy as np
@@ -29,7 +28,7 @@ from grpo_core.equations import (
     equations,
     slots,
 )
-from grpo_core.methods import HARMS, METHODS, Method
+from grpo_core.methods import HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states
 from pages.components.rank_table import Column, rank_table
@@ -51,9 +50,9 @@ _PREFIX = "https://arxiv.org/abs/"
 
 def no_such(name: str) -> str:
     """The sentence for a method that does not exist, with the nearest one."""
-    near = difflib.get_close_matches(name, METHODS, n=1)
+    near = nearest_method(name)
     shown = name if len(name) <= 40 else f"{name[:40]}…"
-    return f"There is no method {shown}{f'; did you mean {near[0]}?' if near else '.'}"
+    return f"There is no method {shown}{f'; did you mean {near}?' if near else '.'}"
 
 
 @cache
@@ -82,7 +81,7 @@ def fitting(words: str, harm: str | None, choice: str | None) -> list[str]:
 
 
 def _text(method: Method) -> str:
-    return " ".join([method.name, method.title, method.paper, method.summary, method.protects, method.costs, method.note, *method.against]).lower()
+    return " ".join([method.preset, method.title, method.paper, method.summary, method.protects, method.costs, method.note, *method.against]).lower()
 
 
 def harms_help() -> str:
@@ -94,7 +93,7 @@ def head(method: Method) -> None:
     """Title, what it is in one sentence, its paper, and the way to the launch form."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="title"):
         st.subheader(method.title, anchor=False, width="content")
-        st.markdown(f"`{method.name}`", width="content", help="Its name in settings and on the command line: `--method`.")
+        st.markdown(f"`{method.preset}`", width="content", help=f"Its preset id: settings and `--method` take this, or `{method.name}` for short.")
         st.link_button(method.paper, _PREFIX + method.paper.removeprefix("arXiv:"), icon=":material/article:", type="tertiary", help="The paper")
         _launch(method)
     st.markdown(f"**{escape(method.summary)}**")
