@@ -16,7 +16,7 @@ Made from `grpo_core/methods.py` by `python -m grpo_core.methods_page`; edit the
 
 Every method is one row over the same equation:
 
-    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = Σ_c w_c · Norm_c( value_c − Base_c(group) ) · Scale_c
+    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = whole( Σ_c w_c · Norm_c( value_c − Base_c(group) ) · Scale_c )
 
 $choices
 
@@ -105,7 +105,7 @@ def _section(method: Method) -> str:
     lines = [
         f"## {method.title} (`{method.name}`)",
         f"\n{method.summary} {method.paper}, preset `{method.preset}`.\n",
-        *(f"```math\n{one}\n```" for one in (*equations(method), defined(method))),
+        *(f"```math\n{one}\n```" for one in filter(None, (*equations(method), defined(method)))),
         f"\n**Protects against.** {method.protects}",
         f"\n**Costs.** {method.costs}",
         f"\n**Signals it moves.** {', '.join(f'`{name}`' for name in method.moves) or 'None in particular'}.\n",
@@ -120,15 +120,17 @@ def _section(method: Method) -> str:
 
 def _row(label: str, method: Method) -> str:
     penalties = ", ".join(f"{p.name} × {p.coef:g} (`{p.knob}`)" for p in method.penalties) or "none"
-    weights = ", ".join(f"{w.name} {w.value:.4g}" + (f" (`{w.knob}`)" if w.knob else "") for w in method.weights) or "none"
+    tilted = (*method.weights, *filter(None, [method.tilt]))
+    weights = ", ".join(f"{w.name} {w.value:.4g}" + (f" (`{w.knob}`)" if w.knob else "") for w in tilted) or "none"
     clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
-    credit = "; ".join(_component(c) for c in method.credit)
+    credit = "; ".join(_component(c) for c in method.credit) + ("" if method.whole == "none" else f"; whole {method.whole}")
     return f"| {label} | {credit} | {method.surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
 
 
 def _component(c: Component) -> str:
     times = "" if c.weight == 1 and not c.knob else f" × {c.weight:g}" + (f" (`{c.knob}`)" if c.knob else "")
-    return f"{c.value} − {c.base} / {c.norm}" + ("" if c.scale == "one" else f", {c.scale}") + times
+    base = c.base + (f" {c.at:g}" if c.at else "") + (f" (`{c.at_knob}`)" if c.at_knob else "")
+    return f"{c.value} − {base} / {c.norm}" + ("" if c.scale == "one" else f", {c.scale}") + ("" if c.drop == "none" else f", drop {c.drop}") + times
 
 
 if __name__ == "__main__":

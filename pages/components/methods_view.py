@@ -13,6 +13,7 @@ from grpo_core.diagnosis.panel import examine
 from grpo_core.diagnosis.report import Report
 from grpo_core.equations import (
     BASES,
+    DROPS,
     LEVELS,
     NORMALISERS,
     NORMS,
@@ -20,8 +21,10 @@ from grpo_core.equations import (
     SAMPLERS,
     SCALES,
     SURROGATES,
+    TILTS,
     VALUES,
     WEIGHTS,
+    WHOLES,
     Slot,
     defined,
     differences,
@@ -63,7 +66,9 @@ def uses() -> dict[str, str]:
 
 
 def _choices(method: Method) -> list[tuple[str, str]]:
-    parts = [(choice, getattr(c, part)) for c in method.credit for part, choice in (("value", VALUES), ("base", BASES), ("norm", NORMS), ("scale", SCALES))]
+    credit = (("value", VALUES), ("base", BASES), ("norm", NORMS), ("scale", SCALES), ("drop", DROPS))
+    parts = [(choice, getattr(c, part)) for c in method.credit for part, choice in credit]
+    parts += [(WHOLES, method.whole)] + ([(TILTS, method.tilt.name)] if method.tilt else [])
     parts += [(SURROGATES, method.surrogate), (LEVELS, method.level), (NORMALISERS, method.normaliser), (SAMPLERS, method.sampler)]
     parts += [(WEIGHTS, weight.name) for weight in method.weights] + [(PENALTIES, penalty.name) for penalty in method.penalties if penalty.coef > 0]
     return [(f"{choice.title}:{name}".replace(" ", "_"), f"{choice.title}: {name}") for choice, name in parts]
@@ -121,10 +126,10 @@ def equation(method: Method) -> None:
         st.markdown("**Equation**", help="Composed from the method's row: with its own bounds and weights, and what is off by default left out.")
         for one in equations(method):
             st.latex(one)
-        st.caption("where")
-        st.latex(rf"\small {defined(method)}")
-        tied = all(component.within_groups for component in method.credit)
-        st.caption(SYMBOLS + (" A group tied in reward has A = 0." if tied else ""))
+        if where := defined(method):
+            st.caption("where")
+            st.latex(rf"\small {where}")
+        st.caption(SYMBOLS + (" A group tied in reward has A = 0." if method.ties_teach_nothing else ""))
 
 
 def reasons(method: Method) -> None:

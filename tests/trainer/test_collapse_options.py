@@ -113,7 +113,7 @@ def test_nthr_is_that_of_the_models_own_hidden_states(model_cache):
     """Against transformers run row by row without padding, its last hidden states and full softmax."""
     state = small_state(model_cache, nthr_every=1, prompts_per_step=8, temperature=0.8, micro_batch=3)
     kept = [j.scored for j in collect_groups(state, 0, Clock())]
-    batch = train_batch(state, kept)
+    batch = train_batch(state, kept, 0)
     before = [p.detach().clone() for p in state.model.parameters()]
     pressure = measure_pressure(state, batch, 0)
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, state.model.parameters(), strict=True))
