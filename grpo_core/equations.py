@@ -18,7 +18,7 @@ class Piece:
     """What a registered name adds to the equation. `means` says it in words; `where` defines the symbols it brings.
 
     `averaged` says of a penalty that the method's own normaliser averages it; others bring their sum. `over` is a sum that a value
-    of several columns puts before its summand.
+    of several columns puts before its summand, `score` a surrogate with A = 1.
     """
 
     latex: str
@@ -26,6 +26,7 @@ class Piece:
     where: str = ""
     averaged: bool = False
     over: str = ""
+    score: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +204,13 @@ SURROGATES = Choice(
             latex=r"\frac{$ratio}{\operatorname{sg}[$ratio]}\, A_i",
             means="1 in value; its gradient is A · ∇ log π at every update, with nothing clipped and no importance weight",
         ),
-        "log_prob": Piece(latex=r"A_i \log \pi_\theta(o_{i,t} \mid \cdot)", means="A times log π: no importance weight, and nothing clipped"),
-        "ratio": Piece(latex="$ratio A_i", means="the ratio times A, with nothing clipped"),
+        "log_prob": Piece(
+            latex=r"A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
+            means="A times log π: no importance weight, and nothing clipped",
+            score=r"\log \pi_\theta(o_{i,t} \mid \cdot)",
+        ),
+        "ratio": Piece(latex="$ratio A_i", means="the ratio times A, with nothing clipped", score="$ratio"),
+        "log_ratio": Piece(latex=r"A_i \log $ratio", means="A times the log of the ratio, with nothing clipped", score=r"\log $ratio"),
         **{
             name: Piece(
                 latex=weight + r"\mathbf{1}\bigl[" + inside + r"\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
@@ -265,16 +271,21 @@ WEIGHTS = Choice(
         ),
     },
 )
-TILTS = Choice(
-    title="Group objective",
-    home="algorithms/tilts.py",
+GROUP_OBJECTIVES = Choice(
+    title="Objective of a group",
+    home="algorithms/group_objectives.py",
     pieces={
-        "softmax_negatives": Piece(
-            latex=r"\omega_i",
-            means="the groups' mean score of better rollouts less τ · log mean exp(score / τ) of worse ones, by weights from the current policy",
-            where=r"\omega_i = \operatorname{sg}\Bigl[ \frac{|N_g|\, e^{s_i / $value}}{\sum_{j \in N_g} e^{s_j / $value}} \Bigr] "
-            r"\text{ for } i \in N_g,\ 1 \text{ if not} \\ "
-            r"N_g \text{: rollouts of } g \text{ with } A < 0,\quad s_i = \frac{1}{|o_i| A_i} \sum_t \phi_{i,t}",
+        "discriminate": Piece(
+            latex=r"\frac{1}{Q} \sum_g \Bigl( \operatorname*{mean}_{i \in g,\, A_i > 0} s_i "
+            r"- $value \log \operatorname*{mean}_{i \in g,\, A_i < 0} e^{s_i / $value} \Bigr)",
+            means="the mean score of better rollouts less τ · log mean exp(score / τ) of worse ones, so that the likeliest of those count most",
+            where=r"s_i = \frac{1}{|o_i|} \sum_t $score,\quad Q \text{: groups}",
+        ),
+        "regress": Piece(
+            latex=r"\frac{-1}{B} \sum_i \Bigl( A_i - "
+            r"\frac{s_i - \operatorname*{mean}_{j \in g} s_j}{\max(\operatorname*{std}_{j \in g} s_j,\, $value)} \Bigr)^2",
+            means="minus the mean squared difference of A and the score normalised inside the group, its standard deviation held above a floor",
+            where=r"s_i = $score",
         ),
     },
 )
@@ -340,7 +351,7 @@ SAMPLERS = Choice(
         ),
     },
 )
-CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SURROGATES, LEVELS, WEIGHTS, TILTS, PENALTIES, NORMALISERS, SAMPLERS)
+CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
 
 
 def advantage(method: Method) -> str:
@@ -351,8 +362,8 @@ def advantage(method: Method) -> str:
 
 def loss(method: Method) -> str:
     """The loss to minimise, LaTeX; penalties whose weight is 0 by default are left out, as training leaves them out."""
-    tilt = f"{_fill(TILTS, method.tilt.name)}\\, " if method.tilt else ""
-    policy = _normalised(method, _weight_symbols(method.weights) + tilt + _surrogate(method, "latex"))
+    tokens = _normalised(method, _weight_symbols(method.weights) + _surrogate(method, "latex"))
+    policy = _fill(GROUP_OBJECTIVES, method.group.name, value=f"{method.group.value:.4g}") if method.group else tokens
     penalties = [rf"\\ &+ {p.coef:g} {_penalty(method, p)}" for p in method.penalties if p.coef > 0]
     return r"\begin{aligned} \mathcal{L}(\theta) = &-" + policy + " ".join(penalties) + r" \end{aligned}"
 
@@ -367,11 +378,11 @@ def definitions(method: Method) -> tuple[str, ...]:
     pieces = [choice.pieces.get(getattr(c, slot)) for slot, choice in (("value", VALUES), ("norm", NORMS), ("drop", DROPS)) for c in method.credit]
     found = [piece.where for piece in pieces if piece]
     ratio = LEVELS.pieces.get(method.level)
-    found.append(ratio.where if ratio and ratio.latex in f"{loss(method)} {_surrogate(method, 'where')}" else "")
+    found.append(ratio.where if ratio and ratio.latex in " ".join([loss(method), *(_surrogate(method, part) for part in ("where", "score"))]) else "")
     found.append(_surrogate(method, "where"))
     found += [Template(WEIGHTS.pieces[w.name].where).substitute(value=f"{w.value:.4g}") for w in method.weights if w.name in WEIGHTS.pieces]
-    if method.tilt and method.tilt.name in TILTS.pieces:
-        found.append(Template(TILTS.pieces[method.tilt.name].where).substitute(value=f"{method.tilt.value:.4g}"))
+    if method.group and method.group.name in GROUP_OBJECTIVES.pieces:
+        found.append(Template(GROUP_OBJECTIVES.pieces[method.group.name].where).substitute(score=_surrogate(method, "score")))
     found += [PENALTIES.pieces[p.name].where for p in method.penalties if p.coef > 0 and p.name in PENALTIES.pieces]
     return tuple(dict.fromkeys(text for text in found if text))
 
@@ -386,6 +397,8 @@ def defined(method: Method) -> str:
 def slots(method: Method) -> tuple[Slot, ...]:
     """The six slots of the equation as the method fills them."""
     clip = () if method.clip is None else (f"{method.clip[0]:g} below, {method.clip[1]:g} above",)
+    group = (f"{method.group.name} {method.group.value:.4g}",) if method.group else ()
+    grouped = (_words(GROUP_OBJECTIVES, method.group.name),) if method.group else ()
     return (
         Slot(
             title="credit",
@@ -398,15 +411,15 @@ def slots(method: Method) -> tuple[Slot, ...]:
             title="surrogate",
             symbol="φ",
             means="What each token is pushed by: its advantage and the ratio of its probability now to that when sampled.",
-            names=(method.surrogate, f"{method.level} level", *clip),
-            explains=(_words(SURROGATES, method.surrogate), _words(LEVELS, method.level)),
+            names=(method.surrogate, f"{method.level} level", *clip, *group),
+            explains=(_words(SURROGATES, method.surrogate), _words(LEVELS, method.level), *grouped),
         ),
         Slot(
             title="token weights",
             symbol="W",
             means="What multiplies a token's push, without gradient.",
-            names=tuple(f"{w.name} {w.value:.4g}" for w in (*method.weights, *filter(None, [method.tilt]))),
-            explains=(*(_words(WEIGHTS, w.name) for w in method.weights), *([_words(TILTS, method.tilt.name)] if method.tilt else [])),
+            names=tuple(f"{w.name} {w.value:.4g}" for w in method.weights),
+            explains=tuple(_words(WEIGHTS, w.name) for w in method.weights),
         ),
         Slot(
             title="regularisers",
@@ -477,7 +490,7 @@ def _component_words(c: Component) -> tuple[str, ...]:
 
 
 def _surrogate(method: Method, part: str) -> str:
-    """The surrogate's `latex` or `where` with the method's ratio and bounds."""
+    """The surrogate's `latex`, `where` or `score` with the method's ratio and bounds."""
     low, high = method.clip or (0.0, 0.0)
     ratio = LEVELS.pieces[method.level].latex if method.level in LEVELS.pieces else r"\rho"
     symbols = dict(ratio=ratio, low=f"{low:g}", high=f"{high:g}", floor=f"{max(1 - low, 0):.6g}", ceiling=f"{1 + high:.6g}")

@@ -63,8 +63,8 @@ class Method:
     costs. `moves` names the signals of grpo_core/diagnosis that its choices act on, or by which their cost shows. All are read off
     the equation; what only the paper found is marked as the paper's.
 
-    `whole` is what is done with the sum of all components over the batch; `tilt` a group objective, whose weights are taken from the
-    current policy at every update. `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
+    `whole` is what is done with the sum of all components over the batch; `group` is an objective of whole groups, whose
+    pulls are taken from the current policy at every update. `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
     than the paper, taken when the option named `released_knob` is "released".
     """
 
@@ -82,7 +82,7 @@ class Method:
     penalties: tuple[Penalty, ...] = ()
     weights: tuple[Weight, ...] = ()
     whole: str = "none"
-    tilt: Weight | None = None
+    group: Weight | None = None
     sampler: str = "uniform"
     against: tuple[str, ...] = ()
     moves: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class Method:
         """The method's own value of every option that, left empty, takes it."""
         clip = dict(zip(("clip_low", "clip_high"), self.clip or (), strict=False))
         penalties = {penalty.knob: penalty.coef for penalty in self.penalties}
-        weights = {weight.knob: weight.value for weight in (*self.weights, *filter(None, [self.tilt])) if weight.knob}
+        weights = {weight.knob: weight.value for weight in (*self.weights, *filter(None, [self.group])) if weight.knob}
         bases = {c.at_knob: c.at for c in self.credit if c.at_knob}
         return clip | penalties | weights | bases | {c.knob: c.weight for c in self.credit if c.knob}
 
@@ -174,7 +174,7 @@ _REGIONS: dict[str, tuple[str, str, str, str]] = {
 """Title, summary, protection and cost of the regions of REC, by surrogate."""
 
 
-_TILTED_NOTE = (
+_GROUP_NOTE = (
     " The loss is a surrogate whose gradient is the objective's and whose value says nothing, as in the released code; the objective itself is "
     "recorded as `objective`."
 )
@@ -215,10 +215,10 @@ def _disco(tilted: bool, score: str) -> Method:
         against=("difficulty bias", "entropy collapse", "large updates"), moves=("step_kl", "entropy_fall", "displacement", "gradient_spike"),
         credit=(Component(value="correct", base="mean", norm="variance"),), surrogate=score, level="token", clip=None, normaliser="sequence",
         penalties=(Penalty(name="kl_hinge", coef=1000.0, knob="disco_beta"),),
-        tilt=Weight(name="softmax_negatives", value=temperature, knob="disco_tau") if tilted else None,
+        group=Weight(name="discriminate", value=temperature, knob="disco_tau") if tilted else None,
         note="Correct is what the task says, whatever the reward. Dividing by the group's variance is the paper's difference of means, written as an "
         "advantage. The KL is the mean over tokens of log π_old − log π, bounded by δ = 1e-4 nats; β = 1000."
-        + (_TILTED_NOTE if tilted else "") + (" In the released code this variant stops with a TypeError." if tilted and score == "ratio" else ""),
+        + (_GROUP_NOTE if tilted else "") + (" In the released code this variant stops with a TypeError." if tilted and score == "ratio" else ""),
     )  # fmt: skip
 
 
@@ -546,6 +546,20 @@ METHODS: dict[str, Method] = {
             credit=(Component(base="mean", norm="none"),), surrogate="log_prob", level="token", clip=None, normaliser="token",
             weights=(Weight(name="exp_advantage", value=1.0, knob="red_temperature"),), penalties=(_RED_PULL,),
             note="τ = 1, as in Trinity-RFT. " + _OFF_POLICY_NOTE,
+        ),
+        Method(
+            name="reg_grpo", title="Reg-GRPO", paper="arXiv:2506.07464",
+            summary="Advantages are a target: the group's sequence log-ratios, normalised as rewards are, are fitted to them by least squares.",
+            protects="The clip's lost gradients and hand-set bounds: a completion is pushed until its change of likelihood stands in the group as its reward does, "
+            "and no further.",
+            costs="Only the order and spacing of the changes are fitted, not their size, and at the policy that sampled their spread is 0: the first update is "
+            "200 times REINFORCE's and finite only through the floor and gradient clipping.",
+            against=("lost tokens",), moves=("gradient_spike", "step_kl", "ess", "displacement"),
+            credit=(Component(base="mean", norm="std_population"),), surrogate="log_ratio", level="sequence_sum", clip=None, normaliser="sequence",
+            group=Weight(name="regress", value=0.01, knob="reg_floor"), penalties=(_KL,),
+            note="DeepVideo-R1's objective without its difficulty-aware augmentation. The paper prints neither the kind of std nor an ε: both are over n here, and "
+            "the std of log-ratios is at least 0.01. Its KL weight is 0.1 (with a sign that its minimised loss cannot mean); the default here is 0. "
+            "The mean squared difference with its sign turned is recorded as `objective`; above the floor it is 2·(corr − 1).",
         ),
         *(_disco(tilted, score) for tilted in (False, True) for score in ("log_prob", "ratio")),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from grpo_core.equations import CHOICES, Choice, defined, equations
-from grpo_core.methods import HARMS, METHODS, Component, Method
+from grpo_core.methods import HARMS, METHODS, Component, Method, Weight
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -120,11 +120,15 @@ def _section(method: Method) -> str:
 
 def _row(label: str, method: Method) -> str:
     penalties = ", ".join(f"{p.name} × {p.coef:g} (`{p.knob}`)" for p in method.penalties) or "none"
-    tilted = (*method.weights, *filter(None, [method.tilt]))
-    weights = ", ".join(f"{w.name} {w.value:.4g}" + (f" (`{w.knob}`)" if w.knob else "") for w in tilted) or "none"
+    weights = ", ".join(_weight(w) for w in method.weights) or "none"
+    surrogate = method.surrogate + (f"; {_weight(method.group)}" if method.group else "")
     clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
     credit = "; ".join(_component(c) for c in method.credit) + ("" if method.whole == "none" else f"; whole {method.whole}")
-    return f"| {label} | {credit} | {method.surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
+    return f"| {label} | {credit} | {surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
+
+
+def _weight(weight: Weight) -> str:
+    return f"{weight.name} {weight.value:.4g}" + (f" (`{weight.knob}`)" if weight.knob else "")
 
 
 def _component(c: Component) -> str:

@@ -32,7 +32,7 @@ def objective_of(config: RunConfig) -> Objective:
         penalties=resolve(names, [config.strength(p.knob, p.coef) for p in method.penalties]),
         over=llds,
         answer_weight=config.llds_answer_weight,
-        tilt=None if method.tilt is None else (method.tilt.name, config.strength(method.tilt.knob, method.tilt.value)),
+        group=None if method.group is None else (method.group.name, config.strength(method.group.knob, method.group.value)),
     )
 
 

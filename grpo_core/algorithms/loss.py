@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from grpo_core.algorithms.group_objectives import Scores, pulls
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES, answer_weights
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES, Tokens
-from grpo_core.algorithms.tilts import TILTS, Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Objective:
     """A method's choices, resolved: registry names, clip bounds, and the penalties with λ > 0.
 
     `over` names the tokens a penalty is averaged over where that is not its rule's own choice; `answer_weight` is β of
-    `answer_weights` for the penalties that allow it. `tilt` is a group objective and its number, None for a loss of tokens alone.
+    `answer_weights` for the penalties that allow it. `group` is a group objective and its number, None for a loss of tokens alone.
     """
 
     surrogate: str
@@ -29,12 +29,12 @@ class Objective:
     penalties: Mapping[str, float]
     over: Mapping[str, str] = field(default_factory=dict)
     answer_weight: float = 1.0
-    tilt: tuple[str, float] | None = None
+    group: tuple[str, float] | None = None
 
     @property
     def needs_current(self) -> bool:
         """Whether an update's weights depend on its rows' log-probs under the current policy: one more pass, without gradient."""
-        return self.tilt is not None or any(PENALTIES[name].factor for name in self.penalties)
+        return self.group is not None or any(PENALTIES[name].factor for name in self.penalties)
 
     @property
     def needs_reference(self) -> bool:
@@ -50,7 +50,7 @@ class Objective:
 class LossBatch:
     """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update.
 
-    `objective` is the true objective of a method with a group objective under the current policy, to maximise; None where the loss says it.
+    With a group objective the advantages are its pulls, and `objective` is its value under the current policy; None for other methods.
     """
 
     before_BT: Tensor
@@ -118,17 +118,17 @@ def loss_batch(
             weights_BT = weights_BT * rule.factor(now_BT, before_BT, mask_BT)
         return weights_BT * answer_weights(answer_BT, objective.answer_weight) if rule.answer_weighted and answer_BT is not None else weights_BT
 
-    weights_BT = plain_BT if multipliers_BT is None else plain_BT * multipliers_BT
     value = None
-    if objective.tilt is not None:
+    if objective.group is not None:
         assert group_B is not None
-        (name, number), scores = objective.tilt, _scores(objective, now_BT, before_BT, advantages_BT, mask_BT, group_B)
-        weights_BT, value = weights_BT * TILTS[name].weights(scores, number)[:, None], TILTS[name].value(scores, number)
+        name, number = objective.group
+        pulls_B, value = pulls(name, _scores(objective, now_BT, before_BT, advantages_BT, mask_BT, group_B), number)
+        advantages_BT = pulls_B[:, None] * mask_BT
     return LossBatch(
         before_BT=before_BT,
         advantages_BT=advantages_BT,
         mask_BT=mask_BT,
-        weights_BT=weights_BT,
+        weights_BT=plain_BT if multipliers_BT is None else plain_BT * multipliers_BT,
         penalty_weights={name: penalty_weights(name, coef) for name, coef in objective.penalties.items()},
         ref_BT=ref_BT,
         objective=value,

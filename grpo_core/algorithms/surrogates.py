@@ -86,6 +86,12 @@ def ratio(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
     return tokens.log_ratio_BT.exp() * tokens.advantages_BT, _no_side(tokens)
 
 
+@SURROGATES.register("log_ratio")
+def log_ratio(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """A · log ρ per token; at the level `sequence_sum` log ρ is that of the whole completion (Reg-GRPO, arXiv:2506.07464)."""
+    return tokens.advantages_BT * tokens.log_ratio_BT, _no_side(tokens)
+
+
 def one_side(ratio_BT: Tensor, advantages_BT: Tensor, bounds: Bounds) -> Tensor:
     """Where the ratio has not yet left [1−low, 1+high] in the direction A pushes: where PPO's clip has a gradient."""
     low, high = bounds

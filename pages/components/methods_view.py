@@ -14,6 +14,7 @@ from grpo_core.diagnosis.report import Report
 from grpo_core.equations import (
     BASES,
     DROPS,
+    GROUP_OBJECTIVES,
     LEVELS,
     NORMALISERS,
     NORMS,
@@ -21,7 +22,6 @@ from grpo_core.equations import (
     SAMPLERS,
     SCALES,
     SURROGATES,
-    TILTS,
     VALUES,
     WEIGHTS,
     WHOLES,
@@ -68,7 +68,7 @@ def uses() -> dict[str, str]:
 def _choices(method: Method) -> list[tuple[str, str]]:
     credit = (("value", VALUES), ("base", BASES), ("norm", NORMS), ("scale", SCALES), ("drop", DROPS))
     parts = [(choice, getattr(c, part)) for c in method.credit for part, choice in credit]
-    parts += [(WHOLES, method.whole)] + ([(TILTS, method.tilt.name)] if method.tilt else [])
+    parts += [(WHOLES, method.whole)] + ([(GROUP_OBJECTIVES, method.group.name)] if method.group else [])
     parts += [(SURROGATES, method.surrogate), (LEVELS, method.level), (NORMALISERS, method.normaliser), (SAMPLERS, method.sampler)]
     parts += [(WEIGHTS, weight.name) for weight in method.weights] + [(PENALTIES, penalty.name) for penalty in method.penalties if penalty.coef > 0]
     return [(f"{choice.title}:{name}".replace(" ", "_"), f"{choice.title}: {name}") for choice, name in parts]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.group_objectives import Scores, pulls
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
-from grpo_core.algorithms.tilts import Scores, discriminative_value, softmax_weights
 from grpo_core.methods import METHODS
 from tests.algorithms.test_goldens import BEFORE, LOGP, MASK
 from tests.algorithms.test_invariances import random_batch
@@ -18,9 +18,9 @@ ONE_GROUP = torch.zeros(4, dtype=torch.long)
 
 def objective(name: str, *, beta: float = 1000.0) -> Objective:
     method = METHODS[name]
-    tilt = None if method.tilt is None else (method.tilt.name, method.tilt.value)
+    group = None if method.group is None else (method.group.name, method.group.value)
     return Objective(
-        surrogate=method.surrogate, level=method.level, clip=(0, 0), normaliser=method.normaliser, penalties={"kl_hinge": beta} if beta else {}, tilt=tilt
+        surrogate=method.surrogate, level=method.level, clip=(0, 0), normaliser=method.normaliser, penalties={"kl_hinge": beta} if beta else {}, group=group
     )
 
 
@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_the_objective_itself(name, seed):
     """∂/∂logp of mean s⁺ − τ log mean exp(s⁻/τ), by autograd, in two groups of which one may have one side only."""
     batch, generator = random_batch(seed), torch.Generator().manual_seed(seed)
     verdicts = torch.randint(0, 2, (6,), generator=generator) * 2.0 - 1
-    logp, tau = batch["logp"].clone().requires_grad_(), METHODS[name].tilt.value
+    logp, tau = batch["logp"].clone().requires_grad_(), METHODS[name].group.value
     token = logp if name == "disco" else (logp - batch["before"]).exp()
     scores = (token * batch["mask"]).sum(1) / batch["mask"].sum(1)
     total = 0.0
@@ -94,10 +94,10 @@ def test_at_a_large_temperature_all_wrong_answers_weigh_alike():
     rows = Scores(
         scores_B=torch.tensor([-1.0, -2, -3, -4]), advantages_B=torch.tensor([2.0, -1, -1, -1]), group_B=ONE_GROUP, inside_B=torch.ones(4, dtype=torch.bool)
     )
-    torch.testing.assert_close(softmax_weights(rows, 1e6), torch.ones(4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(discriminative_value(rows, 1e4), torch.tensor(2.0), atol=1e-2, rtol=0)
-    cold = softmax_weights(rows, 0.01)
-    assert cold.tolist() == pytest.approx([1, 3, 0, 0], abs=1e-6)  # the likeliest wrong answer alone
+    hot, value = pulls("discriminate", rows, 1e6)
+    torch.testing.assert_close(hot, torch.tensor([4, -4 / 3, -4 / 3, -4 / 3]), atol=1e-5, rtol=0)  # those of the basic form
+    assert value.item() == pytest.approx(2, abs=1e-2)
+    assert pulls("discriminate", rows, 0.01)[0].tolist() == pytest.approx([4, -4, 0, 0], abs=1e-6)  # the likeliest wrong answer alone
 
 
 def test_the_bound_by_hand():

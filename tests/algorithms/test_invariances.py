@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_core.algorithms.credit import BASES, DROPS, NORMS, SCALES, VALUES, WHOLES, Facts, credit
+from grpo_core.algorithms.group_objectives import GROUP_OBJECTIVES
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
-from grpo_core.algorithms.tilts import TILTS
 from grpo_core.algorithms.weights import WEIGHTS
 from grpo_core.methods import METHODS, Component
 
@@ -37,7 +37,7 @@ def objective_of(name: str) -> Objective:
     return Objective(
         surrogate=method.surrogate, level=method.level, clip=method.clip or (0, 0), normaliser=method.normaliser,
         penalties={penalty.name: max(penalty.coef, 0.1) for penalty in method.penalties},
-        tilt=None if method.tilt is None else (method.tilt.name, method.tilt.value),
+        group=None if method.group is None else (method.group.name, method.group.value),
     )
 
 
@@ -59,7 +59,7 @@ def test_every_name_of_every_row_is_registered(name):
         assert SURROGATES[method.surrogate] and LEVELS[method.level] and NORMALISERS[method.normaliser]
         for component in method.credit:
             assert BASES[component.base] and NORMS[component.norm] and VALUES[component.value] and SCALES[component.scale] and DROPS[component.drop]
-        assert WHOLES[method.whole] and (method.tilt is None or TILTS[method.tilt.name])
+        assert WHOLES[method.whole] and (method.group is None or GROUP_OBJECTIVES[method.group.name])
         for penalty in method.penalties:
             assert PENALTIES[penalty.name]
         for weight in method.weights:
