@@ -33,6 +33,7 @@ from grpo_core.equations import (
 )
 from grpo_core.methods import HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
+from grpo_core.trained import outcome, trained
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states
 from pages.components.rank_table import Column, rank_table
 from pages.components.run_table import what
@@ -44,6 +45,10 @@ MEASURED = (
     "how a run of yours went is for its diagnosis to say."
 )
 MOVES = "Signals of the diagnosis on which its choices act, or by which their cost shows. Expected, not measured."
+TRAINED = (
+    "Short runs of the tiny model on the arithmetic task, a seed each: held-out accuracy after the first and after the last step. Enough to see that it "
+    "learns, not which method is best."
+)
 SYMBOLS = (
     "i is a rollout of group g, j any rollout, t a token of completion $o_i$; r is the reward, B the number of rollouts, "
     "$\\pi_{\\text{old}}$ the policy before the step's updates; sg has no gradient."
@@ -146,6 +151,10 @@ def reasons(method: Method) -> None:
         _badges(dict(signals()[name] for name in method.moves), "blue", ":material/sensors:")
         if not method.moves:
             st.markdown("None in particular.")
+    if runs := trained().get(method.name):
+        with st.container(gap="xsmall"):
+            st.markdown("**Trained here**", help=TRAINED)
+            st.markdown(escape(outcome(runs)))
     if method.note:
         with st.container(gap="xsmall"):
             st.markdown("**How it is done here**", help="Defaults, and where the paper, its authors' code and this one differ.")
