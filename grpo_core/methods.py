@@ -155,7 +155,7 @@ _REGIONS: dict[str, tuple[str, str, str, str]] = {
     "one_side": (
         "REC-OneSide",
         "Tokens count until their ratio has left the bounds in the direction A pushes, as under PPO's clip.",
-        "Large updates: a token's push ends once its ratio has moved by 0.2 the way it is pushed, which is all of PPO's clip that the paper finds needed.",
+        "Large updates: a token's push ends once its ratio has moved by 0.2 the way it is pushed, as under PPO's clip.",
         "A token that drifts the other way is pushed on however far it has gone.",
     ),
     "two_side": (
@@ -481,8 +481,8 @@ METHODS: dict[str, Method] = {
         Method(
             name="opmd", title="OPMD", paper="arXiv:2505.17826",
             summary="REINFORCE on reward minus group mean, its step divided by 1 + τ.",
-            protects="Nothing that the group's mean does not: it shows what is left of policy mirror descent without a ratio or a clip, which its authors find "
-            "enough for rollouts that are not too old.",
+            protects="Nothing that the group's mean does not: it is what is left of policy mirror descent without a ratio or a clip; its authors' documentation "
+            "shows it learning from rollouts up to ten steps old.",
             costs="Nothing holds a token whose probability has moved and nothing corrects for it; with an optimizer that scales gradients itself the divisor "
             "hardly matters until the gradient norm is clipped.",
             against=("difficulty bias",), moves=("step_kl", "ess", "gradient_spike"),
@@ -515,8 +515,8 @@ METHODS: dict[str, Method] = {
         Method(
             name="asymre", title="AsymRE", paper="arXiv:2506.20520",
             summary="REINFORCE with the baseline a little below the group's mean, so that pushing up outweighs pushing down.",
-            protects="Likelihood displacement, and collapse on old rollouts: the paper finds that a baseline below the mean trains steadily off-policy and one "
-            "above it collapses.",
+            protects="Likelihood displacement, and collapse on old rollouts: the paper proves that a baseline below the expected reward improves the policy "
+            "off-policy, and shows collapse once it is not.",
             costs="All rollouts are pushed up by the shift, wrong ones and tied groups as well, which sharpens the policy around whatever it writes; and no "
             "ratio corrects for what has moved.",
             against=("likelihood displacement",), moves=("displacement", "entropy_fall", "sharpening", "step_kl"),

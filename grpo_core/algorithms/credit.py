@@ -250,7 +250,7 @@ def std_population_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilo
 def variance_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon: float) -> Tensor:
     """Divided by the group's variance over n: with values 1 and 0 that is 1/n⁺ for each positive and −1/n⁻ for each negative, times n.
 
-    DisCO's difference of mean scores (arXiv:2505.12366 Eq. 7) as an advantage; no epsilon, as tied groups are 0 already.
+    DisCO's difference of mean scores (arXiv:2505.12366) as an advantage; no epsilon, as tied groups are 0 already.
     """
     return centred_B / _group_variance(rewards_B, rows, correction=0).clamp(min=1e-12)
 

@@ -45,7 +45,7 @@ def pulls(name: str, rows: Scores, number: float) -> tuple[Tensor, Tensor]:
 def discriminate(rows: Scores, temperature: float) -> Tensor:
     """(1/Q) Σ over groups of mean s⁺ − τ · log mean exp(s⁻ / τ) over rows with A > 0 and A < 0: the likeliest wrong answers count most.
 
-    DisCO (arXiv:2505.12366 Eq. 9). A group with one sign only adds 0 and is counted in Q.
+    DisCO (arXiv:2505.12366). A group with one sign only adds 0 and is counted in Q.
     """
     up_B, down_B = ((rows.advantages_B > 0) & rows.inside_B, (rows.advantages_B < 0) & rows.inside_B)
     ups_B, downs_B = _group_sum(up_B.double(), rows), _group_sum(down_B.double(), rows)
