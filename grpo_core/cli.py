@@ -236,8 +236,11 @@ def export(run: str, target: Path, store: Path, as_json: bool) -> None:
 @json_option
 def methods(as_json: bool) -> None:
     """List the training methods, each with its paper and the options it reads."""
-    rows = [asdict(m) | {"knobs": sorted(m.knobs)} for m in METHODS.values()]
-    blocks = [f"{m.name}  ({m.title}, {m.paper})\n  {m.summary}\n  options: {', '.join(sorted(m.knobs)) or 'none of its own'}" for m in METHODS.values()]
+    rows = [asdict(m) | {"preset": m.preset, "knobs": sorted(m.knobs)} for m in METHODS.values()]
+    blocks = [
+        f"{m.name}  ({m.title}, {m.paper})\n  preset: {m.preset}\n  {m.summary}\n  options: {', '.join(sorted(m.knobs)) or 'none of its own'}"
+        for m in METHODS.values()
+    ]
     answer(rows, as_json, text="\n\n".join(blocks))
 
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.methods import METHODS, Method, unknown_method
+from grpo_core.methods import METHODS, Method, method_name, unknown_method
 
 SECTIONS = {
     "run": "Run",
@@ -82,7 +82,7 @@ class RunConfig(BaseModel):
     vas_reuse: Literal["yes", "no"] = option("yes", "rollout", "Whether training rollouts update VAS scores between refreshes, which costs nothing.")
     generation_batch: int = option(256, "rollout", "Rollouts sampled side by side.", unit="rollouts", ge=1)
 
-    method: str = option("grpo", "method", "A row of the methods table; `python -m grpo_core methods` lists them.")
+    method: str = option("grpo", "method", "A row of the methods table, by its name or its preset id with the paper's number; `python -m grpo_core methods` lists them.")
     epochs: int = option(2, "method", "Passes over each rollout batch.", unit="passes", ge=1, le=64)
     minibatches: int = option(1, "method", "Updates per pass; every minibatch holds whole groups.", unit="minibatches", ge=1)
     clip_low: float | None = option(None, "method", "Lower clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=1.0)
@@ -95,6 +95,14 @@ class RunConfig(BaseModel):
     gtpo_entropy_coef: float | None = option(None, "method", "Weight γ with which GTPO takes a completion's mean entropy off its advantage; empty takes the method's own.", unit="advantage/nat", ge=0.0)
     gtpo_conflict_weight: float | None = option(None, "method", "What a conflict token of a better completion weighs in GTPO; empty takes the method's own.", unit="× other tokens", ge=0.0)
     gtpo_code: Literal["paper", "released"] = option("paper", "method", "GTPO as published, or with the departures of its authors' code; docs/methods.md lists them.")
+    opmd_tau: float | None = option(None, "method", "Temperature τ of OPMD: its step is divided by 1 + τ, and its log-average-exp baseline is taken at it; empty takes the method's own.", unit="reward", ge=0.01)
+    asymre_shift: float | None = option(None, "method", "How far AsymRE's baseline lies below the group's mean; empty takes the method's own.", unit="reward", ge=0.0)
+    forward_kl_coef: float | None = option(None, "method", "Weight of −log π of every sampled token in REC and RED, which makes all rollouts likelier; empty takes the method's own.", ge=0.0)
+    k2_coef: float | None = option(None, "method", "Weight of the squared change of a token's log-prob since it was sampled (OPMD of Kimi k1.5); empty takes the method's own.", unit="1/nat²", ge=0.0)
+    red_temperature: float | None = option(None, "method", "Temperature τ of RED-Weight, in which a rollout weighs exp(A / τ); empty takes the method's own.", unit="advantage", ge=0.01)
+    disco_beta: float | None = option(None, "method", "Weight β of DisCO's squared hinge on the KL to the policy that sampled; empty takes the method's own.", unit="1/nat", ge=0.0)
+    disco_tau: float | None = option(None, "method", "Temperature τ at which DisCO weighs wrong completions by their score; large ones weigh all alike. Empty takes the method's own.", unit="score", ge=0.01)
+    reg_floor: float | None = option(None, "method", "Smallest standard deviation by which Reg-GRPO divides a group's log-ratios; empty takes the method's own.", unit="nats", ge=1e-4)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
     lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
@@ -133,9 +141,10 @@ class RunConfig(BaseModel):
 
     @field_validator("method")
     @classmethod
-    def _method_exists(cls, name: str) -> str:
-        if name not in METHODS:
-            raise ValueError(unknown_method(name))
+    def _method_exists(cls, text: str) -> str:
+        name = method_name(text)
+        if name is None:
+            raise ValueError(unknown_method(text))
         return name
 
     @field_validator("group_size")
@@ -229,6 +238,17 @@ def structural_notes(config: RunConfig) -> list[str]:
         )
     if "llds_coef" in method.knobs and not llds:
         notes.append("LLDS is off in this run, as llds_coef is 0; leave it empty for the method's own weight, or take method=grpo")
+    parts = len(config.rewards) or 1
+    if any(c.value == "parts" for c in method.credit) and parts + bool(config.overlong_buffer) == 1:
+        notes.append(
+            f"{method.title} has one reward part to normalise in this run, so it does what GRPO does but for the scale of a step; "
+            "set overlong_buffer above 0 or give rewards a second part"
+        )
+    if once and any(p.name in ("k2_before", "kl_hinge") and config.strength(p.knob, p.coef) > 0 for p in method.penalties):
+        notes.append(
+            f"{method.title}'s penalty on what has moved is exactly zero in this run: with one update per rollout batch nothing has; "
+            "set epochs or minibatches to 2 or more"
+        )
     if config.llds_gate == "action":
         notes.append("llds_gate=action does the same as response here: completions are single-turn, and such a completion is one action")
     if once and (config.clip_low is not None or config.clip_high is not None):

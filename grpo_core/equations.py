@@ -17,13 +17,16 @@ from grpo_core.methods import Component, Method, Penalty, Weight
 class Piece:
     """What a registered name adds to the equation. `means` says it in words; `where` defines the symbols it brings.
 
-    `averaged` says of a penalty that the method's own normaliser averages it; others bring their sum.
+    `averaged` says of a penalty that the method's own normaliser averages it; others bring their sum. `over` is a sum that a value
+    of several columns puts before its summand, `score` a surrogate with A = 1.
     """
 
     latex: str
     means: str
     where: str = ""
     averaged: bool = False
+    over: str = ""
+    score: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,13 @@ VALUES = Choice(
     pieces={
         "outcome": Piece(latex="r_{$i}", means="the total reward"),
         "verdict": Piece(latex="v_{$i}", means="+1 if the completion is correct, −1 if it is not", where=r"v_i = +1 \text{ if correct},\ -1 \text{ if not}"),
+        "correct": Piece(latex="c_{$i}", means="1 if the completion is correct, 0 if it is not", where=r"c_i = 1 \text{ if correct},\ 0 \text{ if not}"),
+        "parts": Piece(
+            latex="r_{$i,k}",
+            means="every part of the reward for itself, each with its own baseline and norm, added up with the weights of the total",
+            where=r"r_{i,k} \text{: part } k \text{ of the reward},\quad v_k \text{: its weight in } r_i = \textstyle\sum_k v_k\, r_{i,k}",
+            over=r"\sum_k v_k\, ",
+        ),
         "certainty": Piece(
             latex=r"\left(-\langle H \rangle_{$i}\right)",
             means="minus the mean token entropy of the completion, in nats",
@@ -79,6 +89,15 @@ BASES = Choice(
             latex=r"\frac{\sum_{j \in g} |o_j|\, $of}{\sum_{j \in g} |o_j|}", means="the mean of the group, each rollout weighted by its length in tokens"
         ),
         "second_best": Piece(latex=r"\operatorname*{2nd\,max}_{j \in g} $of", means="the group's second-highest value, the highest where two share it"),
+        "below_mean": Piece(
+            latex=r"\Bigl( \operatorname*{mean}_{j \in g} $of - $at \Bigr)",
+            means="the mean of the group less a number, which pushes every rollout up by that much more",
+        ),
+        "log_average_exp": Piece(
+            latex=r"$at \log \operatorname*{mean}_{j \in g} e^{$of / $at}",
+            means="the log of the group's mean exponential at a temperature τ: between the mean (τ large) and the highest value (τ small)",
+        ),
+        "greedy": Piece(latex=r"r_g^{\text{greedy}}", means="the reward of one greedy completion of the prompt, which is not trained on"),
         "zero": Piece(latex="", means="none: every rollout stands for itself"),
     },
 )
@@ -96,6 +115,11 @@ NORMS = Choice(
             latex=r"\frac{$x}{\operatorname*{std}_{j \in g} $of + \epsilon}",
             means="divided by the group's standard deviation over n, plus ε = 1e-6",
             where=r"\operatorname{std} \text{ over } n,\quad \epsilon = 10^{-6}",
+        ),
+        "variance": Piece(
+            latex=r"\frac{$x}{\operatorname*{var}_{j \in g} $of}",
+            means="divided by the group's variance over n: with values 1 and 0 each group's positives and negatives weigh the same in sum",
+            where=r"\operatorname{var} \text{ over } n",
         ),
         "token_whiten": Piece(
             latex=r"\operatorname{whiten}\left($x\right)", means="minus the mean and over the standard deviation of all tokens of the batch", where=_WHITEN
@@ -116,6 +140,29 @@ SCALES = Choice(
         "negatives": Piece(latex=r"\min\left(0,\ $x\right)", means="only rollouts below the baseline"),
     },
 )
+DROPS = Choice(
+    title="Which rollouts are left out of their group",
+    home="algorithms/credit.py",
+    pieces={
+        "none": Piece(latex="$x", means="none"),
+        "balance": Piece(
+            latex=r"\mathbf{1}[i \in K_g] \left($x\right)",
+            means="rollouts below the mean, at random, until there are no more of them than of the others; statistics are of those kept",
+            where=r"K_g \text{: rollouts of } g \text{ that are kept, over which the mean is taken}",
+        ),
+    },
+)
+WHOLES = Choice(
+    title="Norm over the batch",
+    home="algorithms/credit.py",
+    pieces={
+        "none": Piece(latex="$x", means="none: the sum of the components is A"),
+        "batch_std": Piece(
+            latex=r"\frac{a_i}{\operatorname*{std}_j a_j + \epsilon},\quad a_i = $x",
+            means="divided by the standard deviation over all rollouts of the step, n − 1, plus ε = 1e-6",
+        ),
+    },
+)
 LEVELS = Choice(
     title="Level of the ratio ρ",
     home="algorithms/surrogates.py",
@@ -133,6 +180,18 @@ LEVELS = Choice(
         ),
     },
 )
+_BETWEEN = r"$floor \le $ratio \le $ceiling"
+REGIONS = {
+    "one_side": (
+        r"$ratio \le $ceiling \text{ if } A_i > 0,\ $ratio \ge $floor \text{ if not}",
+        "until the ratio leaves the bounds in the direction A pushes",
+    ),
+    "two_side": (_BETWEEN, "while the ratio is within the bounds"),
+    "ring": (
+        _BETWEEN + r" \text{ or } $ratio \le 0.4 \text{ if } A_i > 0,\ $ratio \ge 3 \text{ if not}",
+        "while the ratio is within the bounds, or so far beyond them that A pulls back",
+    ),
+}
 SURROGATES = Choice(
     title="Surrogate φ",
     home="algorithms/surrogates.py",
@@ -145,6 +204,21 @@ SURROGATES = Choice(
             latex=r"\frac{$ratio}{\operatorname{sg}[$ratio]}\, A_i",
             means="1 in value; its gradient is A · ∇ log π at every update, with nothing clipped and no importance weight",
         ),
+        "log_prob": Piece(
+            latex=r"A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
+            means="A times log π: no importance weight, and nothing clipped",
+            score=r"\log \pi_\theta(o_{i,t} \mid \cdot)",
+        ),
+        "ratio": Piece(latex="$ratio A_i", means="the ratio times A, with nothing clipped", score="$ratio"),
+        "log_ratio": Piece(latex=r"A_i \log $ratio", means="A times the log of the ratio, with nothing clipped", score=r"\log $ratio"),
+        **{
+            name: Piece(
+                latex=weight + r"\mathbf{1}\bigl[" + inside + r"\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
+                means=f"A times log π, {'times the ratio without gradient, ' if weight else ''}{words}",
+            )
+            for region, (inside, words) in REGIONS.items()
+            for name, weight in ((region, ""), (f"{region}_weighted", r"\operatorname{sg}[$ratio]\, "))
+        },
         "clipped_weight": Piece(
             latex=r"\operatorname{sg}\bigl[\operatorname{clip}($ratio,\, $floor,\, $ceiling)\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
             means="the ratio, held at its bounds, is a weight without gradient: no token ever loses its gradient",
@@ -183,6 +257,8 @@ WEIGHTS = Choice(
             where=r"w^{\text{head}}_{i,t} = \begin{cases} $value & \text{in the head run},\ r_i > b_g \\ 0 & \text{in the head run},\ r_i < b_g \\ "
             r"1 & \text{elsewhere} \end{cases} \\ n_i\text{: tokens of the longer run}",
         ),
+        "exp_advantage": Piece(latex=r"e^{A_i / $value}", means="exp(A / τ): better rollouts weigh more, worse ones less"),
+        "mirror": Piece(latex=r"\frac{1}{1 + $value}", means="1 / (1 + τ) on every token"),
         "entropy_filter": Piece(
             latex=r"\delta_i",
             means="completions above this mean token entropy, in nats, are left out, unless the run's first rollouts were above it already",
@@ -195,6 +271,24 @@ WEIGHTS = Choice(
         ),
     },
 )
+GROUP_OBJECTIVES = Choice(
+    title="Objective of a group",
+    home="algorithms/group_objectives.py",
+    pieces={
+        "discriminate": Piece(
+            latex=r"\frac{1}{Q} \sum_g \Bigl( \operatorname*{mean}_{i \in g,\, A_i > 0} s_i "
+            r"- $value \log \operatorname*{mean}_{i \in g,\, A_i < 0} e^{s_i / $value} \Bigr)",
+            means="the mean score of better rollouts less τ · log mean exp(score / τ) of worse ones, so that the likeliest of those count most",
+            where=r"s_i = \frac{1}{|o_i|} \sum_t $score,\quad Q \text{: groups}",
+        ),
+        "regress": Piece(
+            latex=r"\frac{-1}{B} \sum_i \Bigl( A_i - "
+            r"\frac{s_i - \operatorname*{mean}_{j \in g} s_j}{\max(\operatorname*{std}_{j \in g} s_j,\, $value)} \Bigr)^2",
+            means="minus the mean squared difference of A and the score normalised inside the group, its standard deviation held above a floor",
+            where=r"s_i = $score",
+        ),
+    },
+)
 PENALTIES = Choice(
     title="Regularisers",
     home="algorithms/penalties.py",
@@ -203,6 +297,19 @@ PENALTIES = Choice(
             latex=r"\Bigl( \frac{\pi_{\text{ref}}}{\pi_\theta} - \log \frac{\pi_{\text{ref}}}{\pi_\theta} - 1 \Bigr)_{i,t}",
             means="distance to a frozen copy of the start model, k3 estimate, nats per token",
             averaged=True,
+        ),
+        "forward_kl": Piece(
+            latex=r"\bigl(-\log \pi_\theta(o_{i,t} \mid \cdot)\bigr)", means="minus log π of every sampled token: all rollouts become likelier", averaged=True
+        ),
+        "k2_before": Piece(
+            latex=r"\Bigl( \log \frac{\pi_\theta(o_{i,t} \mid \cdot)}{\pi_{\text{old}}(o_{i,t} \mid \cdot)} \Bigr)^2",
+            means="the squared change of log-prob since sampling",
+            averaged=True,
+        ),
+        "kl_hinge": Piece(
+            latex=r"\operatorname{sg}\bigl[\max(0,\, K - 10^{-4})\bigr]\, K",
+            means="KL to the policy that sampled, weighed by how far it is above 1e-4 nats per token: half the squared hinge, in gradient",
+            where=r"K = \frac{1}{\sum_j |o_j|} \sum_i \sum_t \log \frac{\pi_{\text{old}}(o_{i,t} \mid \cdot)}{\pi_\theta(o_{i,t} \mid \cdot)}",
         ),
         "llds_response": Piece(
             latex=_PRESERVED + r"\mathbf{1}\bigl[\textstyle\sum_s \Delta_{i,s} > \kappa\bigr]" + _HINGE,
@@ -244,18 +351,19 @@ SAMPLERS = Choice(
         ),
     },
 )
-CHOICES = (VALUES, BASES, NORMS, SCALES, SURROGATES, LEVELS, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
+CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
 
 
 def advantage(method: Method) -> str:
     """A_i = …, LaTeX."""
     terms = [_component(c) for c in method.credit]
-    return "A_i = " + terms[0] + "".join(f" + {term}" for term in terms[1:])
+    return "A_i = " + _fill(WHOLES, method.whole, x=terms[0] + "".join(f" + {term}" for term in terms[1:]))
 
 
 def loss(method: Method) -> str:
     """The loss to minimise, LaTeX; penalties whose weight is 0 by default are left out, as training leaves them out."""
-    policy = _normalised(method, _weight_symbols(method.weights) + _surrogate(method, "latex"))
+    tokens = _normalised(method, _weight_symbols(method.weights) + _surrogate(method, "latex"))
+    policy = _fill(GROUP_OBJECTIVES, method.group.name, value=f"{method.group.value:.4g}") if method.group else tokens
     penalties = [rf"\\ &+ {p.coef:g} {_penalty(method, p)}" for p in method.penalties if p.coef > 0]
     return r"\begin{aligned} \mathcal{L}(\theta) = &-" + policy + " ".join(penalties) + r" \end{aligned}"
 
@@ -267,37 +375,44 @@ def equations(method: Method) -> tuple[str, ...]:
 
 def definitions(method: Method) -> tuple[str, ...]:
     """What the symbols in `equations` stand for, each once, LaTeX."""
-    pieces = [VALUES.pieces.get(c.value) for c in method.credit] + [NORMS.pieces.get(c.norm) for c in method.credit]
+    pieces = [choice.pieces.get(getattr(c, slot)) for slot, choice in (("value", VALUES), ("norm", NORMS), ("drop", DROPS)) for c in method.credit]
     found = [piece.where for piece in pieces if piece]
-    found.append(LEVELS.pieces[method.level].where if method.level in LEVELS.pieces else "")
+    ratio = LEVELS.pieces.get(method.level)
+    found.append(ratio.where if ratio and ratio.latex in " ".join([loss(method), *(_surrogate(method, part) for part in ("where", "score"))]) else "")
     found.append(_surrogate(method, "where"))
     found += [Template(WEIGHTS.pieces[w.name].where).substitute(value=f"{w.value:.4g}") for w in method.weights if w.name in WEIGHTS.pieces]
+    if method.group and method.group.name in GROUP_OBJECTIVES.pieces:
+        found.append(Template(GROUP_OBJECTIVES.pieces[method.group.name].where).substitute(score=_surrogate(method, "score")))
     found += [PENALTIES.pieces[p.name].where for p in method.penalties if p.coef > 0 and p.name in PENALTIES.pieces]
     return tuple(dict.fromkeys(text for text in found if text))
 
 
 def defined(method: Method) -> str:
-    """The definitions as one display, a line each."""
+    """The definitions as one display, a line each; empty where there are none."""
+    if not definitions(method):
+        return ""
     return r"\begin{gathered} " + r" \\[0.7em] ".join(definitions(method)) + r" \end{gathered}"
 
 
 def slots(method: Method) -> tuple[Slot, ...]:
     """The six slots of the equation as the method fills them."""
     clip = () if method.clip is None else (f"{method.clip[0]:g} below, {method.clip[1]:g} above",)
+    group = (f"{method.group.name} {method.group.value:.4g}",) if method.group else ()
+    grouped = (_words(GROUP_OBJECTIVES, method.group.name),) if method.group else ()
     return (
         Slot(
             title="credit",
             symbol="A",
             means="How a rollout's reward becomes its advantage: value − baseline, normed, and which rollouts it is kept for.",
-            names=tuple(_component_name(c) for c in method.credit),
-            explains=tuple(dict.fromkeys(line for c in method.credit for line in _component_words(c))),
+            names=(*(_component_name(c) for c in method.credit), *([method.whole] if method.whole != "none" else [])),
+            explains=tuple(dict.fromkeys([*(line for c in method.credit for line in _component_words(c)), _words(WHOLES, method.whole)])),
         ),
         Slot(
             title="surrogate",
             symbol="φ",
             means="What each token is pushed by: its advantage and the ratio of its probability now to that when sampled.",
-            names=(method.surrogate, f"{method.level} level", *clip),
-            explains=(_words(SURROGATES, method.surrogate), _words(LEVELS, method.level)),
+            names=(method.surrogate, f"{method.level} level", *clip, *group),
+            explains=(_words(SURROGATES, method.surrogate), _words(LEVELS, method.level), *grouped),
         ),
         Slot(
             title="token weights",
@@ -355,23 +470,27 @@ def _words(choice: Choice, name: str) -> str:
 
 def _component(c: Component) -> str:
     value, of = _fill(VALUES, c.value, i="i"), _fill(VALUES, c.value, i="j")
-    base = _fill(BASES, c.base, of=of)
-    kept = _fill(SCALES, c.scale, x=_fill(NORMS, c.norm, x=f"{value} - {base}" if base else value, of=of))
+    base = _fill(BASES, c.base, of=of, at=f"{c.at:g}")
+    kept = _fill(DROPS, c.drop, x=_fill(SCALES, c.scale, x=_fill(NORMS, c.norm, x=f"{value} - {base}" if base else value, of=of)))
+    kept = (VALUES.pieces[c.value].over if c.value in VALUES.pieces else "") + kept
     bare = c.norm == "none" and c.scale == "one" and base
     return kept if c.weight == 1 else rf"{c.weight:g} \left({kept}\right)" if bare else rf"{c.weight:g}\, {kept}"
 
 
 def _component_name(c: Component) -> str:
-    words = [c.value, "" if c.base == "zero" else f"− {c.base}", "" if c.norm == "none" else f"/ {c.norm}", "" if c.scale == "one" else f"({c.scale})"]
+    words = [
+        c.value, "" if c.base == "zero" else f"− {c.base}" + (f" {c.at:g}" if c.at else ""), "" if c.norm == "none" else f"/ {c.norm}",
+        "" if c.scale == "one" else f"({c.scale})", "" if c.drop == "none" else f"({c.drop})",
+    ]  # fmt: skip
     return " ".join(filter(None, words)) + ("" if c.weight == 1 else f" × {c.weight:g}")
 
 
 def _component_words(c: Component) -> tuple[str, ...]:
-    return tuple(_words(choice, name) for choice, name in ((VALUES, c.value), (BASES, c.base), (NORMS, c.norm), (SCALES, c.scale)))
+    return tuple(_words(choice, name) for choice, name in ((VALUES, c.value), (BASES, c.base), (NORMS, c.norm), (SCALES, c.scale), (DROPS, c.drop)))
 
 
 def _surrogate(method: Method, part: str) -> str:
-    """The surrogate's `latex` or `where` with the method's ratio and bounds."""
+    """The surrogate's `latex`, `where` or `score` with the method's ratio and bounds."""
     low, high = method.clip or (0.0, 0.0)
     ratio = LEVELS.pieces[method.level].latex if method.level in LEVELS.pieces else r"\rho"
     symbols = dict(ratio=ratio, low=f"{low:g}", high=f"{high:g}", floor=f"{max(1 - low, 0):.6g}", ceiling=f"{1 + high:.6g}")
@@ -381,7 +500,7 @@ def _surrogate(method: Method, part: str) -> str:
 
 
 def _weight_symbols(weights: Sequence[Weight]) -> str:
-    return "".join(rf"{_fill(WEIGHTS, w.name)}\, " for w in weights)
+    return "".join(rf"{_fill(WEIGHTS, w.name, value=f'{w.value:.4g}')}\, " for w in weights)
 
 
 def _normalised(method: Method, x: str) -> str:

@@ -1,6 +1,6 @@
 """METHODS: every training method as one row of data over the registries of grpo_core/algorithms; no torch.
 
-    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = Σ_c w_c · Norm_c( value_c − Base_c(key_c) ) · Scale_c
+    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = whole( Σ_c w_c · Norm_c( value_c − Base_c(key_c) ) · Scale_c )
 
 A name in a row decides one thing, and each is spelled once in its registry; a test resolves every name of every row.
 """
@@ -15,22 +15,26 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One summand of the advantage: norm(value − base) · scale over the rollouts of one prompt, times `weight`.
+    """One summand of the advantage: norm(value − base) · scale over the rollouts of one prompt that `drop` leaves, times `weight`.
 
-    `knob` is the RunConfig option that overrides `weight`, if there is one.
+    `at` is the number that the baseline takes, if it takes one. `knob` and `at_knob` are the RunConfig options that override
+    `weight` and `at`, if there are such.
     """
 
     base: str = "mean"
     norm: str = "std"
     value: str = "outcome"
     scale: str = "one"
+    drop: str = "none"
     weight: float = 1.0
     knob: str = ""
+    at: float = 0.0
+    at_knob: str = ""
 
     @property
     def within_groups(self) -> bool:
         """Whether a rollout is compared with its own group alone, so that a group tied in the value has advantage exactly 0."""
-        return self.base != "zero" and self.norm != "token_whiten"
+        return self.base not in ("zero", "below_mean", "greedy") and self.norm != "token_whiten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,8 @@ class Method:
     costs. `moves` names the signals of grpo_core/diagnosis that its choices act on, or by which their cost shows. All are read off
     the equation; what only the paper found is marked as the paper's.
 
-    `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
+    `whole` is what is done with the sum of all components over the batch; `group` is an objective of whole groups, whose
+    pulls are taken from the current policy at every update. `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
     than the paper, taken when the option named `released_knob` is "released".
     """
 
@@ -76,6 +81,8 @@ class Method:
     normaliser: str
     penalties: tuple[Penalty, ...] = ()
     weights: tuple[Weight, ...] = ()
+    whole: str = "none"
+    group: Weight | None = None
     sampler: str = "uniform"
     against: tuple[str, ...] = ()
     moves: tuple[str, ...] = ()
@@ -85,12 +92,28 @@ class Method:
     released_knob: str = ""
 
     @property
+    def preset(self) -> str:
+        """The name with the paper's arXiv number, e.g. gspo-2507.18071: several papers may share a name; the name alone without a number."""
+        return f"{self.name}-{self.paper.removeprefix('arXiv:')}" if self.paper.startswith("arXiv:") else self.name
+
+    @property
     def own_values(self) -> dict[str, float]:
         """The method's own value of every option that, left empty, takes it."""
         clip = dict(zip(("clip_low", "clip_high"), self.clip or (), strict=False))
         penalties = {penalty.knob: penalty.coef for penalty in self.penalties}
-        weights = {weight.knob: weight.value for weight in self.weights if weight.knob}
-        return clip | penalties | weights | {c.knob: c.weight for c in self.credit if c.knob}
+        weights = {weight.knob: weight.value for weight in (*self.weights, *filter(None, [self.group])) if weight.knob}
+        bases = {c.at_knob: c.at for c in self.credit if c.at_knob}
+        return clip | penalties | weights | bases | {c.knob: c.weight for c in self.credit if c.knob}
+
+    @property
+    def needs_greedy(self) -> bool:
+        """Whether every prompt is answered once more, greedily, for the reward to compare with."""
+        return any(c.base == "greedy" for c in self.credit)
+
+    @property
+    def ties_teach_nothing(self) -> bool:
+        """Whether a group whose rewards are all equal has advantage exactly 0."""
+        return all(c.value == "outcome" and c.within_groups for c in self.credit)
 
     @property
     def knobs(self) -> frozenset[str]:
@@ -115,6 +138,10 @@ HARMS: dict[str, str] = {
 }
 """What a method may be meant to protect against, and what it means (`Method.against`)."""
 
+_RED_PULL = Penalty(name="forward_kl", coef=0.0, knob="forward_kl_coef")
+_OFF_POLICY_NOTE = (
+    "Made for rollouts of older policies; here it trains on its own, so only the updates after the first of a rollout batch are off-policy."
+)
 _KL = Penalty(name="kl_ref_k3", coef=0.0, knob="kl_coef")
 _GROUP_NORM = (Component(base="mean", norm="std"),)
 _REWARDED = Component(value="verdict", base="zero", norm="none", scale="positives")
@@ -123,6 +150,77 @@ _VERDICT_NOTE = (
     "A is +1 or −1 by correctness, whatever the size of the reward, with no baseline: groups that are all wrong or all correct "
     "count. Clipped at 0.2 with every token weighing the same and no KL, as in the released code."
 )
+
+_REGIONS: dict[str, tuple[str, str, str, str]] = {
+    "one_side": (
+        "REC-OneSide",
+        "Tokens count until their ratio has left the bounds in the direction A pushes, as under PPO's clip.",
+        "Large updates: a token's push ends once its ratio has moved by 0.2 the way it is pushed, as under PPO's clip.",
+        "A token that drifts the other way is pushed on however far it has gone.",
+    ),
+    "two_side": (
+        "REC-TwoSide",
+        "Tokens count while their ratio lies within the bounds, whichever way A pushes.",
+        "Large updates, and tokens whose ratio has become extreme on either side: they no longer count.",
+        "A token that has left the bounds the wrong way is not brought back.",
+    ),
+    "ring": (
+        "REC-Ring",
+        "Tokens count while their ratio lies within the bounds, and again where it is far beyond them on the side from which A pulls back.",
+        "Large updates, while tokens far gone the wrong way are still brought back.",
+        "Two more bounds to choose; between the inner and the outer ones a token drifts freely.",
+    ),
+}
+"""Title, summary, protection and cost of the regions of REC, by surrogate."""
+
+
+_GROUP_NOTE = (
+    " The loss is a surrogate whose gradient is the objective's and whose value says nothing, as in the released code; the objective itself is "
+    "recorded as `objective`."
+)
+
+
+def _rec(region: str, weighted: bool) -> Method:
+    """A row of the REC family (arXiv:2509.24203): a region of ratios, with or without the importance weight."""
+    title, summary, protects, costs = _REGIONS[region]
+    how = "each weighed by its ratio" if weighted else "without an importance weight"
+    return Method(
+        name=f"rec_{region}_is" if weighted else f"rec_{region}", title=f"{title}-{'IS' if weighted else 'NoIS'}", paper="arXiv:2509.24203",
+        summary=f"{summary[:-1]}, {how}.",
+        protects=protects,
+        costs=costs + ("" if weighted else " Without the weight, what has moved inside the bounds is not corrected for."),
+        against=("large updates",), moves=("clipping", "step_kl", "ess"),
+        credit=(Component(base="mean", norm="none"),), surrogate=f"{region}_weighted" if weighted else region, level="token", clip=(0.2, 0.2),
+        normaliser="token", penalties=(_RED_PULL,),
+        note=("Its gradient is exactly that of PPO's clip, its value is not. " if region == "one_side" and weighted else "")
+        + ("The outer bounds are 1 − 0.6 and 1 + 2, the released defaults; the constructor of the same code says 0.4 and 0.4. " if region == "ring" else "")
+        + ("" if (region, weighted) not in (("two_side", False), ("ring", True)) else "Not among the authors' presets, but a choice of their code. ")
+        + _OFF_POLICY_NOTE,
+    )  # fmt: skip
+
+
+def _disco(tilted: bool, score: str) -> Method:
+    """A row of DisCO (arXiv:2505.12366): log-likelihood or likelihood ratio as score, negatives alike or the likeliest ones first."""
+    words, short = {"log_prob": ("log-likelihood", "log-L"), "ratio": ("likelihood ratio", "L-ratio")}[score]
+    temperature = {"log_prob": 10.0, "ratio": 1.0}[score]
+    return Method(
+        name=("disco" if tilted else "disco_b") + ("_ratio" if score == "ratio" else ""), title=f"{'DisCO' if tilted else 'DisCO-b'} ({short})",
+        paper="arXiv:2505.12366",
+        summary=f"Raises the mean {words} of correct completions above that of wrong ones"
+        + (", the likeliest wrong ones counting most" if tilted else "") + ", while a hinge keeps the KL to the policy that sampled small.",
+        protects="Difficulty bias: each group's correct and wrong rollouts weigh the same in sum, whatever the pass rate; and entropy collapse, says the "
+        "paper, as no clip treats the two signs unlike and the KL is bounded instead.",
+        costs="The single correct rollout of a hard group weighs as much as all wrong ones together; the bound needs the KL of the whole update: one more "
+        "forward pass at every update but the first of a rollout batch, and tied groups are computed too.",
+        against=("difficulty bias", "entropy collapse", "large updates"), moves=("step_kl", "entropy_fall", "displacement", "gradient_spike"),
+        credit=(Component(value="correct", base="mean", norm="variance"),), surrogate=score, level="token", clip=None, normaliser="sequence",
+        penalties=(Penalty(name="kl_hinge", coef=1000.0, knob="disco_beta"),),
+        group=Weight(name="discriminate", value=temperature, knob="disco_tau") if tilted else None,
+        note="Correct is what the task says, whatever the reward. Dividing by the group's variance is the paper's difference of means, written as an "
+        "advantage. The KL is the mean over tokens of log π_old − log π, bounded by δ = 1e-4 nats; β = 1000."
+        + (_GROUP_NOTE if tilted else "") + (" In the released code this variant stops with a TypeError." if tilted and score == "ratio" else ""),
+    )  # fmt: skip
+
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -353,12 +451,134 @@ METHODS: dict[str, Method] = {
             credit=(replace(_REWARDED, weight=0.1), _PENALISED),
             surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
         ),
+        Method(
+            name="gdpo", title="GDPO", paper="arXiv:2601.05242",
+            summary="Every part of the reward is normalised inside the group for itself; their weighted sum is then scaled over the batch.",
+            protects="Parts of a reward that drown each other: rollouts with different parts but the same total keep different advantages, and a part on which "
+            "all agree does not shrink the others.",
+            costs="A part that hardly differs inside a group is blown up as much as one that matters, whatever its scale; all advantages of a step depend on "
+            "one spread over the batch.",
+            against=("noisy gradients",), moves=("gradient_spike",),
+            credit=(Component(value="parts", base="mean", norm="std"),), whole="batch_std",
+            surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence", penalties=(_KL,),
+            note="Written normalize_then_sum in TRL, with ε = 1e-4 there and 1e-6 here. With one part it is GRPO with every advantage divided by "
+            "the batch's standard deviation. The batch's mean, which the paper takes off, is 0 already. The parts are those of the task's reward, the "
+            "overlong penalty among them; a rollout one of whose parts failed leaves the statistics of all.",
+        ),
+        Method(
+            name="remax", title="ReMax", paper="arXiv:2310.10505",
+            summary="Reward minus the reward of the prompt's greedy completion, which is generated for that and not trained on.",
+            protects="Noisy gradients without a value model, and a baseline that the sampled rollouts themselves move: it is what the policy does when it does "
+            "not explore.",
+            costs="One more completion per prompt, generated and judged; once the greedy answer is right most rollouts are only pushed down, and groups tied at "
+            "another reward than it are pushed as a whole.",
+            against=("noisy gradients", "difficulty bias"), moves=("displacement", "entropy_fall", "length"),
+            credit=(Component(base="greedy", norm="none"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,),
+            note="The paper draws one rollout per prompt and makes one REINFORCE update, to which the clipped ratio is identical in gradient, with the KL as a "
+            "part of the reward; normaliser and clip are verl's. The greedy completion's time counts as generation. Where its reward failed, the group "
+            "has no baseline and A = 0.",
+        ),
+        Method(
+            name="opmd", title="OPMD", paper="arXiv:2505.17826",
+            summary="REINFORCE on reward minus group mean, its step divided by 1 + τ.",
+            protects="Nothing that the group's mean does not: it is what is left of policy mirror descent without a ratio or a clip; its authors' documentation "
+            "shows it learning from rollouts up to ten steps old.",
+            costs="Nothing holds a token whose probability has moved and nothing corrects for it; with an optimizer that scales gradients itself the divisor "
+            "hardly matters until the gradient norm is clipped.",
+            against=("difficulty bias",), moves=("step_kl", "ess", "gradient_spike"),
+            credit=(Component(base="mean", norm="none"),), weights=(Weight(name="mirror", value=1.0, knob="opmd_tau"),),
+            surrogate="log_prob", level="token", clip=None, normaliser="token",
+            note="Trinity-RFT's stand-alone `opmd`, with its mean baseline and τ = 1. Kimi k1.5 has another method of this name, here `opmd_kimi`. "
+            + _OFF_POLICY_NOTE,
+        ),
+        Method(
+            name="opmd_log_average", title="OPMD, log-average-exp", paper="arXiv:2505.17826",
+            summary="OPMD with τ · log mean exp(r / τ) of the group as its baseline, which lies above the mean.",
+            protects="Nothing that OPMD does not; its baseline is the one that mirror descent towards the group's best rollouts gives.",
+            costs="As the baseline lies above the mean, groups are pushed down on balance, the more the further their rewards lie apart; it does not scale with "
+            "the rewards.",
+            against=("difficulty bias",), moves=("step_kl", "ess", "displacement", "entropy_rise"),
+            credit=(Component(base="log_average_exp", norm="none", at=1.0, at_knob="opmd_tau"),), weights=(Weight(name="mirror", value=1.0, knob="opmd_tau"),),
+            surrogate="log_prob", level="token", clip=None, normaliser="token",
+            note="Trinity-RFT's `opmd` with `opmd_baseline: logavgexp`; τ is that of the baseline and of the divisor. " + _OFF_POLICY_NOTE,
+        ),
+        Method(
+            name="opmd_kimi", title="OPMD of Kimi k1.5", paper="arXiv:2501.12599",
+            summary="REINFORCE on reward minus group mean, with the squared change of each token's log-prob as a penalty.",
+            protects="Large updates: a token is pulled back in proportion to how far its log-prob has moved, in either direction and without an edge.",
+            costs="The pull holds tokens back that move the right way as well, and is zero on the first update of a rollout batch; tied groups are computed too.",
+            against=("large updates",), moves=("step_kl", "ess", "gradient_spike"),
+            credit=(Component(base="mean", norm="none"),), surrogate="log_prob", level="token", clip=None, normaliser="token",
+            penalties=(Penalty(name="k2_before", coef=0.1, knob="k2_coef"),),
+            note="As REC's code has it, with weight 0.1 (arXiv:2509.24203); the penalty of the paper is of whole completions. " + _OFF_POLICY_NOTE,
+        ),
+        Method(
+            name="asymre", title="AsymRE", paper="arXiv:2506.20520",
+            summary="REINFORCE with the baseline a little below the group's mean, so that pushing up outweighs pushing down.",
+            protects="Likelihood displacement, and collapse on old rollouts: the paper proves that a baseline below the expected reward improves the policy "
+            "off-policy, and shows collapse once it is not.",
+            costs="All rollouts are pushed up by the shift, wrong ones and tied groups as well, which sharpens the policy around whatever it writes; and no "
+            "ratio corrects for what has moved.",
+            against=("likelihood displacement",), moves=("displacement", "entropy_fall", "sharpening", "step_kl"),
+            credit=(Component(base="below_mean", norm="none", at=0.1, at_knob="asymre_shift"),), surrogate="log_prob", level="token", clip=None,
+            normaliser="token",
+            note="0.1 below the mean, as in Trinity-RFT (shift −0.1). Its gradient is that of REINFORCE with 0.1 of `forward_kl`. " + _OFF_POLICY_NOTE,
+        ),
+        *(_rec(region, weighted) for region in _REGIONS for weighted in (False, True)),
+        Method(
+            name="red_drop", title="RED-Drop", paper="arXiv:2509.24203",
+            summary="REINFORCE on groups evened out: rollouts below the mean are left out at random until there are no more of them than of the others.",
+            protects="Likelihood displacement where most rollouts are wrong: what pushes down never outnumbers what pushes up.",
+            costs="Rollouts that were generated and judged teach nothing, nearly all of them in hard groups; which ones is chance.",
+            against=("likelihood displacement",), moves=("displacement", "sharpening", "entropy_fall"),
+            credit=(Component(base="mean", norm="none", drop="balance"),), surrogate="log_prob", level="token", clip=None, normaliser="token",
+            penalties=(_RED_PULL,),
+            note="As in Trinity-RFT, rollouts at the mean count among the better ones, the mean is taken anew over those kept, and those left out count in "
+            "the normaliser with A = 0. Drawn from the run's seed and the step. " + _OFF_POLICY_NOTE,
+        ),
+        Method(
+            name="red_weight", title="RED-Weight", paper="arXiv:2509.24203",
+            summary="REINFORCE in which a rollout weighs exp(A / τ): better ones teach more, worse ones less.",
+            protects="Likelihood displacement: pushing down is damped and pushing up amplified, smoothly and without leaving a rollout out.",
+            costs="Sensitive to the scale of the rewards: with rewards of 0 and 1 weights lie between 0.37 and 2.7, with larger ones a single rollout can carry "
+            "the step.",
+            against=("likelihood displacement",), moves=("displacement", "sharpening", "entropy_fall", "gradient_spike"),
+            credit=(Component(base="mean", norm="none"),), surrogate="log_prob", level="token", clip=None, normaliser="token",
+            weights=(Weight(name="exp_advantage", value=1.0, knob="red_temperature"),), penalties=(_RED_PULL,),
+            note="τ = 1, as in Trinity-RFT. " + _OFF_POLICY_NOTE,
+        ),
+        Method(
+            name="reg_grpo", title="Reg-GRPO", paper="arXiv:2506.07464",
+            summary="Advantages are a target: the group's sequence log-ratios, normalised as rewards are, are fitted to them by least squares.",
+            protects="The clip's lost gradients and hand-set bounds: a completion is pushed until its change of likelihood stands in the group as its reward does, "
+            "and no further.",
+            costs="Only the order and spacing of the changes are fitted, not their size, and at the policy that sampled their spread is 0: the first update is "
+            "200 times REINFORCE's and finite only through the floor and gradient clipping.",
+            against=("lost tokens",), moves=("gradient_spike", "step_kl", "ess", "displacement"),
+            credit=(Component(base="mean", norm="std_population"),), surrogate="log_ratio", level="sequence_sum", clip=None, normaliser="sequence",
+            group=Weight(name="regress", value=0.01, knob="reg_floor"), penalties=(_KL,),
+            note="DeepVideo-R1's objective without its difficulty-aware augmentation. The paper prints neither the kind of std nor an ε: both are over n here, and "
+            "the std of log-ratios is at least 0.01. Its KL weight is 0.1 (with a sign that its minimised loss cannot mean); the default here is 0. "
+            "The mean squared difference with its sign turned is recorded as `objective`; above the floor it is 2·(corr − 1).",
+        ),
+        *(_disco(tilted, score) for tilted in (False, True) for score in ("log_prob", "ratio")),
     )
 }
 
 
-def unknown_method(name: str) -> str:
-    """The sentence for a method that does not exist, with the nearest names."""
-    near = difflib.get_close_matches(name, METHODS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown method {name!r}; known: {', '.join(METHODS)}{hint}"
+def method_name(text: str) -> str | None:
+    """The name of the method that `text` names or whose preset id it is; None where there is none."""
+    return text if text in METHODS else next((m.name for m in METHODS.values() if m.preset == text), None)
+
+
+def nearest_method(text: str) -> str | None:
+    """The method whose name or preset id is spelled most like `text`; None where none is like it."""
+    near = difflib.get_close_matches(text, [*METHODS, *(m.preset for m in METHODS.values())], n=1)
+    return near[0] if near else None
+
+
+def unknown_method(text: str) -> str:
+    """The sentence for a method that does not exist, with the nearest name or preset id."""
+    near = nearest_method(text)
+    hint = f"; did you mean {near}?" if near else ""
+    return f"unknown method {text!r}; known: {', '.join(METHODS)}{hint}"

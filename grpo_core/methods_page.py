@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 from grpo_core.equations import CHOICES, Choice, defined, equations
-from grpo_core.methods import HARMS, METHODS, Component, Method
+from grpo_core.methods import HARMS, METHODS, Component, Method, Weight
+from grpo_core.trained import Trained, gain, trained
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -16,7 +18,7 @@ Made from `grpo_core/methods.py` by `python -m grpo_core.methods_page`; edit the
 
 Every method is one row over the same equation:
 
-    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = Σ_c w_c · Norm_c( value_c − Base_c(group) ) · Scale_c
+    loss = N( W ⊙ φ(logp, ρ_level, A) ) + Σ_k λ_k · reg_k        A = whole( Σ_c w_c · Norm_c( value_c − Base_c(group) ) · Scale_c )
 
 $choices
 
@@ -27,7 +29,14 @@ update per rollout these methods differ only in credit, weights and normaliser, 
 **Ties.** A group whose scored rewards are all equal has advantage exactly 0: a case of its own, not an epsilon. Its rollouts are
 not computed in an update unless a regulariser needs them; the loss and its gradient are the same either way, as the normaliser
 still counts their tokens. A rollout whose reward failed leaves the group's statistics and the loss. With base `zero` nothing is
-compared, so a tied group counts like any other; norm `token_whiten` compares the whole batch and moves tied groups with it.
+compared, so a tied group counts like any other; `greedy` compares it with one more completion, `below_mean` pushes it up, and norm
+`token_whiten` compares the whole batch and moves tied groups with it. Value `parts` ties part by part: equal totals of unlike parts
+are no tie.
+
+**Objectives of a group** (DisCO, Reg-GRPO) are not sums over tokens. Their exact gradient is: each rollout's pull is taken from the
+scores of the whole update without gradient, and stands in for A in the loss of tokens. So any micro-batch will do, and a group may be
+split. DisCO's bound on the KL is a number of the whole update too. Both cost one more forward pass without gradient at every update but
+the first of a rollout batch, whose policy is the one that sampled. The loss then says nothing; the objective is recorded as `objective`.
 
 **LLDS.** Its penalty is λ · Σ max(0, log-prob when sampled − log-prob now) over the tokens of completions with A ≥ 0 that fell as a
 whole, divided by the tokens with A ≥ 0 (arXiv:2512.04220, Eq. 10). Falls below 1e-4 nats count as rounding: the gradient of the
@@ -54,6 +63,14 @@ completion o_i, r the reward, B the number of rollouts, π_old the policy before
 composed from the row, piece by piece (`grpo_core/equations.py`); the page Methods draws the same.
 
 $harms
+
+## Trained here
+
+Held-out accuracy (share correct, greedy decoding) of the tiny model on the arithmetic task after the first and after the last step of
+short runs, a seed each, and its mean change ± standard deviation over seeds. Enough to see that a method learns, not which is best:
+the settings are the same for all and tuned for none.
+
+$trained
 """
 
 _ADDING = """## Adding a method
@@ -82,7 +99,7 @@ Its piece of the equation goes beside the others in `grpo_core/equations.py`; un
 
 def methods_markdown() -> str:
     """The whole of docs/methods.md."""
-    opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()))
+    opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()), trained="\n".join(_trained()))
     return "\n".join([opening, *(_section(m) for m in METHODS.values()), _ADDING])
 
 
@@ -101,11 +118,22 @@ def _harms() -> list[str]:
     return ["| harm | what happens | methods against it |", "|---|---|---|", *rows]
 
 
+def _trained() -> list[str]:
+    """One row per method that was trained here, under the commands that train it again."""
+    commands = dict.fromkeys(run.command for runs in trained().values() for run in runs)
+    rows = [f"| {METHODS[name].title} | {_each(runs)} | {gain(runs)} |" for name, runs in trained().items()]
+    return [*(f"    {command}\n" for command in commands), "| method | first → last, per seed | change |", "|---|---|---|", *rows]
+
+
+def _each(runs: Sequence[Trained]) -> str:
+    return ", ".join(f"{run.first:.2f} → {run.last:.2f}" for run in runs)
+
+
 def _section(method: Method) -> str:
     lines = [
         f"## {method.title} (`{method.name}`)",
-        f"\n{method.summary} {method.paper}.\n",
-        *(f"```math\n{one}\n```" for one in (*equations(method), defined(method))),
+        f"\n{method.summary} {method.paper}, preset `{method.preset}`.\n",
+        *(f"```math\n{one}\n```" for one in filter(None, (*equations(method), defined(method)))),
         f"\n**Protects against.** {method.protects}",
         f"\n**Costs.** {method.costs}",
         f"\n**Signals it moves.** {', '.join(f'`{name}`' for name in method.moves) or 'None in particular'}.\n",
@@ -120,15 +148,21 @@ def _section(method: Method) -> str:
 
 def _row(label: str, method: Method) -> str:
     penalties = ", ".join(f"{p.name} × {p.coef:g} (`{p.knob}`)" for p in method.penalties) or "none"
-    weights = ", ".join(f"{w.name} {w.value:.4g}" + (f" (`{w.knob}`)" if w.knob else "") for w in method.weights) or "none"
+    weights = ", ".join(_weight(w) for w in method.weights) or "none"
+    surrogate = method.surrogate + (f"; {_weight(method.group)}" if method.group else "")
     clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
-    credit = "; ".join(_component(c) for c in method.credit)
-    return f"| {label} | {credit} | {method.surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
+    credit = "; ".join(_component(c) for c in method.credit) + ("" if method.whole == "none" else f"; whole {method.whole}")
+    return f"| {label} | {credit} | {surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
+
+
+def _weight(weight: Weight) -> str:
+    return f"{weight.name} {weight.value:.4g}" + (f" (`{weight.knob}`)" if weight.knob else "")
 
 
 def _component(c: Component) -> str:
     times = "" if c.weight == 1 and not c.knob else f" × {c.weight:g}" + (f" (`{c.knob}`)" if c.knob else "")
-    return f"{c.value} − {c.base} / {c.norm}" + ("" if c.scale == "one" else f", {c.scale}") + times
+    base = c.base + (f" {c.at:g}" if c.at else "") + (f" (`{c.at_knob}`)" if c.at_knob else "")
+    return f"{c.value} − {base} / {c.norm}" + ("" if c.scale == "one" else f", {c.scale}") + ("" if c.drop == "none" else f", drop {c.drop}") + times
 
 
 if __name__ == "__main__":

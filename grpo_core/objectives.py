@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from grpo_core.algorithms.credit import Facts, credit
@@ -11,6 +13,9 @@ from grpo_core.algorithms.loss import Objective, resolve
 from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.config import RunConfig
 from grpo_core.methods import Method, Penalty
+
+DRAWS = 2**23
+"""The purpose of this stream of random numbers, which sets it apart from the trainer's own (trainer/collect.py)."""
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -27,6 +32,7 @@ def objective_of(config: RunConfig) -> Objective:
         penalties=resolve(names, [config.strength(p.knob, p.coef) for p in method.penalties]),
         over=llds,
         answer_weight=config.llds_answer_weight,
+        group=None if method.group is None else (method.group.name, config.strength(method.group.knob, method.group.value)),
     )
 
 
@@ -35,7 +41,7 @@ def method_of(config: RunConfig) -> Method:
     method = config.method_row
     return replace(
         method,
-        credit=tuple(replace(c, weight=config.strength(c.knob, c.weight)) for c in method.credit),
+        credit=tuple(replace(c, weight=config.strength(c.knob, c.weight), at=config.strength(c.at_knob, c.at)) for c in method.credit),
         weights=tuple(replace(w, value=config.strength(w.knob, w.value)) for w in method.weights),
     )
 
@@ -58,6 +64,11 @@ def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Ten
         first_entropy=first_entropy,
     )
     return token_weights(written, method.weights)
+
+
+def random_draws(seed: int, step: int, rollouts: int) -> Tensor:
+    """A number in [0, 1) for every rollout of a step's batch, in order, the same for the same run seed and step."""
+    return torch.from_numpy(np.random.default_rng((seed, step, DRAWS)).random(rollouts))
 
 
 def _penalty_name(penalty: Penalty, config: RunConfig) -> str:

@@ -65,13 +65,15 @@ class Group:
 class Reward:
     """The judgement of one completion: every part before weighting, their weighted sum, and whether it is correct.
 
-    A part that raised is NaN and makes `total` NaN and `correct` None; `failure` holds the message.
+    `weights` are those of the parts in the sum, 1 for a part that is not among them. A part that raised is NaN and makes `total` NaN and
+    `correct` None; `failure` holds the message.
     """
 
     parts: Mapping[str, float]
     total: float
     correct: bool | None
     failure: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -80,11 +82,15 @@ class Reward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredGroup:
-    """A group and one reward per completion, in order."""
+    """A group and one reward per completion, in order.
+
+    `greedy` is the total reward of one greedy completion of its prompt, NaN where scoring it failed, None where it was not asked for.
+    """
 
     group: Group
     rewards: tuple[Reward, ...]
     sampling_round: int = 0
+    greedy: float | None = None
 
     @property
     def totals(self) -> Array:
@@ -139,11 +145,15 @@ class GroupTrace:
     sampling_round: int = 0
     sampler_score: float | None = None
     sampler_probability: float | None = None
+    greedy_reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateTrace:
-    """One optimizer update. Shares and means are over the update's loss tokens; None where structurally void."""
+    """One optimizer update. Shares and means are over the update's loss tokens; None where structurally void.
+
+    `objective` is what a method with a group objective maximises, under the policy before the update: its loss does not say it.
+    """
 
     update: int
     epoch: int
@@ -160,6 +170,7 @@ class UpdateTrace:
     tokens: int
     lr: float
     ess: float | None = None
+    objective: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

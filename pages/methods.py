@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from grpo_core.methods import HARMS, METHODS
+from grpo_core.methods import HARMS, METHODS, method_name
 from pages.components import methods_view, url
 from pages.components.frames import part
 from pages.components.text import escape
@@ -12,9 +12,9 @@ BASE = "grpo"
 st.title("Methods", anchor=False, help="Every method is one row of choices over the same equation; what is drawn here is made from the row that trains.")
 
 asked = st.query_params.get("method", BASE)
-if asked not in METHODS:
+name = method_name(asked) or BASE
+if method_name(asked) is None:
     st.error(f"{escape(methods_view.no_such(asked))} GRPO is shown instead.", icon=":material/search_off:")
-name = url.choice("method", METHODS, BASE)
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     search = url.sync("q", "methods.search", st.query_params.get("q", ""), default="")

@@ -119,6 +119,7 @@ STEPS = Table(
         Column("reward_group_std", F64, "reward", "mean over groups of the standard deviation (n) of total reward inside the group"),
         Column("reward_parts", PARTS, "reward", "mean of every unweighted reward part over the step's scored rollouts"),
         Column("reward_part_stds", PARTS, "reward", "standard deviation (n) of every unweighted reward part over the step's scored rollouts"),
+        Column("reward_weights", PARTS, "weight", "what every reward part weighs in the total reward; empty where the task does not say"),
         Column("reward_length_corr", F64, "correlation", "Pearson correlation of total reward and completion length over the step's scored rollouts"),
         Column("correct_rate", F64, "share", "share of scored rollouts that are correct"),
         Column("logp_correct", F64, "nats/token", "mean log-prob before the update of the tokens of correct rollouts"),
@@ -152,6 +153,9 @@ STEPS = Table(
         Column("grad_norm", F64, "L2 norm", "mean over updates of the gradient norm before clipping"),
         Column("grad_norm_max", F64, "L2 norm", "largest gradient norm before clipping of the step's updates"),
         Column("loss", F64, "loss", "mean loss of the step's updates; for many methods its value says little, its gradient is what counts"),
+        Column(
+            "objective", F64, "objective", "mean over updates of the objective of a method over whole groups, which its loss does not say; empty for others"
+        ),
         Column("clip_low", F64, "share", "share of loss tokens held at the lower bound, mean over updates; empty where it is zero by construction"),
         Column("clip_high", F64, "share", "share of loss tokens held at the upper bound, mean over updates; empty where it is zero by construction"),
         Column("kl_step", F64, "nats/token", "k3 estimate of KL(policy before the step ‖ policy after it) on the step's tokens"),
@@ -236,6 +240,7 @@ GROUPS = Table(
         ),
         Column("sampler_score", F64, "score", "the prompt's variance promotion score when it was drawn; empty unless the sampler keeps one"),
         Column("sampler_probability", F64, "probability", "probability with which the sampler's weighted half drew this prompt; empty if all were equal"),
+        Column("greedy_reward", F64, "reward", "total reward of one greedy completion of the prompt, the baseline of ReMax; empty where none was sampled"),
     ),
 )
 

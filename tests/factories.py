@@ -106,6 +106,7 @@ def _group(step: int, index: int, rollouts: list[dict]) -> dict:
         "conflict_shared": 1,
         "conflict_net": -0.5,
         "sampler_score": None,
+        "greedy_reward": None,
         "sampler_probability": None,
     }
 

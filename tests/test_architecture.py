@@ -25,7 +25,8 @@ UPSTREAM: dict[str, set[str]] = {
     "measures": set(),
     "config": {"errors", "methods"},
     "equations": {"methods"},
-    "methods_page": {"methods", "equations"},
+    "trained": set(),
+    "methods_page": {"methods", "equations", "trained"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
     "objectives": {"methods", "config", "algorithms"},
@@ -43,9 +44,9 @@ UPSTREAM: dict[str, set[str]] = {
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
-PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "presets", "errors", "records", "measures", "diagnosis", "lab", "study"}
+PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "trained", "presets", "errors", "records", "measures", "diagnosis", "lab", "study"}
 TORCH_FREE = (
-    "config", "records", "methods", "equations", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures",
+    "config", "records", "methods", "equations", "trained", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures",
     "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from grpo_core.beside import PROJECT_ROOT
 from grpo_core.cli import BENCHMARKS, cli, main
 from grpo_core.commands.options import settle
 from grpo_core.config import RunConfig, make_config
+from grpo_core.errors import ConfigError
 from grpo_core.launch.start import command_line, create_run
 from grpo_core.methods import METHODS
 from grpo_core.presets import PRESETS, preset
@@ -171,9 +172,17 @@ def test_methods_lists_every_row(capsys) -> None:
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(METHODS)
     assert rows[-1]["knobs"] == sorted(METHODS[rows[-1]["name"]].knobs)
+    assert [row["preset"] for row in rows] == [m.preset for m in METHODS.values()] and "gspo-2507.18071" in [row["preset"] for row in rows]
     assert main(["methods"]) == 0
     text = capsys.readouterr().out
-    assert all(m.name in text and m.paper in text and m.summary in text for m in METHODS.values())
+    assert all(m.name in text and m.paper in text and m.preset in text and m.summary in text for m in METHODS.values())
+
+
+def test_a_method_goes_by_its_name_or_its_preset_id(tmp_path: Path) -> None:
+    assert parsed(["--method", "gspo-2507.18071"]) == parsed(["--method", "gspo"])
+    assert all(make_config({"method": m.preset}).method == m.name for m in METHODS.values())
+    with pytest.raises(ConfigError, match="unknown method 'gspo-2507.18072'; known: .*; did you mean gspo-2507.18071?"):
+        make_config({"method": "gspo-2507.18072"})
 
 
 def test_a_run_is_found_by_id_beginning_or_name(store_root: Path, capsys) -> None:

@@ -28,7 +28,7 @@ QUICK = ["--warmup-steps", "3", "--prompts-per-step", "2", "--group-size", "2", 
 
 
 def test_methods_side_by_side(store_root: Path, capsys) -> None:
-    assert main(["compare", "--methods", "grpo, opo", "--seeds", "1", "--seed", "5", "--jobs", "2", "--steps", "2", *QUICK, "--json"]) == 0
+    assert main(["compare", "--methods", "grpo, opo-2505.23585", "--seeds", "1", "--seed", "5", "--jobs", "2", "--steps", "2", *QUICK, "--json"]) == 0
     study = json.loads(capsys.readouterr().out)
     runs = study["runs"]
     assert [(r["method"], r["seed"], r["state"], r["steps"]) for r in runs] == [("grpo", 5, "finished", 2), ("opo", 5, "finished", 2)]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from grpo_core.algorithms import credit, normalisers, penalties, surrogates, weights
+from grpo_core.algorithms import credit, group_objectives, normalisers, penalties, surrogates, weights
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
 from grpo_core.equations import CHOICES, PENALTIES, SURROGATES, advantage, defined, differences, equations, loss, slots
@@ -13,8 +13,8 @@ from grpo_core.methods import HARMS, METHODS, Component, Penalty
 from grpo_core.tasks.sampler import DATA_RULES
 
 REGISTRIES = (
-    credit.VALUES, credit.BASES, credit.NORMS, credit.SCALES, surrogates.SURROGATES, surrogates.LEVELS, weights.WEIGHTS, penalties.PENALTIES,
-    normalisers.NORMALISERS, DATA_RULES,
+    credit.VALUES, credit.BASES, credit.NORMS, credit.SCALES, credit.DROPS, credit.WHOLES, surrogates.SURROGATES, surrogates.LEVELS,
+    group_objectives.GROUP_OBJECTIVES, weights.WEIGHTS, penalties.PENALTIES, normalisers.NORMALISERS, DATA_RULES,
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ def test_constants_in_the_pieces_are_those_of_the_code():
     shapes = SURROGATES.pieces["gamma_gate"].where
     assert f"({k_up:g}, {rate_up:g}) \\text{{ if }} A_i \\ge 0" in shapes and f"({k_down:g}, {rate_down:g}) \\text{{ if not}}" in shapes
     assert "10^{-4}" in PENALTIES.pieces["llds_token"].where and penalties.DEAD_ZONE == 1e-4
+    assert "10^{-4}" in PENALTIES.pieces["kl_hinge"].latex and penalties.KL_BOUND == 1e-4
+    assert r"\le 0.4 " in SURROGATES.pieces["ring"].latex and r"\ge 3 " in SURROGATES.pieces["ring"].latex and surrogates.REC_RING == (0.6, 2.0)
 
 
 def test_penalties_are_averaged_as_the_loss_averages_them():

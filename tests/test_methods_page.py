@@ -1,6 +1,7 @@
 import re
 
-from grpo_core.algorithms.credit import BASES, NORMS, SCALES, VALUES
+from grpo_core.algorithms.credit import BASES, DROPS, NORMS, SCALES, VALUES, WHOLES
+from grpo_core.algorithms.group_objectives import GROUP_OBJECTIVES
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import DEAD_ZONE, PENALTIES
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
@@ -16,7 +17,8 @@ def test_the_page_is_current():
 
 def test_the_page_names_every_registered_choice_and_method():
     page = methods_markdown()
-    choices = [name for registry in (VALUES, BASES, NORMS, SCALES, SURROGATES, WEIGHTS, LEVELS, PENALTIES, NORMALISERS, DATA_RULES) for name in registry]
+    credit = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES)
+    choices = [name for registry in (*credit, GROUP_OBJECTIVES, SURROGATES, WEIGHTS, LEVELS, PENALTIES, NORMALISERS, DATA_RULES) for name in registry]
     assert not [name for name in (*choices, *METHODS) if f"`{name}`" not in page]
     assert f"{DEAD_ZONE:.0e}".replace("e-04", "e-4") in page
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from grpo_core.algorithms.group_objectives import Scores, pulls
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES, answer_weights
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES, Tokens
@@ -18,7 +19,7 @@ class Objective:
     """A method's choices, resolved: registry names, clip bounds, and the penalties with λ > 0.
 
     `over` names the tokens a penalty is averaged over where that is not its rule's own choice; `answer_weight` is β of
-    `answer_weights` for the penalties that allow it.
+    `answer_weights` for the penalties that allow it. `group` is a group objective and its number, None for a loss of tokens alone.
     """
 
     surrogate: str
@@ -28,6 +29,12 @@ class Objective:
     penalties: Mapping[str, float]
     over: Mapping[str, str] = field(default_factory=dict)
     answer_weight: float = 1.0
+    group: tuple[str, float] | None = None
+
+    @property
+    def needs_current(self) -> bool:
+        """Whether an update's weights depend on its rows' log-probs under the current policy: one more pass, without gradient."""
+        return self.group is not None or any(PENALTIES[name].factor for name in self.penalties)
 
     @property
     def needs_reference(self) -> bool:
@@ -41,7 +48,10 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossBatch:
-    """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update."""
+    """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update.
+
+    With a group objective the advantages are its pulls, and `objective` is its value under the current policy; None for other methods.
+    """
 
     before_BT: Tensor
     advantages_BT: Tensor
@@ -49,6 +59,7 @@ class LossBatch:
     weights_BT: Tensor
     penalty_weights: Mapping[str, Tensor]
     ref_BT: Tensor | None = None
+    objective: Tensor | None = None
 
     def rows(self, index: Tensor | slice | tuple[slice, slice]) -> LossBatch:
         """The same update restricted to some rows; losses of disjoint row sets add up to the whole."""
@@ -59,6 +70,7 @@ class LossBatch:
             weights_BT=self.weights_BT[index],
             penalty_weights={name: w_BT[index] for name, w_BT in self.penalty_weights.items()},
             ref_BT=None if self.ref_BT is None else self.ref_BT[index],
+            objective=self.objective,
         )
 
     def narrow(self, width: int) -> LossBatch:
@@ -85,12 +97,16 @@ def loss_batch(
     ref_BT: Tensor | None = None,
     multipliers_BT: Tensor | None = None,
     answer_BT: Tensor | None = None,
+    group_B: Tensor | None = None,
+    now_BT: Tensor | None = None,
 ) -> LossBatch:
     """Token weights of a whole update, from all its rows.
 
     `multipliers_BT` are the method's W: they weigh the policy term only, and do not enter the normaliser. `answer_BT` marks the
-    tokens of the final answer with 1.0.
+    tokens of the final answer with 1.0. `group_B` is read by a group objective alone; `now_BT` are log-probs under the current
+    policy for methods that need them, None where that is the policy before the update.
     """
+    now_BT = before_BT if now_BT is None else now_BT
     plain_BT = NORMALISERS[objective.normaliser](mask_BT, max_length)
     preserve_BT = mask_BT * (advantages_BT >= 0)
     over = {"method": plain_BT, "preserve": preserve_BT / preserve_BT.sum().clamp(min=1), "loss": mask_BT / mask_BT.sum().clamp(min=1)}
@@ -98,8 +114,16 @@ def loss_batch(
     def penalty_weights(name: str, coef: float) -> Tensor:
         rule = PENALTIES[name]
         weights_BT = coef * over[objective.over.get(name, rule.over)]
+        if rule.factor is not None:
+            weights_BT = weights_BT * rule.factor(now_BT, before_BT, mask_BT)
         return weights_BT * answer_weights(answer_BT, objective.answer_weight) if rule.answer_weighted and answer_BT is not None else weights_BT
 
+    value = None
+    if objective.group is not None:
+        assert group_B is not None
+        name, number = objective.group
+        pulls_B, value = pulls(name, _scores(objective, now_BT, before_BT, advantages_BT, mask_BT, group_B), number)
+        advantages_BT = pulls_B[:, None] * mask_BT
     return LossBatch(
         before_BT=before_BT,
         advantages_BT=advantages_BT,
@@ -107,7 +131,21 @@ def loss_batch(
         weights_BT=plain_BT if multipliers_BT is None else plain_BT * multipliers_BT,
         penalty_weights={name: penalty_weights(name, coef) for name, coef in objective.penalties.items()},
         ref_BT=ref_BT,
+        objective=value,
     )
+
+
+def _scores(objective: Objective, now_BT: Tensor, before_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, group_B: Tensor) -> Scores:
+    """Every row's mean of the surrogate with A = 1 over its tokens, under the current policy."""
+    tokens = Tokens(
+        logp_BT=now_BT * mask_BT,
+        log_ratio_BT=LEVELS[objective.level](now_BT, before_BT, mask_BT),
+        advantages_BT=torch.ones_like(mask_BT),
+        mask_BT=mask_BT,
+    )
+    length_B = mask_BT.sum(1)
+    scores_B = (SURROGATES[objective.surrogate](tokens, objective.clip)[0] * mask_BT).sum(1) / length_B.clamp(min=1)
+    return Scores(scores_B=scores_B, advantages_B=(advantages_BT * mask_BT).sum(1) / length_B.clamp(min=1), group_B=group_B, inside_B=length_B > 0)
 
 
 def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss:

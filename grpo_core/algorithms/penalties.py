@@ -16,7 +16,8 @@ class PenaltyRule:
     """`values(logp, before, ref, advantages, mask)` gives (B, T) to minimise.
 
     `over` is "method" (averaged with the loss's own normaliser), "preserve" (over tokens with A ≥ 0) or "loss" (over all loss
-    tokens). `answer_weighted` says that tokens of the final answer may weigh less in it.
+    tokens). `answer_weighted` says that tokens of the final answer may weigh less in it. `factor(now, before, mask)` multiplies the
+    coefficient by a number taken from the whole update under the current policy, without gradient.
     """
 
     values: Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor], Tensor]
@@ -24,11 +25,15 @@ class PenaltyRule:
     needs_reference: bool = False
     needs_tied_groups: bool = False
     answer_weighted: bool = False
+    factor: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 DEAD_ZONE = 1e-4
 """Nats below which a change of log-prob is rounding: sampler and trainer agree to 2e-5 in float32 (tests/rollout). The hinge's
 gradient does not shrink with the fall, so without it noise would be penalised like a real loss of likelihood."""
+
+KL_BOUND = 1e-4
+"""Nats per token of KL(old ‖ policy) that DisCO allows (arXiv:2505.12366, δ)."""
 
 PENALTIES: Registry[PenaltyRule] = Registry("regulariser")
 
@@ -92,6 +97,30 @@ def _hinge(fall_BT: Tensor) -> Tensor:
     return torch.where(fall_BT > DEAD_ZONE, fall_BT, 0.0)
 
 
+def _unlikely(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """−log π of every sampled token: KL(old ‖ policy) but for a constant, so that all rollouts become likelier (REC, arXiv:2509.24203)."""
+    return -logp_BT * mask_BT
+
+
+def _moved_squared(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """(log π − log π_old)²: twice k2 of the KL to the policy that sampled, the half being part of the weight (OPMD of Kimi k1.5, arXiv:2501.12599)."""
+    return ((logp_BT - before_BT) * mask_BT) ** 2
+
+
+def _lost(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """log π_old − log π: k1 of KL(old ‖ policy) (DisCO, arXiv:2505.12366)."""
+    return (before_BT - logp_BT) * mask_BT
+
+
+def kl_excess(now_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """max(KL(old ‖ policy) − KL_BOUND, 0), k1 over the update's tokens: times its gradient this is that of half the squared hinge."""
+    kl = ((before_BT - now_BT) * mask_BT).sum() / mask_BT.sum().clamp(min=1)
+    return (kl - KL_BOUND).clamp(min=0)
+
+
+PENALTIES.register("forward_kl")(PenaltyRule(values=_unlikely, over="method", needs_tied_groups=True))
+PENALTIES.register("k2_before")(PenaltyRule(values=_moved_squared, over="method", needs_tied_groups=True))
+PENALTIES.register("kl_hinge")(PenaltyRule(values=_lost, over="loss", needs_tied_groups=True, factor=kl_excess))
 PENALTIES.register("kl_ref_k3")(PenaltyRule(values=_kl_ref, over="method", needs_reference=True, needs_tied_groups=True))
 for _name, _values in (("llds_response", llds_response), ("llds_action", llds_action), ("llds_token", llds_token)):
     PENALTIES.register(_name)(PenaltyRule(values=_values, over="preserve", needs_tied_groups=True, answer_weighted=True))

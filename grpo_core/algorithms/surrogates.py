@@ -33,6 +33,8 @@ SAPO_TEMPERATURES = (1.0, 1.05)
 VESPO_SHAPES = ((2.0, 3.0), (3.0, 2.0))
 """k and λ for A ≥ 0 and for A < 0 (arXiv:2602.10693, TRL's defaults)."""
 VESPO_RANGE = (math.log(1e-8), 20.0)
+REC_RING = (0.6, 2.0)
+"""How far below and above 1 the outer bounds of REC-Ring lie (arXiv:2509.24203, default_args of its code; its constructor says 0.4, 0.4)."""
 
 
 @LEVELS.register("token")
@@ -70,6 +72,60 @@ def clip(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
 def reinforce(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
     """A · r per token with r = exp(log π − sg log π), which is 1 in value: gradient A · ∇ log π at every update, nothing clipped."""
     return (tokens.log_ratio_BT - tokens.log_ratio_BT.detach()).exp() * tokens.advantages_BT, _no_side(tokens)
+
+
+@SURROGATES.register("log_prob")
+def log_prob(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """A · log π per token: REINFORCE as it is written, with no ratio and nothing clipped."""
+    return tokens.advantages_BT * tokens.logp_BT, _no_side(tokens)
+
+
+@SURROGATES.register("ratio")
+def ratio(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """ρA per token, with nothing clipped (importance-weighted policy gradient)."""
+    return tokens.log_ratio_BT.exp() * tokens.advantages_BT, _no_side(tokens)
+
+
+@SURROGATES.register("log_ratio")
+def log_ratio(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """A · log ρ per token; at the level `sequence_sum` log ρ is that of the whole completion (Reg-GRPO, arXiv:2506.07464)."""
+    return tokens.advantages_BT * tokens.log_ratio_BT, _no_side(tokens)
+
+
+def one_side(ratio_BT: Tensor, advantages_BT: Tensor, bounds: Bounds) -> Tensor:
+    """Where the ratio has not yet left [1−low, 1+high] in the direction A pushes: where PPO's clip has a gradient."""
+    low, high = bounds
+    return ~((advantages_BT > 0) & (ratio_BT > 1 + high)) & ~((advantages_BT < 0) & (ratio_BT < 1 - low))
+
+
+def two_side(ratio_BT: Tensor, advantages_BT: Tensor, bounds: Bounds) -> Tensor:
+    """Where the ratio lies in [1−low, 1+high]."""
+    low, high = bounds
+    return (ratio_BT >= 1 - low) & (ratio_BT <= 1 + high)
+
+
+def ring(ratio_BT: Tensor, advantages_BT: Tensor, bounds: Bounds) -> Tensor:
+    """Inside the two bounds, and far beyond them on the side from which A pulls back: below 1 − 0.6 for A > 0, above 1 + 2 for A < 0."""
+    outer_low, outer_high = REC_RING
+    back_BT = ((advantages_BT > 0) & (ratio_BT <= 1 - outer_low)) | ((advantages_BT < 0) & (ratio_BT >= 1 + outer_high))
+    return two_side(ratio_BT, advantages_BT, bounds) | back_BT
+
+
+def _region(inside: Callable[[Tensor, Tensor, Bounds], Tensor], *, weighted: bool) -> Callable[[Tokens, Bounds], tuple[Tensor, Tensor]]:
+    """sg(ρ) · 1[ρ inside] · A · log π, or the same without ρ (REC, arXiv:2509.24203)."""
+
+    def surrogate(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+        ratio_BT = tokens.log_ratio_BT.detach().exp()
+        inside_BT = inside(ratio_BT, tokens.advantages_BT, bounds)
+        weight_BT = torch.where(inside_BT, ratio_BT if weighted else torch.ones_like(ratio_BT), 0.0)
+        return weight_BT * tokens.advantages_BT * tokens.logp_BT, _side(~inside_BT & (ratio_BT < 1), ~inside_BT & (ratio_BT > 1))
+
+    return surrogate
+
+
+for _inside in (one_side, two_side, ring):
+    SURROGATES.register(f"{_inside.__name__}")(_region(_inside, weighted=False))
+    SURROGATES.register(f"{_inside.__name__}_weighted")(_region(_inside, weighted=True))
 
 
 @SURROGATES.register("clipped_weight")

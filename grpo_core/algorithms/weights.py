@@ -98,6 +98,18 @@ def conflict_released(written: Written, amplify: float) -> Tensor:
     return head_BT * tail_BT / longest_B1.clamp(min=1)
 
 
+@WEIGHTS.register("exp_advantage")
+def exp_advantage(written: Written, temperature: float) -> Tensor:
+    """exp(A / τ) on every token of a rollout: better ones weigh more, worse ones less (RED-Weight, arXiv:2509.24203)."""
+    return (written.advantages_B / temperature).exp().to(written.mask_BT.dtype)[:, None].expand_as(written.mask_BT)
+
+
+@WEIGHTS.register("mirror")
+def mirror(written: Written, temperature: float) -> Tensor:
+    """1 / (1 + τ) on every token (OPMD, arXiv:2505.17826): the larger the temperature, the closer the policy stays."""
+    return torch.full_like(written.mask_BT, 1 / (1 + temperature))
+
+
 @WEIGHTS.register("entropy_filter")
 def entropy_filter(written: Written, ceiling: float) -> Tensor:
     """δ of GTPO: completions with mean entropy above `ceiling` are left out, unless the run already began above it.

@@ -19,7 +19,7 @@ from grpo_core.commands.options import SectionedCommand, config_options, json_op
 from grpo_core.commands.printing import answer, exit_with, table
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
-from grpo_core.methods import METHODS, unknown_method
+from grpo_core.methods import method_name, unknown_method
 from grpo_core.running import FAILED, OK
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def compare(methods: str, seeds: int, jobs: int, config: RunConfig, store: Path,
 
 
 def _names(methods: str) -> list[str]:
-    """The methods named, in order. Raises UsageError for an unknown or repeated one."""
-    named = [name.strip() for name in methods.split(",") if name.strip()]
-    for name in named:
-        if name not in METHODS:
-            raise click.UsageError(unknown_method(name))
+    """The methods named, in order, by name or preset id. Raises UsageError for an unknown or repeated one."""
+    written = [text.strip() for text in methods.split(",") if text.strip()]
+    named = [method_name(text) for text in written]
+    if None in named:
+        raise click.UsageError(unknown_method(written[named.index(None)]))
     if not named or len(set(named)) < len(named):
         raise click.UsageError(f"--methods names methods once each, with commas between them, e.g. grpo,dr_grpo; got {methods!r}")
     return named

@@ -68,6 +68,7 @@ def wrong_advantages(reward: Array, advantage: Array, group_of: Array, method: s
         and len(row.credit) == 1
         and row.credit[0].value == "outcome"
         and row.credit[0].scale == "one"
+        and row.credit[0].drop == row.whole == "none"
         and row.credit[0].base in ("mean", "leave_one_out")
         and row.credit[0].norm in ("none", "std", "std_population")
     )
@@ -86,7 +87,7 @@ def wrong_advantages(reward: Array, advantage: Array, group_of: Array, method: s
 def _compares(method: str | None) -> bool:
     """Whether a group whose rewards are all equal must have advantage 0: not where the method pushes by verdict or entropy as well, or compares batches."""
     row = METHODS.get(method or "")
-    return row is None or all(c.value == "outcome" and c.within_groups for c in row.credit)
+    return row is None or row.ties_teach_nothing
 
 
 def from_residue(reward: Array, advantage: Array, group_of: Array) -> Array:

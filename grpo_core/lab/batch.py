@@ -5,7 +5,8 @@ Shape letters: R rollouts in order of groups, N tokens of all of them one after 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ class RecordedBatch:
     `verdict_R` is +1 for correct rollouts, -1 for wrong ones, 0 where unknown. `logp_N` is before the update, `delta_N` what the
     step's updates added to it. `first_round_R` marks groups that did not come from sampling again, `surplus_R` those that a
     dynamic sampler had no use for. `first_entropy` is the mean over the run's first rollouts of their mean token entropy.
+    `parts` are the unweighted parts of the rewards (R,), `part_weights` what each weighs in the total where that is known, `greedy_R`
+    the reward of the prompt's greedy completion. `step` is the training step, None where unknown.
     """
 
     group_R: Array
@@ -38,6 +41,10 @@ class RecordedBatch:
     entropy_N: Array
     first_entropy: float
     max_length: int
+    parts: Mapping[str, Array] = field(default_factory=dict)
+    part_weights: Mapping[str, float] = field(default_factory=dict)
+    greedy_R: Array | None = None
+    step: int | None = None
 
     @property
     def rollout_N(self) -> Array:
@@ -71,8 +78,10 @@ class Push:
     left_out: tuple[str, ...] = ()
 
 
-def recorded_batch(rollouts: pd.DataFrame, *, first_entropy: float, max_length: int) -> RecordedBatch:
-    """From rows of storage.queries.lab.rollouts_of_step."""
+def recorded_batch(
+    rollouts: pd.DataFrame, *, first_entropy: float, max_length: int, part_weights: Mapping[str, float] | None = None, step: int | None = None
+) -> RecordedBatch:
+    """From rows of storage.queries.lab.rollouts_of_step, and the weights of lab.part_weights."""
     length_R = rollouts["length"].to_numpy("i8")
     sampled_N = end_to_end(rollouts["logp_sampling"], length_R)
     correct = rollouts["correct"]
@@ -91,4 +100,15 @@ def recorded_batch(rollouts: pd.DataFrame, *, first_entropy: float, max_length: 
         entropy_N=end_to_end(rollouts["entropy"], length_R),
         first_entropy=first_entropy,
         max_length=max_length,
+        parts=_parts(rollouts["reward_parts"]),
+        part_weights=part_weights or {},
+        greedy_R=rollouts["greedy_reward"].to_numpy("f8", na_value=np.nan),
+        step=step,
     )
+
+
+def _parts(rewards: pd.Series) -> dict[str, Array]:
+    """Every part of the rewards (R,), NaN where a reward lacks it."""
+    found = [dict(parts) if parts is not None else {} for parts in rewards]
+    names = dict.fromkeys(name for parts in found for name in parts)
+    return {name: np.array([np.nan if parts.get(name) is None else parts[name] for parts in found], "f8") for name in names}

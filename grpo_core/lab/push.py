@@ -16,7 +16,7 @@ from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.config import RunConfig
 from grpo_core.lab.batch import Array, Push, RecordedBatch
 from grpo_core.methods import Method
-from grpo_core.objectives import method_of, multipliers_of, objective_of
+from grpo_core.objectives import method_of, multipliers_of, objective_of, random_draws
 
 
 def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
@@ -33,13 +33,14 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
             missing=missing,
         )
     group_B = torch.from_numpy(np.unique(batch.group_R[taken_R], return_inverse=True)[1])
-    facts = _facts(batch, taken_R)
+    facts = _facts(batch, taken_R, config.seed)
     scored_B = ~facts.rewards_B.isnan()
-    advantages_B, _ = credit(facts, group_B, scored_B, method.credit)
+    advantages_B, _ = credit(facts, group_B, scored_B, method.credit, whole=method.whole)
     shape = _Shape(batch, taken_R)
     inside_BT = shape.rows(np.ones(len(batch.logp_N)))
     mask_BT = inside_BT * scored_B[:, None]
     before_BT = shape.rows(batch.logp_N)
+    logp_BT = (before_BT + shape.rows(batch.delta_N) if after else before_BT.clone()).requires_grad_()
     whole = loss_batch(
         objective,
         before_BT=before_BT,
@@ -50,8 +51,9 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
         multipliers_BT=multipliers_of(
             method, facts, ids_BT=shape.rows(batch.token_ids_N).long(), mask_BT=mask_BT, group_B=group_B, first_entropy=batch.first_entropy
         ),
+        group_B=group_B,
+        now_BT=logp_BT.detach(),
     )
-    logp_BT = (before_BT + shape.rows(batch.delta_N) if after else before_BT.clone()).requires_grad_()
     loss = policy_loss(objective, logp_BT, whole)
     loss.total.backward()
     return Push(
@@ -94,7 +96,8 @@ def _taken(batch: RecordedBatch, sampler: str) -> Array:
     return ~batch.surplus_R & ~tied(rewards_R.nan_to_num(), group_R, scored_R).numpy()
 
 
-def _facts(batch: RecordedBatch, taken_R: Array) -> Facts:
+def _facts(batch: RecordedBatch, taken_R: Array, seed: int) -> Facts:
+    parts, weights = _parts(batch)
     sums_R = np.bincount(batch.rollout_N, weights=batch.entropy_N, minlength=len(batch.length_R))
     per_rollout = {
         "rewards_B": batch.reward_R,
@@ -102,7 +105,29 @@ def _facts(batch: RecordedBatch, taken_R: Array) -> Facts:
         "entropies_B": sums_R / np.maximum(batch.length_R, 1),
         "lengths_B": batch.length_R.astype("f8"),
     }
-    return Facts(**{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()})
+    if batch.greedy_R is not None:
+        per_rollout["greedy_B"] = batch.greedy_R
+    return Facts(
+        **{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()},
+        parts_BK=torch.from_numpy(parts[taken_R]),
+        part_weights_K=torch.from_numpy(weights),
+        draws_B=None if batch.step is None else random_draws(seed, batch.step, int(taken_R.sum())),
+    )
+
+
+def _parts(batch: RecordedBatch) -> tuple[Array, Array]:
+    """The parts of the rewards (R, K) and their weights (K,). A single part is the reward itself, edited or not; a part some lack is 0 there."""
+    names = list(batch.parts)
+    if len(names) < 2:
+        return batch.reward_R[:, None], np.ones(1)
+    parts_RK = np.nan_to_num(np.stack([batch.parts[name] for name in names], axis=1))
+    return parts_RK, np.array([batch.part_weights.get(name, np.nan) for name in names])
+
+
+def _adds_up(batch: RecordedBatch) -> bool:
+    """Whether the parts of every reward, weighted, are the reward."""
+    parts_RK, weights_K = _parts(batch)
+    return bool(np.allclose((parts_RK @ weights_K)[~np.isnan(batch.reward_R)], batch.reward_R[~np.isnan(batch.reward_R)], atol=1e-6))
 
 
 def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R: Array, *, after: bool) -> str:
@@ -111,8 +136,14 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
     scored_R = ~np.isnan(batch.reward_R)
     if reads_entropy and (np.isnan(batch.entropy_N).any() or np.isnan(batch.first_entropy)):
         return "the entropies of its tokens, which were not recorded"
-    if any(c.value == "verdict" for c in method.credit) and (batch.verdict_R[scored_R] == 0).any():
+    if any(c.value in ("verdict", "correct") for c in method.credit) and (batch.verdict_R[scored_R] == 0).any():
         return "whether each rollout is correct, which was not recorded"
+    if any(c.value == "parts" for c in method.credit) and not _adds_up(batch):
+        return "reward parts that add up to the rewards with the weights recorded" + ("" if batch.part_weights else ", and no weights were")
+    if method.needs_greedy and (batch.greedy_R is None or np.isnan(batch.greedy_R[taken_R]).all()):
+        return "the reward of a greedy completion of every prompt, which was not recorded"
+    if any(c.drop != "none" for c in method.credit) and batch.step is None:
+        return "the number of the step, from which it draws what to leave out"
     if objective.needs_reference and np.isnan(batch.ref_N).any():
         return "log-probs under a reference model, which were not recorded"
     if after and not batch.rescored:

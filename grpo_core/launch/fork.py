@@ -17,7 +17,7 @@ from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError, LaunchError
 from grpo_core.launch.folder import RunFolder, read_json, replace_file
 from grpo_core.launch.start import begin_run, command_line, flags, home, press
-from grpo_core.methods import METHODS
+from grpo_core.methods import METHODS, method_name
 from storage.catalog import Catalog
 
 INHERITED = (
@@ -100,7 +100,7 @@ def forked_config(before: RunConfig, step: int, changes: Mapping[str, object]) -
 
 def _unread_knobs(settings: Mapping[str, object]) -> dict[str, object]:
     """Defaults for what only other methods read, where the method is changed."""
-    method = METHODS.get(str(settings.get("method")))
+    method = METHODS.get(method_name(str(settings.get("method"))) or "")
     knobs = frozenset().union(*(m.knobs for m in METHODS.values())) - (method.knobs if method else frozenset())
     return {name: RunConfig.model_fields[name].default for name in sorted(knobs - set(settings))} if method else {}
 

@@ -47,12 +47,14 @@ class Rubric:
                 values[part.name] = math.nan
                 failures.append(describe(part.name, error))
         total = sum(part.weight * values[part.name] for part in self.parts)
+        weights = {part.name: part.weight for part in self.parts}
         if self.overlong_buffer:
             values[OVERLONG] = overlong_penalty(len(completion.token_ids), self.max_new_tokens, self.overlong_buffer)
             total += values[OVERLONG]
+            weights[OVERLONG] = 1.0
         if failures:
-            return Reward(parts=values, total=math.nan, correct=None, failure="; ".join(failures))
-        return Reward(parts=values, total=total, correct=values[self.parts[0].name] >= self.correct_at)
+            return Reward(parts=values, total=math.nan, correct=None, failure="; ".join(failures), weights=weights)
+        return Reward(parts=values, total=total, correct=values[self.parts[0].name] >= self.correct_at, weights=weights)
 
 
 def score(groups: Sequence[Group], task: Task) -> list[ScoredGroup]:

@@ -53,6 +53,7 @@ class FlatStep:
     finishes: Sequence[str]
     failures: Sequence[str]
     parts: Sequence[Mapping[str, float]]
+    part_weights: Mapping[str, float]
     gwhes_R: Array
     group_R: Array
     index_R: Array
@@ -114,6 +115,7 @@ def flatten(trace: StepTrace) -> FlatStep:
         finishes=[r.completion.finish for r in rollouts],
         failures=[r.failure or "" for r in rewards],
         parts=[dict(r.parts) for r in rewards],
+        part_weights={name: weight for r in rewards for name, weight in r.weights.items()},
         gwhes_R=np.array([np.nan if r.gwhes is None else r.gwhes for r in rollouts], "f8"),
         group_R=np.repeat(np.arange(len(sizes)), sizes),
         index_R=_places(sizes),

@@ -179,6 +179,7 @@ def _rewards(flat: FlatStep) -> dict[str, object]:
         "reward_mean": mean(flat.reward_R[flat.scored_R]),
         "reward_group_std": mean(std[~np.isnan(std)]),
         **_parts(flat),
+        "reward_weights": list(flat.part_weights.items()) or None,
         "reward_length_corr": correlation(flat.reward_R[flat.scored_R], flat.length_R[flat.scored_R]),
         "correct_rate": mean(correct_S[correct_S >= 0]),
     }
@@ -261,6 +262,7 @@ def _updates(updates: tuple[UpdateTrace, ...]) -> dict[str, object]:
         "grad_norm": mean(norms),
         "grad_norm_max": float(np.max(norms)) if norms else None,
         "loss": mean([u.loss for u in updates]),
+        "objective": mean([u.objective for u in updates if u.objective is not None]),
         "clip_low": mean([u.clip_low for u in updates if u.clip_low is not None]),
         "clip_high": mean([u.clip_high for u in updates if u.clip_high is not None]),
         "ratio_max": float(np.max([u.ratio_max for u in updates])) if updates else None,

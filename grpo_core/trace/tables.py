@@ -92,6 +92,7 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "conflict_net": _nan_as_null(figures.conflict_net_P),
         "sampler_score": [g.sampler_score for g in groups],
         "sampler_probability": [g.sampler_probability for g in groups],
+        "greedy_reward": _nan_as_null([math.nan if g.greedy_reward is None else g.greedy_reward for g in groups]),
     }
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from grpo_core.algorithms.credit import Facts, credit
-from grpo_core.objectives import multipliers_of
-from grpo_core.records import ScoredGroup
+from grpo_core.objectives import multipliers_of, random_draws
+from grpo_core.records import Reward, ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
 from grpo_core.trainer.answers import answer_mask
 from grpo_core.trainer.state import TrainState
@@ -45,19 +45,19 @@ class TrainBatch:
         return [values[b, :n].copy() for b, n in enumerate(lengths)]
 
 
-def train_batch(state: TrainState, kept: Sequence[ScoredGroup]) -> TrainBatch:
+def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> TrainBatch:
     """Tensors of the kept groups; advantages by the method's credit, log-probs before the update from the trainer itself.
 
-    The run's first call also sets what `state.memory` keeps of the beginning.
+    What a method draws at random it draws from the run's seed and `step`. The run's first call also sets what `state.memory` keeps of the beginning.
     """
     device = state.writer.device
     rows = rows_of([s.group for s in kept], pad_id=state.writer.pad_id, device=device)
     group_B = torch.arange(len(kept)).repeat_interleave(torch.tensor([len(s.rewards) for s in kept]))
-    facts = _facts(kept)
+    facts = _facts(kept, random_draws(state.config.seed, step, len(group_B)))
     scored_B = ~facts.rewards_B.isnan()
     if state.memory.first_entropy is None:
         state.memory.first_entropy = float(facts.entropies_B.mean())
-    advantages_B, baseline_B = credit(facts, group_B, scored_B, state.method.credit)
+    advantages_B, baseline_B = credit(facts, group_B, scored_B, state.method.credit, whole=state.method.whole)
     mask_BT = rows.mask_BT * scored_B.to(device)[:, None]
     return TrainBatch(
         rows=rows,
@@ -75,14 +75,27 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup]) -> TrainBatch:
     )
 
 
-def _facts(kept: Sequence[ScoredGroup]) -> Facts:
+def _facts(kept: Sequence[ScoredGroup], draws_B: Tensor) -> Facts:
+    weights, parts_BK = _parts([reward for s in kept for reward in s.rewards])
     pairs = [pair for s in kept for pair in zip(s.group.completions, s.rewards, strict=True)]
     return Facts(
         rewards_B=torch.tensor([reward.total for _, reward in pairs], dtype=torch.float64),
         verdicts_B=torch.tensor([0.0 if reward.failed else 1.0 if reward.correct else -1.0 for _, reward in pairs], dtype=torch.float64),
         entropies_B=torch.tensor([completion.entropy.mean() for completion, _ in pairs], dtype=torch.float64),
         lengths_B=torch.tensor([len(completion.token_ids) for completion, _ in pairs], dtype=torch.float64),
+        parts_BK=parts_BK,
+        part_weights_K=torch.tensor(list(weights.values()), dtype=torch.float64),
+        draws_B=draws_B,
+        greedy_B=torch.tensor([float("nan") if s.greedy is None else s.greedy for s in kept for _ in s.rewards], dtype=torch.float64),
     )
+
+
+def _parts(rewards: Sequence[Reward]) -> tuple[dict[str, float], Tensor]:
+    """The weight of every part of the rewards, and their values (B, K), 0 where a reward lacks the part; the total where a task gives no parts."""
+    weights = {name: reward.weights.get(name, 1.0) for reward in rewards for name in reward.parts}
+    if not weights:
+        return {"total": 1.0}, torch.tensor([[reward.total] for reward in rewards], dtype=torch.float64)
+    return weights, torch.tensor([[reward.parts.get(name, 0.0) for name in weights] for reward in rewards], dtype=torch.float64)
 
 
 def _answers(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from grpo_core.records import ScoredGroup
+from grpo_core.records import Group, Prompt, ScoredGroup
 from grpo_core.rollout.generate import sample_groups
 from grpo_core.tasks.sampler import DATA_RULES, Draw, keep
 from grpo_core.tasks.scoring import score
@@ -43,9 +44,11 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
             groups = sample_groups(
                 state.writer, prompts, group_size=config.group_size, sampling=state.sampling, seed=stream_seed(config.seed, step, sampling_round)
             )
+            greedy = _greedy(state, prompts) if state.method.needs_greedy else []
         with clock.part("score"):
-            for draw, scored in zip(draws, score(groups, state.task), strict=True):
-                scored = dataclasses.replace(scored, sampling_round=sampling_round)
+            totals = [scored.rewards[0].total for scored in score(greedy, state.task)] or [None] * len(draws)
+            for draw, scored, total in zip(draws, score(groups, state.task), totals, strict=True):
+                scored = dataclasses.replace(scored, sampling_round=sampling_round, greedy=total)
                 kept, reason = keep(rule, scored)
                 if kept and sum(j.kept for j in judged) >= config.prompts_per_step:
                     kept, reason = False, f"surplus: the step already has its {config.prompts_per_step} groups"
@@ -54,6 +57,11 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
             break
     state.sampler.observe([j.scored for j in judged])
     return judged
+
+
+def _greedy(state: TrainState, prompts: Sequence[Prompt]) -> list[Group]:
+    """One greedy completion of each prompt, judged as a baseline and not trained on."""
+    return sample_groups(state.writer, prompts, group_size=1, sampling=dataclasses.replace(state.sampling, temperature=0.0), seed=0)
 
 
 def _refresh(state: TrainState, step: int, clock: Clock) -> None:

@@ -31,7 +31,7 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
     batch = pressure = updated = after = None
     if kept:
         with clock.part("update"):
-            batch = train_batch(state, kept)
+            batch = train_batch(state, kept, step)
             pressure = measure_pressure(state, batch, step)
             updated = run_updates(state, batch, step)
         with clock.part("rescore"):

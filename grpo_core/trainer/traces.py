@@ -37,6 +37,7 @@ def group_traces(
                 sampling_round=j.scored.sampling_round,
                 sampler_score=j.draw.score,
                 sampler_probability=j.draw.probability,
+                greedy_reward=j.scored.greedy,
             )
         )
     return tuple(traces)

@@ -12,7 +12,7 @@ from torch import Tensor
 from grpo_core.algorithms.loss import LossBatch, loss_batch, policy_loss
 from grpo_core.algorithms.penalties import k3
 from grpo_core.records import UpdateTrace
-from grpo_core.trainer.batch import TrainBatch
+from grpo_core.trainer.batch import TrainBatch, score_quietly
 from grpo_core.trainer.collect import stream_seed
 from grpo_core.trainer.state import TrainState
 
@@ -80,6 +80,8 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         ref_BT=None if batch.ref_BT is None else batch.ref_BT[rows],
         multipliers_BT=None if batch.multipliers_BT is None else batch.multipliers_BT[rows],
         answer_BT=None if batch.answer_BT is None else batch.answer_BT[rows],
+        group_B=batch.group_B[rows],
+        now_BT=_now(state, batch, rows) if objective.needs_current and where[0] else None,
     )
     tokens = float(whole.mask_BT.sum())
     weight_BT[rows] = whole.weights_BT * tokens / whole.weights_BT.sum().clamp(min=1e-30)
@@ -109,7 +111,16 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         tokens=int(tokens),
         ess=tally.ess if update else None,  # on the first update every ratio is 1 by construction
         lr=state.optimizer.param_groups[0]["lr"],
+        objective=None if whole.objective is None else float(whole.objective),
     )
+
+
+def _now(state: TrainState, batch: TrainBatch, rows: Tensor) -> Tensor:
+    """Log-probs of some rows under the current policy, as wide as the batch. The first update does without: its policy is the one that sampled."""
+    scored_bt = score_quietly(state, batch.rows.select(rows))
+    now_BT = torch.zeros_like(batch.before_BT[rows])
+    now_BT[:, : scored_bt.shape[1]] = scored_bt
+    return now_BT
 
 
 def _backward(state: TrainState, batch: TrainBatch, rows: Tensor, part: LossBatch, side_BT: Tensor, tally: Tally) -> None:

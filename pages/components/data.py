@@ -291,7 +291,8 @@ def recorded_step(run: Run, step: int) -> RecordedBatch:
 @st.cache_data(show_spinner=False, max_entries=8)
 def _recorded_step(path: Path, run_id: str, attempt: int, step: int, max_length: int) -> RecordedBatch:
     rollouts = lab_queries.rollouts_of_step(_store(path), run_id, step)
-    return recorded_batch(rollouts, first_entropy=_first_entropy(path, run_id, attempt), max_length=max_length)
+    weights = lab_queries.part_weights(_store(path), run_id, step)
+    return recorded_batch(rollouts, first_entropy=_first_entropy(path, run_id, attempt), max_length=max_length, part_weights=weights, step=step)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

@@ -141,7 +141,7 @@ def controls(run: Run, *, rescored: bool) -> tuple[list[RunConfig], bool]:
 
 def _config(run: Run, name: str) -> RunConfig:
     """The method as this run would have it: the run's own settings where the method is its own, with what is typed here."""
-    shape = {key: getattr(run.config, key) for key in ("group_size", "max_new_tokens", "prompts_per_step")}
+    shape = {key: getattr(run.config, key) for key in ("group_size", "max_new_tokens", "prompts_per_step", "seed")}
     base = run.config if name == run.config.method else make_config({**shape, "method": name})
     own = METHODS[name].own_values
     if not own:
@@ -151,8 +151,9 @@ def _config(run: Run, name: str) -> RunConfig:
     typed = {}
     for column, (knob, value) in zip(st.columns(len(own)), own.items(), strict=True):
         field = RunConfig.model_fields[knob]
+        limits = {name: getattr(bound, name) for bound in field.metadata for name in ("ge", "le") if hasattr(bound, name)}
         typed[knob] = column.number_input(
-            knob, value=float(base.strength(knob, value)), min_value=0.0, max_value=1.0 if knob == "clip_low" else 100.0, step=None, format="%g",
+            knob, value=float(base.strength(knob, value)), min_value=limits["ge"], max_value=limits.get("le"), step=None, format="%g",
             key=f"lab.set.{run.run_id}.{name}.{knob}", help=field.description,
         )  # fmt: skip
     return base.with_changes(**{knob: value for knob, value in typed.items() if value != base.strength(knob, own[knob])})

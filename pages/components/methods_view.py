@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 
 import numpy as np
@@ -14,6 +13,8 @@ from grpo_core.diagnosis.panel import examine
 from grpo_core.diagnosis.report import Report
 from grpo_core.equations import (
     BASES,
+    DROPS,
+    GROUP_OBJECTIVES,
     LEVELS,
     NORMALISERS,
     NORMS,
@@ -23,14 +24,16 @@ from grpo_core.equations import (
     SURROGATES,
     VALUES,
     WEIGHTS,
+    WHOLES,
     Slot,
     defined,
     differences,
     equations,
     slots,
 )
-from grpo_core.methods import HARMS, METHODS, Method
+from grpo_core.methods import HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
+from grpo_core.trained import outcome, trained
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states
 from pages.components.rank_table import Column, rank_table
 from pages.components.run_table import what
@@ -42,6 +45,10 @@ MEASURED = (
     "how a run of yours went is for its diagnosis to say."
 )
 MOVES = "Signals of the diagnosis on which its choices act, or by which their cost shows. Expected, not measured."
+TRAINED = (
+    "Short runs of the tiny model on the arithmetic task, a seed each: held-out accuracy after the first and after the last step. Enough to see that it "
+    "learns, not which method is best."
+)
 SYMBOLS = (
     "i is a rollout of group g, j any rollout, t a token of completion $o_i$; r is the reward, B the number of rollouts, "
     "$\\pi_{\\text{old}}$ the policy before the step's updates; sg has no gradient."
@@ -51,9 +58,9 @@ _PREFIX = "https://arxiv.org/abs/"
 
 def no_such(name: str) -> str:
     """The sentence for a method that does not exist, with the nearest one."""
-    near = difflib.get_close_matches(name, METHODS, n=1)
+    near = nearest_method(name)
     shown = name if len(name) <= 40 else f"{name[:40]}…"
-    return f"There is no method {shown}{f'; did you mean {near[0]}?' if near else '.'}"
+    return f"There is no method {shown}{f'; did you mean {near}?' if near else '.'}"
 
 
 @cache
@@ -64,7 +71,9 @@ def uses() -> dict[str, str]:
 
 
 def _choices(method: Method) -> list[tuple[str, str]]:
-    parts = [(choice, getattr(c, part)) for c in method.credit for part, choice in (("value", VALUES), ("base", BASES), ("norm", NORMS), ("scale", SCALES))]
+    credit = (("value", VALUES), ("base", BASES), ("norm", NORMS), ("scale", SCALES), ("drop", DROPS))
+    parts = [(choice, getattr(c, part)) for c in method.credit for part, choice in credit]
+    parts += [(WHOLES, method.whole)] + ([(GROUP_OBJECTIVES, method.group.name)] if method.group else [])
     parts += [(SURROGATES, method.surrogate), (LEVELS, method.level), (NORMALISERS, method.normaliser), (SAMPLERS, method.sampler)]
     parts += [(WEIGHTS, weight.name) for weight in method.weights] + [(PENALTIES, penalty.name) for penalty in method.penalties if penalty.coef > 0]
     return [(f"{choice.title}:{name}".replace(" ", "_"), f"{choice.title}: {name}") for choice, name in parts]
@@ -82,7 +91,7 @@ def fitting(words: str, harm: str | None, choice: str | None) -> list[str]:
 
 
 def _text(method: Method) -> str:
-    return " ".join([method.name, method.title, method.paper, method.summary, method.protects, method.costs, method.note, *method.against]).lower()
+    return " ".join([method.preset, method.title, method.paper, method.summary, method.protects, method.costs, method.note, *method.against]).lower()
 
 
 def harms_help() -> str:
@@ -94,7 +103,7 @@ def head(method: Method) -> None:
     """Title, what it is in one sentence, its paper, and the way to the launch form."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="title"):
         st.subheader(method.title, anchor=False, width="content")
-        st.markdown(f"`{method.name}`", width="content", help="Its name in settings and on the command line: `--method`.")
+        st.markdown(f"`{method.preset}`", width="content", help=f"Its preset id: settings and `--method` take this, or `{method.name}` for short.")
         st.link_button(method.paper, _PREFIX + method.paper.removeprefix("arXiv:"), icon=":material/article:", type="tertiary", help="The paper")
         _launch(method)
     st.markdown(f"**{escape(method.summary)}**")
@@ -122,10 +131,10 @@ def equation(method: Method) -> None:
         st.markdown("**Equation**", help="Composed from the method's row: with its own bounds and weights, and what is off by default left out.")
         for one in equations(method):
             st.latex(one)
-        st.caption("where")
-        st.latex(rf"\small {defined(method)}")
-        tied = all(component.within_groups for component in method.credit)
-        st.caption(SYMBOLS + (" A group tied in reward has A = 0." if tied else ""))
+        if where := defined(method):
+            st.caption("where")
+            st.latex(rf"\small {where}")
+        st.caption(SYMBOLS + (" A group tied in reward has A = 0." if method.ties_teach_nothing else ""))
 
 
 def reasons(method: Method) -> None:
@@ -142,6 +151,10 @@ def reasons(method: Method) -> None:
         _badges(dict(signals()[name] for name in method.moves), "blue", ":material/sensors:")
         if not method.moves:
             st.markdown("None in particular.")
+    if runs := trained().get(method.name):
+        with st.container(gap="xsmall"):
+            st.markdown("**Trained here**", help=TRAINED)
+            st.markdown(escape(outcome(runs)))
     if method.note:
         with st.container(gap="xsmall"):
             st.markdown("**How it is done here**", help="Defaults, and where the paper, its authors' code and this one differ.")

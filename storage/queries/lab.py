@@ -10,14 +10,20 @@ from storage.reader import Store
 def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
     """One row per rollout of the step, dropped groups included, in order.
 
-    Columns: group_index, rollout_index, reward, correct, length, sampling_round and reason (of the group), token_ids, and the
-    traces logp_sampling, logp_gap, logp_delta, logp_ref, entropy, None where not recorded.
+    Columns: group_index, rollout_index, reward, reward_parts, correct, length, sampling_round, reason and greedy_reward (of the group),
+    token_ids, and the traces logp_sampling, logp_gap, logp_delta, logp_ref, entropy, None where not recorded.
     """
-    sql = """select group_index, rollout_index, reward, correct, length, sampling_round, reason, token_ids,
+    sql = """select group_index, rollout_index, reward, reward_parts, correct, length, sampling_round, reason, greedy_reward, token_ids,
                     logp_sampling, logp_gap, logp_delta, logp_ref, entropy
-               from rollouts join (select step, group_index, sampling_round, reason from groups where step = ?) using (step, group_index)
+               from rollouts join (select step, group_index, sampling_round, reason, greedy_reward from groups where step = ?) using (step, group_index)
               where step = ? order by group_index, rollout_index"""
     return store.frame(run_id, sql, [step, step], steps=(step, step))
+
+
+def part_weights(store: Store, run_id: str, step: int) -> dict[str, float]:
+    """What every reward part weighed in the total of the step's rewards; empty where it was not recorded."""
+    found = store.frame(run_id, "select reward_weights from steps where step = ?", [step], steps=(step, step))["reward_weights"]
+    return dict(found.iloc[0]) if len(found) and found.iloc[0] is not None else {}
 
 
 def first_entropy(store: Store, run_id: str) -> float:

@@ -1,11 +1,14 @@
 """Facts that hold for every batch: padding, row order, micro-batches, and what is equal at the first update."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import BASES, NORMS, SCALES, VALUES, Facts, credit
+from grpo_core.algorithms.credit import BASES, DROPS, NORMS, SCALES, VALUES, WHOLES, Facts, credit
+from grpo_core.algorithms.group_objectives import GROUP_OBJECTIVES
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES
@@ -15,6 +18,8 @@ from grpo_core.algorithms.weights import WEIGHTS
 from grpo_core.methods import METHODS, Component
 
 NAMES = sorted(METHODS)
+LOG_PROBS = {"clipped_weight", "gamma_gate", "log_prob", *(f"{region}{how}" for region in ("one_side", "two_side", "ring") for how in ("", "_weighted"))}
+"""Surrogates whose gradient is a weight times that of log π; the others have that of a ratio."""
 
 
 def random_batch(seed: int, rows: int = 6, width: int = 5):
@@ -24,7 +29,7 @@ def random_batch(seed: int, rows: int = 6, width: int = 5):
     before = -torch.rand(rows, width, generator=generator, dtype=torch.float64) * 3 * mask
     logp = before + torch.randn(rows, width, generator=generator, dtype=torch.float64) * 0.3 * mask
     advantages = torch.randn(rows, 1, generator=generator, dtype=torch.float64).expand(rows, width)
-    return dict(before=before, logp=logp, advantages=advantages, mask=mask, ref=before - 0.1 * mask)
+    return dict(before=before, logp=logp, advantages=advantages, mask=mask, ref=before - 0.1 * mask, group=torch.arange(rows) // 3)
 
 
 def objective_of(name: str) -> Objective:
@@ -32,14 +37,16 @@ def objective_of(name: str) -> Objective:
     return Objective(
         surrogate=method.surrogate, level=method.level, clip=method.clip or (0, 0), normaliser=method.normaliser,
         penalties={penalty.name: max(penalty.coef, 0.1) for penalty in method.penalties},
+        group=None if method.group is None else (method.group.name, method.group.value),
     )
 
 
 def loss_and_gradient(objective, batch, *, max_length=5, parts=None):
     logp = batch["logp"].clone().requires_grad_()
     whole = loss_batch(
-        objective, before_BT=batch["before"], advantages_BT=batch["advantages"], mask_BT=batch["mask"], max_length=max_length, ref_BT=batch["ref"]
-    )
+        objective, before_BT=batch["before"], advantages_BT=batch["advantages"], mask_BT=batch["mask"], max_length=max_length, ref_BT=batch["ref"],
+        group_B=batch["group"], now_BT=batch["logp"],
+    )  # fmt: skip
     rows = parts or [slice(None)]
     total = sum(policy_loss(objective, logp[part], whole.rows(part)).total for part in rows)
     total.backward()
@@ -51,7 +58,8 @@ def test_every_name_of_every_row_is_registered(name):
     for method in (METHODS[name], METHODS[name].as_released()):
         assert SURROGATES[method.surrogate] and LEVELS[method.level] and NORMALISERS[method.normaliser]
         for component in method.credit:
-            assert BASES[component.base] and NORMS[component.norm] and VALUES[component.value] and SCALES[component.scale]
+            assert BASES[component.base] and NORMS[component.norm] and VALUES[component.value] and SCALES[component.scale] and DROPS[component.drop]
+        assert WHOLES[method.whole] and (method.group is None or GROUP_OBJECTIVES[method.group.name])
         for penalty in method.penalties:
             assert PENALTIES[penalty.name]
         for weight in method.weights:
@@ -84,7 +92,8 @@ def test_micro_batches_give_the_same_loss_and_gradient(name, seed):
 def test_padding_and_row_order_change_nothing(name, seed):
     batch, objective = random_batch(seed), objective_of(name)
     loss, gradient = loss_and_gradient(objective, batch)
-    padded = {k: torch.cat([v, torch.zeros(6, 3, dtype=v.dtype)], dim=1) if k != "advantages" else v[:, :1].expand(6, 8) for k, v in batch.items()}
+    wide = {"advantages": batch["advantages"][:, :1].expand(6, 8), "group": batch["group"]}
+    padded = {k: wide[k] if k in wide else torch.cat([v, torch.zeros(6, 3, dtype=v.dtype)], dim=1) for k, v in batch.items()}
     padded_loss, padded_gradient = loss_and_gradient(objective, padded)
     torch.testing.assert_close(padded_loss, loss)
     torch.testing.assert_close(padded_gradient[:, :5], gradient)
@@ -104,7 +113,7 @@ def test_at_the_first_update_every_surrogate_has_the_gradient_of_reinforce(surro
     objective = Objective(surrogate=surrogate, level=level, clip=(0.2, 0.2), normaliser="token", penalties={})
     _, gradient = loss_and_gradient(objective, batch)
     want = -batch["advantages"] * NORMALISERS["token"](batch["mask"], 5)
-    if level == "sequence_sum" and surrogate not in ("clipped_weight", "gamma_gate"):  # every token of a row has the gradient of all of them
+    if level == "sequence_sum" and surrogate not in LOG_PROBS:  # every token of a row has the gradient of all of them
         want = want * batch["mask"].sum(1, keepdim=True)
     torch.testing.assert_close(gradient, want)
 
@@ -113,7 +122,8 @@ def test_at_the_first_update_every_surrogate_has_the_gradient_of_reinforce(surro
 def test_rows_with_no_advantage_have_no_gradient_unless_a_penalty_needs_them(name):
     batch, objective = random_batch(3), objective_of(name)
     batch["advantages"] = torch.zeros(6, 5, dtype=torch.float64)
-    plain = Objective(surrogate=objective.surrogate, level=objective.level, clip=objective.clip, normaliser=objective.normaliser, penalties={})
+    batch["logp"] = batch["before"] - 0.2 * batch["mask"]  # less likely than when sampled, which every penalty minds
+    plain = replace(objective, penalties={})
     assert not plain.needs_tied_groups and loss_and_gradient(plain, batch)[1].abs().max() == 0
     if objective.penalties:
         assert objective.needs_tied_groups and loss_and_gradient(objective, batch)[1].abs().max() > 0
@@ -123,12 +133,15 @@ def rewards_of(seed: int):
     """Two groups of four with lengths, no two rewards of a group alike."""
     generator = torch.Generator().manual_seed(seed)
     rewards = torch.cat([torch.randperm(9, generator=generator)[:4] for _ in range(2)]).double()
-    facts = dict(rewards_B=rewards, lengths_B=torch.randint(1, 9, (8,), generator=generator))
+    facts = dict(rewards_B=rewards, lengths_B=torch.randint(1, 9, (8,), generator=generator), draws_B=torch.rand(8, generator=generator))
     return facts, torch.arange(8) // 4
 
 
 def credited(facts: dict, group, component: Component, rewards=None):
-    return credit(Facts(**(facts if rewards is None else facts | {"rewards_B": rewards})), group, torch.ones(8, dtype=torch.bool), [component])[0]
+    """Advantages; a greedy completion has the reward of the other group's first rollout."""
+    facts = facts if rewards is None else facts | {"rewards_B": rewards}
+    facts = facts | {"greedy_B": facts["rewards_B"][(1 - group) * 4]}
+    return credit(Facts(**facts), group, torch.ones(8, dtype=torch.bool), [component])[0]
 
 
 @pytest.mark.parametrize("norm", sorted(NORMS))
@@ -137,11 +150,13 @@ def credited(facts: dict, group, component: Component, rewards=None):
 @given(seed=st.integers(0, 10_000))
 def test_what_a_shift_and_a_scale_of_all_rewards_change(base, norm, seed):
     facts, group = rewards_of(seed)
-    component = Component(base=base, norm=norm)
+    component = Component(base=base, norm=norm, at=0.5)
     plain = credited(facts, group, component)
     if base != "zero" or norm == "token_whiten":  # compared with something that shifts along
         torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] + 3), plain)
-    scale = 1 if norm in ("std", "std_population", "token_whiten") else 5
+    scale = {"std": 1, "std_population": 1, "token_whiten": 1, "variance": 1 / 5}.get(norm, 5)
+    if base in ("below_mean", "log_average_exp"):  # not in proportion: their number does not scale along
+        return
     torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] * 5), scale * plain, rtol=1e-5, atol=1e-5)
 
 

@@ -33,15 +33,15 @@ def stored(root: Path, cache: Path, **changes) -> RecordedBatch:
         writer.append_step(to_tables(run_step(state, 0)))
     (folder / "config.json").write_text("{}")
     store = Store(root)
-    rollouts = lab.rollouts_of_step(store, "one", 0)
-    return recorded_batch(rollouts, first_entropy=lab.first_entropy(store, "one"), max_length=state.config.max_new_tokens)
+    rollouts, more = lab.rollouts_of_step(store, "one", 0), dict(part_weights=lab.part_weights(store, "one", 0), step=0)
+    return recorded_batch(rollouts, first_entropy=lab.first_entropy(store, "one"), max_length=state.config.max_new_tokens, **more)
 
 
 def trained(cache: Path, **changes) -> tuple[np.ndarray, np.ndarray]:
     """Advantages of all loss tokens and their −∂loss/∂logp in the first update of the same step, as the trainer has them."""
     state = small_state(cache, **SETTINGS, **changes)
-    batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock()) if j.kept])
-    inputs = {name: getattr(batch, name) for name in ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT")}
+    batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock()) if j.kept], 0)
+    inputs = {name: getattr(batch, name) for name in ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT", "group_B")}
     logp_BT = batch.before_BT.clone().requires_grad_()
     policy_loss(state.objective, logp_BT, loss_batch(state.objective, max_length=state.config.max_new_tokens, **inputs)).total.backward()
     mine = batch.rows.mask_BT > 0
@@ -53,10 +53,11 @@ def batch(tmp_path_factory, model_cache) -> RecordedBatch:
     return stored(tmp_path_factory.mktemp("store"), model_cache, epochs=2)
 
 
+TWO_PARTS = dict(method="gdpo", overlong_buffer=10)
 RELEASED = dict(method="gtpo", gtpo_code="released", gtpo_entropy_coef=0.01)
 
 
-@pytest.mark.parametrize("changes", [*(dict(method=m) for m in sorted(METHODS)), dict(kl_coef=0.1), RELEASED], ids=str)
+@pytest.mark.parametrize("changes", [*(dict(method=m) for m in sorted(METHODS)), dict(kl_coef=0.1), RELEASED, TWO_PARTS], ids=str)
 def test_the_first_update_is_the_trainers_own(tmp_path, model_cache, changes):
     batch = stored(tmp_path, model_cache, **changes)
     push = push_of(batch, small_config(**SETTINGS, **changes), after=False)
@@ -71,10 +72,13 @@ def test_the_first_update_is_the_trainers_own(tmp_path, model_cache, changes):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_weighs_what_another_recorded(batch, method):
     before, after = (push_of(batch, small_config(method=method), after=after) for after in (False, True))
+    if METHODS[method].needs_greedy:
+        assert "greedy completion" in before.missing and np.isnan(after.push_N).all()
+        return
     assert before.missing == after.missing == ""
     assert np.isfinite(before.push_N).all() and np.isfinite(after.push_N).all()
     assert METHODS[method].clip is None or not before.clipped_N.any()  # at the first update every ratio is 1
-    if METHODS[method].credit[0].base == "mean" and METHODS[method].surrogate != "reinforce":  # its gradient is the same under any policy
+    if METHODS[method].credit[0].base == "mean" and METHODS[method].surrogate not in ("reinforce", "log_prob"):  # else it is the same under any policy
         assert np.abs(before.push_N).sum() > 0 and not np.array_equal(before.push_N, after.push_N)
 
 
@@ -108,6 +112,7 @@ def test_a_failed_reward_takes_no_part(batch):
         (dict(), "delta_N", "after the step's updates"),
         (dict(method="psr"), "verdict_R", "correct"),
         (dict(method="dapo"), "reward_R", "different rewards"),
+        (dict(method="disco"), "verdict_R", "correct"),
     ],
 )
 def test_what_was_not_recorded_is_said_and_never_guessed(batch, changes, lost, says):
@@ -128,3 +133,24 @@ def test_the_record_of_someone_else_will_do():
     np.testing.assert_allclose(push.advantage_R, [0.7071, -0.7071], atol=1e-4)
     np.testing.assert_allclose(push.push_N, [0.7071 / 4] * 2 + [-0.7071 / 6] * 3, atol=1e-4)
     assert push.missing == ""
+
+
+def test_reward_parts_are_taken_as_recorded_or_not_at_all(tmp_path, model_cache):
+    batch = stored(tmp_path, model_cache, **TWO_PARTS)
+    assert set(batch.parts) == {"exact", "overlong"} and batch.part_weights == {"exact": 1.0, "overlong": 1.0}
+    config = small_config(**TWO_PARTS)
+    assert push_of(batch, config, after=False).missing == ""
+    edited = replace(batch, reward_R=batch.reward_R + np.arange(len(batch.reward_R)))
+    assert "add up to the rewards" in push_of(edited, config, after=False).missing
+    assert "no weights were" in push_of(replace(batch, part_weights={}), config, after=False).missing
+    single = replace(batch, parts={}, part_weights={})  # a reward without parts is its own single part, edited or not
+    typed = replace(single, reward_R=np.arange(len(batch.reward_R), dtype="f8"))
+    assert push_of(single, config, after=False).missing == "" and not push_of(typed, config, after=False).missing
+    np.testing.assert_allclose(push_of(typed, config, after=False).advantage_R[:4].sum(), 0, atol=1e-6)
+
+
+def test_what_is_drawn_at_random_needs_the_steps_number(batch):
+    config = small_config(method="red_drop")
+    assert "number of the step" in push_of(replace(batch, step=None), config, after=False).missing
+    drawn = [push_of(batch, small_config(method="red_drop", seed=seed), after=False).advantage_R.tolist() for seed in (0, 0, 1, 2, 3, 4)]
+    assert drawn[0] == drawn[1] and any(one != drawn[0] for one in drawn)

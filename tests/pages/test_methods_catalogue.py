@@ -19,7 +19,12 @@ def test_every_method_is_drawn_from_its_row(name: str, store_root, open_page) ->
     drawn = " ".join(formulas(app))
     assert all(one in drawn for one in equations(method))
     assert all(signals()[signal][0] in said for signal in method.moves)
-    assert f"No run of this store used {method.title} yet" in said
+    assert f"No run of this store used {method.title} yet" in said and method.preset in said
+
+
+def test_the_address_takes_a_preset_id(store_root, open_page) -> None:
+    app = open_page(store_root, "methods", method="gspo-2507.18071")
+    assert not app.error and METHODS["gspo"].summary in words_of(app)
 
 
 @pytest.mark.parametrize("value", ["gropo", "", "grpo/../x", "x" * 4000, *PAYLOADS])

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from storage.queries import lab
 from storage.queries.groups import groups_of_step, rollouts_of_group
 from storage.queries.steps import step_series
 from storage.reader import Store
@@ -35,6 +36,7 @@ def test_an_old_run_reads(old_store, run):
     store = Store(old_store)
     assert step_series(store, run)["step"].tolist() == [0, 1, 2] and step_series(store, run)["entropy"].tolist() == pytest.approx([1, 1 / 2, 1 / 3])
     assert step_series(store, run)["probe_logp"].isna().all()
+    assert lab.rollouts_of_step(store, run, 1)["greedy_reward"].isna().all() and lab.part_weights(store, run, 1) == {}
     assert len(groups_of_step(store, run, 1)) == 1 and rollouts_of_group(store, run, 1, 0)["delta_sum"].isna().all()
     assert store.damaged(run) == []
 

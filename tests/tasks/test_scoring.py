@@ -32,7 +32,7 @@ def rubric(*parts: Part, correct_at: float = 0.5, max_new_tokens: int = 24, over
 
 def test_parts_add_up_by_weight_and_are_kept_unweighted() -> None:
     judged = rubric(Part("a", lambda p, c: 0.5), Part("b", lambda p, c: 2.0, weight=0.25)).judge(prompt(), completion(""))
-    assert judged == Reward(parts={"a": 0.5, "b": 2.0}, total=0.5 + 0.25 * 2.0, correct=True)
+    assert judged == Reward(parts={"a": 0.5, "b": 2.0}, total=0.5 + 0.25 * 2.0, correct=True, weights={"a": 1.0, "b": 0.25})
 
 
 def test_the_first_part_unweighted_decides_correct() -> None:

@@ -49,7 +49,7 @@ BY_HAND = {
     "delta_sum_correct": -0.5, "delta_sum_quantiles": [-0.5] * 5,
     "entropy": 8.5 / 8,
     "entropy_cov": 0.48,  # log-probs -1 -3 with A = 1 and -2 -2 -5 with A = -1
-    "grad_norm": 3.0, "grad_norm_max": 4.0, "loss": 0.2,
+    "grad_norm": 3.0, "grad_norm_max": 4.0, "loss": 0.2, "objective": None, "reward_weights": None,
     "clip_low": 0.2, "clip_high": 0.4,  # the first update cannot clip and does not count
     "kl_step": k3_of(0.5, -1, -1, -1, -1, 0.2, 0.4),
     "kl_ref": None,

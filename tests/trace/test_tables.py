@@ -37,6 +37,7 @@ def test_groups_by_hand() -> None:
         "correct": 1, "size": 2, "outcome": "mixed", "kept": True, "reason": "", "sampling_round": 0,
         "tokens": 5, "delta_correct": -0.25, "delta_wrong": -1.0, "diversity": 1.0, "distinct_3": 1.0,
         "conflict_run": 0, "conflict_mid": 0, "conflict_shared": 0, "conflict_net": None, "sampler_score": None, "sampler_probability": None,
+        "greedy_reward": None,
     }  # fmt: skip
     assert (failed["rewards"], failed["reward_mean"], failed["reward_std"], failed["baseline"]) == ([1.0, None], 1.0, None, None)
     assert (failed["correct"], failed["kept"], failed["reason"], failed["sampling_round"]) == (1, False, "1 of 2 rollouts scored", 1)
@@ -46,13 +47,13 @@ def test_conflicts_and_scores_reach_every_table() -> None:
     """Two rollouts with opposite advantages start with the same token, end with the same token, and differ between."""
     same_ends = [replace(r, completion=replace(r.completion, token_ids=np.array(ids, "i4"))) for r, ids in ((A, [3, 9]), (B, [3, 4, 9]))]
     trace = with_rollouts(replace(same_ends[0], gwhes=0.5), replace(same_ends[1], nthr=np.array([0.1, 0.2, 0.3], "f4")), probe=PROBE)
-    trace = replace(trace, groups=(replace(trace.groups[0], sampler_score=0.3, sampler_probability=0.01), *trace.groups[1:]))
+    trace = replace(trace, groups=(replace(trace.groups[0], sampler_score=0.3, sampler_probability=0.01, greedy_reward=0.5), *trace.groups[1:]))
     tables = to_tables(trace)
     step, group, rollouts = tables["steps"].to_pylist()[0], tables["groups"].to_pylist()[0], tables["rollouts"].to_pylist()
     assert (group["conflict_run"], group["conflict_mid"], group["conflict_shared"], group["conflict_net"]) == (4, 0, 2, 0.0)
     assert (step["conflict_run"], step["conflict_head"], step["conflict_tail"], step["conflict_shared"]) == (4, 2, 2, 2)
     assert step["position_conflicts"] == [2, 1, 1]
-    assert (group["sampler_score"], group["sampler_probability"]) == (0.3, 0.01)
+    assert (group["sampler_score"], group["sampler_probability"], group["greedy_reward"]) == (0.3, 0.01, 0.5)
     assert [r["gwhes"] for r in rollouts] == [0.5, None] and rollouts[1]["nthr"] == pytest.approx([0.1, 0.2, 0.3])
     assert (step["probe_logp"], step["probe_delta"], step["probe_fell"], step["probe_answers"]) == (-0.5, -2.0, 0.75, 64)
 

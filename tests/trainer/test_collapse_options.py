@@ -113,7 +113,7 @@ def test_nthr_is_that_of_the_models_own_hidden_states(model_cache):
     """Against transformers run row by row without padding, its last hidden states and full softmax."""
     state = small_state(model_cache, nthr_every=1, prompts_per_step=8, temperature=0.8, micro_batch=3)
     kept = [j.scored for j in collect_groups(state, 0, Clock())]
-    batch = train_batch(state, kept)
+    batch = train_batch(state, kept, 0)
     before = [p.detach().clone() for p in state.model.parameters()]
     pressure = measure_pressure(state, batch, 0)
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, state.model.parameters(), strict=True))
@@ -164,3 +164,14 @@ def test_structural_notes():
     assert "the same as response" in notes(method="grpo_llds", llds_gate="action")
     assert "nothing can be clipped" in notes(epochs=1, clip_high=0.3)
     assert "record=off does not keep" in notes(nthr_every=2, record="off")
+
+
+def test_notes_on_what_a_method_cannot_do_in_a_run():
+    def notes(**changes):
+        return " ".join(structural_notes(make_config(changes)))
+
+    assert "one reward part" in notes(method="gdpo") and "one reward part" not in notes(method="gdpo", overlong_buffer=8) + notes()
+    two = dict(task="dataset", data="d.jsonl", rewards=("exact", "numeric=0.5"))
+    assert "one reward part" not in notes(method="gdpo", **two)
+    assert "exactly zero" in notes(method="disco_b", epochs=1) and "exactly zero" in notes(method="opmd_kimi", epochs=1)
+    assert not notes(method="disco_b") + notes(method="opmd_kimi") + notes(method="opmd_kimi", epochs=1, k2_coef=0)

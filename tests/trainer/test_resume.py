@@ -21,8 +21,11 @@ def fingerprint(trace):
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30), dict(method="gtpo", nthr_every=3)],
-)
+    [
+        dict(), dict(method="dapo", minibatches=2), dict(method="grpo_llds", kl_coef=0.01, lr_warmup=30), dict(method="gtpo", nthr_every=3),
+        dict(method="disco", minibatches=2), dict(method="red_drop"), dict(method="remax"),
+    ],
+)  # fmt: skip
 def test_stopped_and_resumed_is_the_same_run(tmp_path, model_cache, changes):
     config = small_config(steps=20, checkpoint_every=7, **changes)
     whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)

@@ -72,7 +72,7 @@ def updates(cache, *, objective=None, **changes):
     state = small_state(cache, **(dict(prompts_per_step=8, max_sampling_rounds=1) | changes))
     if objective:
         state = dataclasses.replace(state, objective=objective(**{f.name: getattr(state.objective, f.name) for f in dataclasses.fields(Objective)}))
-    batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock())])
+    batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock())], 0)
     kinds = {tuple(batch.verdict_B[batch.group_B == g].unique().tolist()) for g in range(int(batch.group_B.max()) + 1)}
     assert len(kinds) > 1 and (-1.0, 1.0) in kinds, "the test needs tied and mixed groups"
     return run_updates(state, batch, 0).traces, parameters(state)
@@ -80,8 +80,8 @@ def updates(cache, *, objective=None, **changes):
 
 def assert_same_updates(one, other):
     for a, b in zip(one[0], other[0], strict=True):
-        assert a.loss == pytest.approx(b.loss, abs=1e-6) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
-    torch.testing.assert_close(other[1], one[1], atol=5e-5, rtol=1e-3)
+        assert a.loss == pytest.approx(b.loss, abs=1e-6, rel=1e-5) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
+    torch.testing.assert_close(other[1], one[1], atol=1e-4, rtol=1e-3)  # a tenth of what Adam moves a weight by
 
 
 @pytest.mark.parametrize("micro_batch", [3, 7])
@@ -131,3 +131,33 @@ def test_lora_trains_only_the_adapter(model_cache):
     frozen = {n: p.detach().clone() for n, p in state.model.named_parameters() if not p.requires_grad}
     run_step(state, 0)
     assert state.forward.name == "shared" and all(torch.equal(p, frozen[n]) for n, p in state.model.named_parameters() if n in frozen)
+
+
+def test_remax_compares_with_a_greedy_completion_that_is_not_trained_on(model_cache):
+    state = small_state(model_cache, method="remax", prompts_per_step=6)
+    trace = run_step(state, 0)
+    for group in trace.groups:
+        assert group.greedy_reward in (0.0, 1.0) and group.baseline == group.greedy_reward and len(group.rollouts) == 4
+        for rollout in group.rollouts:
+            assert rollout.advantages[0] == rollout.reward.total - group.greedy_reward
+    assert len({group.greedy_reward for group in trace.groups}) == 2, "the test needs prompts that are answered right and wrong"
+    assert all(group.greedy_reward is None for group in run_step(small_state(model_cache), 0).groups)
+
+
+def test_red_drop_draws_the_same_for_the_same_seed_and_step(model_cache):
+    def advantages(step: int) -> list[float]:
+        state = small_state(model_cache, method="red_drop", prompts_per_step=8, group_size=8)
+        kept = [j.scored for j in collect_groups(state, 0, Clock())]
+        batch = train_batch(state, kept, step)
+        for group in batch.advantages_BT[:, 0].view(8, 8):
+            assert (group < 0).sum() <= (group > 0).sum() and group.sum().abs() < 1e-6
+        return batch.advantages_BT[:, 0].tolist()
+
+    assert advantages(0) == advantages(0) != advantages(1)
+
+
+def test_a_group_objective_is_recorded_and_its_bound_acts_after_the_first_update(model_cache):
+    first, second = run_step(small_state(model_cache, method="disco"), 0).updates
+    assert first.terms["kl_hinge"] == 0 and second.terms["kl_hinge"] > 0
+    assert first.objective is not None and second.objective > first.objective  # it is what the update raises
+    assert all(u.objective is None for u in run_step(small_state(model_cache), 0).updates)

@@ -1,0 +1,67 @@
+"""What became of methods that were trained here: runs of `python -m grpo_core compare --json`, kept beside this file as data.
+
+    python -m grpo_core.trained "python -m grpo_core compare --methods NAME …" result.json …
+
+replaces the runs of every method in the results.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+PATH = Path(__file__).with_suffix(".json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """One run: held-out accuracy (share, greedy) after its first and after its last step. `command` trains it again with its method for NAME."""
+
+    method: str
+    seed: int
+    first: float
+    last: float
+    command: str
+
+    @property
+    def gain(self) -> float:
+        return self.last - self.first
+
+
+@cache
+def trained() -> dict[str, tuple[Trained, ...]]:
+    """The runs of every method that has some, by seed."""
+    runs = [Trained(**row) for row in json.loads(PATH.read_text(encoding="utf-8"))]
+    return {name: tuple(run for run in runs if run.method == name) for name in dict.fromkeys(run.method for run in runs)}
+
+
+def outcome(runs: Sequence[Trained]) -> str:
+    """How far held-out accuracy came on every seed, and whether on all of them, in one sentence."""
+    each = ", ".join(f"{run.first:.2f} → {run.last:.2f}" for run in runs)
+    better = sum(run.gain > 0 for run in runs)
+    whether = "better on every seed" if better == len(runs) else f"better on {better} of {len(runs)} seeds" if better else "better on no seed"
+    return f"Held-out accuracy {each}: {gain(runs)}, {whether}."
+
+
+def gain(runs: Sequence[Trained]) -> str:
+    """Mean change of held-out accuracy ± its standard deviation over seeds (n−1)."""
+    gains = [run.gain for run in runs]
+    return f"{statistics.mean(gains):+.2f}" + (f" ± {statistics.stdev(gains):.2f}" if len(gains) > 1 else "")
+
+
+def keep(command: str, results: Sequence[Path]) -> None:
+    """Write the runs of compare's JSON into the data, in place of older ones of the same methods. Raises KeyError for another JSON."""
+    rows = [row for result in results for row in json.loads(result.read_text(encoding="utf-8"))["runs"]]
+    new = [Trained(method=row["method"], seed=row["seed"], first=row["held_out_first"], last=row["held_out_last"], command=command) for row in rows]
+    old = [run for runs in trained().values() for run in runs if run.method not in {one.method for one in new}] if PATH.exists() else []
+    PATH.write_text(json.dumps([asdict(run) for run in [*old, *new]], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1], [Path(name) for name in sys.argv[2:]])
+    print(f"wrote {PATH}")

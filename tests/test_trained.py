@@ -1,0 +1,49 @@
+"""What is kept of methods that were trained here."""
+
+import json
+
+import pytest
+
+from grpo_core import trained as module
+from grpo_core.methods import METHODS
+from grpo_core.trained import Trained, gain, keep, outcome, trained
+
+
+def run(first: float, last: float, seed: int = 0, method: str = "grpo") -> Trained:
+    return Trained(method=method, seed=seed, first=first, last=last, command="train NAME")
+
+
+def test_the_kept_runs_are_of_methods_that_exist_three_seeds_each():
+    assert set(trained()) <= set(METHODS)
+    for runs in trained().values():
+        assert len({one.seed for one in runs}) == len(runs) >= 3 and all(0 <= one.first <= 1 and 0 <= one.last <= 1 for one in runs)
+        assert all("--methods NAME" in one.command and "--seeds 3" in one.command for one in runs)
+
+
+def test_outcomes_in_words():
+    assert outcome([run(0.5, 0.75), run(0.5, 0.65)]) == "Held-out accuracy 0.50 → 0.75, 0.50 → 0.65: +0.20 ± 0.07, better on every seed."
+    assert outcome([run(0.5, 0.5), run(0.5, 0.65)]).endswith("better on 1 of 2 seeds.") and outcome([run(0.5, 0.4)]).endswith("-0.10, better on no seed.")
+    assert gain([run(0.5, 0.4)]) == "-0.10"
+
+
+def test_results_of_compare_take_the_place_of_older_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATH", tmp_path / "trained.json")
+    results = []
+    for method, last in (("grpo", 0.7), ("opmd", 0.6), ("grpo", 0.8)):
+        results.append(tmp_path / f"{len(results)}.json")
+        results[-1].write_text(json.dumps({"study": "s", "runs": [{"method": method, "seed": 0, "held_out_first": 0.5, "held_out_last": last, "reward": 1}]}))
+    try:
+        keep("one", results[:2])
+        trained.cache_clear()
+        keep("two", results[2:])
+        trained.cache_clear()
+        assert {name: (runs[0].last, runs[0].command) for name, runs in trained().items()} == {"opmd": (0.6, "one"), "grpo": (0.8, "two")}
+    finally:
+        monkeypatch.undo()
+        trained.cache_clear()
+
+
+def test_another_json_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(KeyError):
+        keep("one", [tmp_path / "a.json"])
