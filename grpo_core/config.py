@@ -31,6 +31,8 @@ def option(default, section: str, means: str, *, unit: str = "", **limits):
     """A field of RunConfig: its section in the form, its unit (empty for names and switches) and one sentence."""
     return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
 
+_REPLAY_ONLY = ("replay_share", "replay_max_age")
+_FILTER_ONLY = ("filter_pool", "filter_rollouts")
 _VAS_ONLY = ("vas_mixture", "vas_alpha", "vas_beta", "vas_pool", "vas_refresh", "vas_rollouts", "vas_momentum", "vas_reuse")
 _DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
 
@@ -66,12 +68,12 @@ class RunConfig(BaseModel):
     overlong_buffer: int = option(0, "task", "Length penalty: rewards fall linearly by 1 over the last this many tokens before the limit; 0 is off.", unit="tokens", ge=0)
 
     prompts_per_step: int = option(16, "rollout", "Groups per step.", unit="prompts", ge=1, le=65_536)
-    group_size: int = option(8, "rollout", "Rollouts per prompt; at least 2, a group of one has no baseline.", unit="rollouts", le=1024)
+    group_size: int = option(8, "rollout", "Rollouts per prompt; 1 only with methods that compare nothing inside a group, such as spo.", unit="rollouts", ge=1, le=1024)
     max_new_tokens: int = option(24, "rollout", "Longest completion.", unit="tokens", ge=1, le=131_072)
     temperature: float = option(1.0, "rollout", "Sampling temperature; log-probs and entropies are taken at it.", gt=0.0, le=10.0)
     top_p: float = option(1.0, "rollout", "Nucleus sampling: keep the smallest set of tokens with this much probability; 1 keeps all.", unit="probability", gt=0.0, le=1.0)
     stop: tuple[str, ...] = option((), "rollout", "Strings that end a completion, kept in its text.")
-    prompt_sampler: Literal["uniform", "vas"] = option("uniform", "rollout", "How prompts are drawn: all alike, or by how much their rollouts disagree (variance-aware sampling, MMR1).")
+    prompt_sampler: Literal["uniform", "vas", "solvable"] = option("uniform", "rollout", "How prompts are drawn: all alike, by how much their rollouts disagree (vas: variance-aware sampling, MMR1), or only those the start model solves at least once (solvable: ARPO's task filter).")
     vas_mixture: float = option(0.5, "rollout", "Share λ of a step's prompts that VAS draws by score; the rest is drawn uniformly.", unit="share", ge=0.0, le=1.0)
     vas_alpha: float = option(0.8, "rollout", "Weight of the outcome variance p(1-p) in the VAS score.", ge=0.0)
     vas_beta: float = option(0.2, "rollout", "Weight of the diversity 1 - self-BLEU in the VAS score.", ge=0.0)
@@ -80,6 +82,11 @@ class RunConfig(BaseModel):
     vas_rollouts: int = option(8, "rollout", "Rollouts per prompt of a VAS refresh.", unit="rollouts", ge=2)
     vas_momentum: float = option(0.0, "rollout", "Share of a prompt's old VAS score that a new one keeps; 0 forgets it.", unit="share", ge=0.0, lt=1.0)
     vas_reuse: Literal["yes", "no"] = option("yes", "rollout", "Whether training rollouts update VAS scores between refreshes, which costs nothing.")
+    filter_pool: int = option(256, "rollout", "Training prompts that the task filter tries before the first step; 0 is all of them.", unit="prompts", ge=0)
+    filter_rollouts: int = option(16, "rollout", "Rollouts per prompt of the task filter; one must be correct.", unit="rollouts", ge=1)
+    replay_size: int = option(0, "rollout", "Groups of earlier steps that a replay buffer holds, with the log-probs they were written with; 0 is off.", unit="groups", ge=0)
+    replay_share: float = option(0.25, "rollout", "Share of a step's groups that are replayed, as far as the buffer has them; the rest is sampled.", unit="share", gt=0.0, lt=1.0)
+    replay_max_age: int = option(8, "rollout", "Replay nothing written longer ago than this.", unit="steps", ge=1)
     generation_batch: int = option(256, "rollout", "Rollouts sampled side by side.", unit="rollouts", ge=1)
 
     method: str = option("grpo", "method", "A row of the methods table; `python -m grpo_core methods` lists them.")
@@ -95,6 +102,8 @@ class RunConfig(BaseModel):
     gtpo_entropy_coef: float | None = option(None, "method", "Weight γ with which GTPO takes a completion's mean entropy off its advantage; empty takes the method's own.", unit="advantage/nat", ge=0.0)
     gtpo_conflict_weight: float | None = option(None, "method", "What a conflict token of a better completion weighs in GTPO; empty takes the method's own.", unit="× other tokens", ge=0.0)
     gtpo_code: Literal["paper", "released"] = option("paper", "method", "GTPO as published, or with the departures of its authors' code; docs/methods.md lists them.")
+    spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
+    spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
     lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
@@ -138,16 +147,15 @@ class RunConfig(BaseModel):
             raise ValueError(unknown_method(name))
         return name
 
-    @field_validator("group_size")
-    @classmethod
-    def _group_has_peers(cls, size: int) -> int:
-        if size < 2:
-            raise ValueError(f"group_size={size} leaves no other rollout to compare with, so every advantage would be 0 or undefined; try 8")
-        return size
-
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         method = METHODS[self.method]
+        if self.group_size < 2 and method.compares_groups:
+            alone = ", ".join(m.name for m in METHODS.values() if not m.compares_groups)
+            raise ValueError(
+                f"group_size={self.group_size} leaves no other rollout to compare with, as method {self.method} does, so every advantage would be 0 or undefined; "
+                f"try 8, or a method that does without: {alone}"
+            )
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"minibatches={self.minibatches} does not divide the {self.prompts_per_step} prompts of a step, and a group may not be split; "
@@ -161,6 +169,12 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{knob} is set but method {self.method} does not read it; {rest} or take one of {users}")
         if self.prompt_sampler != "vas" and (unread := [n for n in _VAS_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
             raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=vas; leave it at its default or set prompt_sampler=vas")
+        if self.prompt_sampler != "solvable" and (unread := [n for n in _FILTER_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+            raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=solvable; leave it at its default or set prompt_sampler=solvable")
+        if not self.replay_size and (unread := [n for n in _REPLAY_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+            raise ValueError(f"{', '.join(unread)}: read only with a replay buffer; leave it at its default or set replay_size=64")
+        if self.prompt_sampler != "uniform" and method.sampler == "tracked":
+            raise ValueError(f"prompt_sampler={self.prompt_sampler} is not read by method {self.method}, which draws prompts by its trackers; set prompt_sampler=uniform")
         if self.vas_alpha + self.vas_beta == 0:
             raise ValueError("vas_alpha and vas_beta are both 0, so every VAS score would be 0; the paper has 0.8 and 0.2")
         if self.task == "dataset" and not self.data:

@@ -67,6 +67,7 @@ VALUES = Choice(
             means="minus the mean token entropy of the completion, in nats",
             where=r"\langle H \rangle_i = \text{mean token entropy of } o_i \text{ when sampled}",
         ),
+        "success": Piece(latex="s_{$i}", means="1 if the completion is correct, 0 if it is not", where=r"s_i = 1 \text{ if correct},\ 0 \text{ if not}"),
     },
 )
 BASES = Choice(
@@ -80,6 +81,13 @@ BASES = Choice(
         ),
         "second_best": Piece(latex=r"\operatorname*{2nd\,max}_{j \in g} $of", means="the group's second-highest value, the highest where two share it"),
         "zero": Piece(latex="", means="none: every rollout stands for itself"),
+        "tracked": Piece(
+            latex=r"\hat{p}_g",
+            means="the prompt's success rate, tracked over earlier steps by a Beta distribution that forgets as the policy moves",
+            where=r"\hat{p}_g = \frac{\alpha}{\alpha + \beta},\quad \alpha \leftarrow \varrho\, \alpha + s,\ \beta \leftarrow \varrho\, \beta + 1 - s,\quad "
+            r"\varrho = \operatorname{clip}\bigl(2^{-D/0.06},\, 0.875,\, 0.96\bigr) \\ "
+            r"D\text{: mean } |\Delta \log \pi| \text{ of the prompt's previous completion since it was written}",
+        ),
     },
 )
 NORMS = Choice(
@@ -104,6 +112,11 @@ NORMS = Choice(
             latex=r"\frac{B}{\#\{j : x_j \ne 0\}} \left($x\right)",
             means="divided by the share of rollouts whose difference is not 0, over the batch",
             where=r"x_j \text{: the difference in brackets, of rollout } j,\quad B\text{: rollouts of the step}",
+        ),
+        "batch_std": Piece(
+            latex=r"\operatorname{standardise}\left($x\right)",
+            means="minus the mean and over the standard deviation (n − 1) of all rollouts of the batch",
+            where=r"\operatorname{standardise}(x_i) = \frac{x_i - \operatorname{mean}_j x_j}{\operatorname{std}_j x_j + 10^{-8}}\text{ over the batch}",
         ),
     },
 )
@@ -242,6 +255,14 @@ SAMPLERS = Choice(
             latex=r"g \sim \mathcal{D},\quad \min_{j \in g} r_j < \max_{j \in g} r_j",
             means="groups tied in reward are dropped and further prompts sampled in their place",
         ),
+        "tracked": Piece(
+            latex=r"g \propto \sqrt{\hat{p}_g (1 - \hat{p}_g)} + 0.05",
+            means="prompts are drawn without replacement, the more often the less decided their tracked success rate is",
+        ),
+        "replay_success": Piece(
+            latex=r"o_1 \leftarrow \text{success},\quad \operatorname{std}_j r_j < 0.05,\ \operatorname{mean}_j r_j < 0.2",
+            means="in a hopeless group one rollout gives way to a stored success of the prompt",
+        ),
     },
 )
 CHOICES = (VALUES, BASES, NORMS, SCALES, SURROGATES, LEVELS, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
@@ -267,7 +288,7 @@ def equations(method: Method) -> tuple[str, ...]:
 
 def definitions(method: Method) -> tuple[str, ...]:
     """What the symbols in `equations` stand for, each once, LaTeX."""
-    pieces = [VALUES.pieces.get(c.value) for c in method.credit] + [NORMS.pieces.get(c.norm) for c in method.credit]
+    pieces = [choice.pieces.get(name) for c in method.credit for choice, name in ((VALUES, c.value), (BASES, c.base), (NORMS, c.norm))]
     found = [piece.where for piece in pieces if piece]
     found.append(LEVELS.pieces[method.level].where if method.level in LEVELS.pieces else "")
     found.append(_surrogate(method, "where"))

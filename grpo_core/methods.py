@@ -12,6 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+STANDALONE = ("zero", "tracked")
+"""Baselines that are not taken from the prompt's other rollouts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
@@ -30,7 +33,7 @@ class Component:
     @property
     def within_groups(self) -> bool:
         """Whether a rollout is compared with its own group alone, so that a group tied in the value has advantage exactly 0."""
-        return self.base != "zero" and self.norm != "token_whiten"
+        return self.base not in STANDALONE and self.norm not in ("token_whiten", "batch_std")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,11 @@ class Method:
     options: tuple[str, ...] = ()
     released: Mapping[str, object] = field(default_factory=dict)
     released_knob: str = ""
+
+    @property
+    def compares_groups(self) -> bool:
+        """Whether a rollout is compared with others of its prompt, so that a group of one has no baseline or no sign."""
+        return any(component.base not in STANDALONE for component in self.credit)
 
     @property
     def own_values(self) -> dict[str, float]:
@@ -352,6 +360,21 @@ METHODS: dict[str, Method] = {
             against=("lost diversity", "entropy collapse"), moves=("sharpening", "entropy_fall", "displacement"),
             credit=(replace(_REWARDED, weight=0.1), _PENALISED),
             surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token", penalties=(_KL,), note=_VERDICT_NOTE,
+        ),
+        Method(
+            name="spo", title="SPO", paper="arXiv:2509.13232",
+            summary="One rollout per prompt, compared with a success rate of that prompt tracked over steps, and prompts drawn by how undecided it is.",
+            protects="Groups without signal: nothing is compared inside a group, so no rollout is spent on a tied one; each is held against what its prompt "
+            "came to before, and the batch gives the scale.",
+            costs="A memory per prompt, right only as far as prompts come back before the policy has moved; one more forward pass over their previous "
+            "completions; and signals that need several rollouts of a prompt (pass@k, ties, diversity) are not available with one.",
+            against=("groups without signal", "noisy gradients"), moves=("displacement", "gradient_spike"),
+            credit=(Component(value="success", base="tracked", norm="batch_std"),),
+            surrogate="clip", level="token", clip=(0.2, 0.28), normaliser="token", sampler="tracked", penalties=(_KL,), options=("spo_pool", "spo_init"),
+            note="Made for `group_size=1`; with more, all verdicts of a prompt enter its tracker. Success is 1 or 0 by correctness, as the tracker "
+            "needs: other reward parts do not count. What the released code calls KL is the mean |change of log-prob| of the prompt's previous completion. "
+            "Its docstring names Thompson sampling, which it does not do; its dual clip (ratios above 10 where A < 0) is left out here. The released code "
+            "has 14 000 candidate prompts, here they are `spo_pool`. Recorded per prompt (`prompt_state`): p, alpha, beta, drift, kept (ρ).",
         ),
     )
 }

@@ -19,21 +19,24 @@ from grpo_core.algorithms.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of every rollout, (B,) each: total reward, +1 if correct and −1 if not, mean token entropy in nats, tokens."""
+    """What is known of every rollout, (B,) each: total reward, +1 if correct and −1 if not, mean token entropy in nats, tokens, and the
+    success rate of its prompt that a memory brings."""
 
     rewards_B: Tensor
     verdicts_B: Tensor | None = None
     entropies_B: Tensor | None = None
     lengths_B: Tensor | None = None
+    tracked_B: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """How the rollouts of a batch belong together, (B,) each: group number, whether scored, tokens."""
+    """How the rollouts of a batch belong together, (B,) each: group number, whether scored, tokens, and the tracked rate of the prompt."""
 
     group_B: Tensor
     scored_B: Tensor
     lengths_B: Tensor
+    tracked_B: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ def credit(facts: Facts, group_B: Tensor, scored_B: Tensor, components: Sequence
     """
     advantages_B = torch.zeros(len(group_B), dtype=torch.float64)
     lengths_B = torch.ones_like(advantages_B) if facts.lengths_B is None else facts.lengths_B.double()
-    rows = Rows(group_B=group_B, scored_B=scored_B, lengths_B=lengths_B)
+    rows = Rows(group_B=group_B, scored_B=scored_B, lengths_B=lengths_B, tracked_B=facts.tracked_B)
     baselines: list[Tensor] = []
     for component in components:
         base = BASES[component.base]
@@ -109,6 +112,13 @@ def certainty(facts: Facts) -> Tensor:
     return -facts.entropies_B
 
 
+@VALUES.register("success")
+def success(facts: Facts) -> Tensor:
+    """1 for a correct rollout, 0 for a wrong one."""
+    assert facts.verdicts_B is not None
+    return (facts.verdicts_B > 0).double()
+
+
 def mean_base(rewards_B: Tensor, rows: Rows) -> Tensor:
     """Mean reward of the group's scored rollouts (GRPO, arXiv:2402.03300)."""
     return _group_sum(rewards_B * rows.scored_B, rows) / _group_count(rows).clamp(min=1)
@@ -145,11 +155,18 @@ def zero_base(rewards_B: Tensor, rows: Rows) -> Tensor:
     return torch.zeros_like(rewards_B)
 
 
+def tracked_base(rewards_B: Tensor, rows: Rows) -> Tensor:
+    """p̂ of the rollout's prompt, tracked over earlier steps (SPO, arXiv:2509.13232)."""
+    assert rows.tracked_B is not None
+    return rows.tracked_B.double()
+
+
 BASES.register("mean")(BaseRule(of=mean_base))
 BASES.register("leave_one_out")(BaseRule(of=leave_one_out_base))
 BASES.register("length_weighted")(BaseRule(of=length_weighted_base))
 BASES.register("second_best")(BaseRule(of=second_best_base))
 BASES.register("zero")(BaseRule(of=zero_base, compares=False))
+BASES.register("tracked")(BaseRule(of=tracked_base, compares=False))
 
 
 @NORMS.register("none")
@@ -190,6 +207,18 @@ def nonzero_share_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon
     """
     live = ((centred_B != 0) & rows.scored_B).sum()
     return centred_B * (rows.scored_B.sum() / live.clamp(min=1))
+
+
+@NORMS.register("batch_std")
+def batch_std_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon: float) -> Tensor:
+    """(x − mean)/(std + 1e-8) over the scored rollouts of the batch, std over n−1 (SPO's released code); 0 where all are equal.
+
+    A group tied in the value is moved too.
+    """
+    known = centred_B[rows.scored_B]
+    if len(known) < 2 or (known == known[0]).all():
+        return torch.zeros_like(centred_B)
+    return (centred_B - known.mean()) / (known.std() + 1e-8)
 
 
 @SCALES.register("one")

@@ -20,8 +20,10 @@ class RecordedBatch:
     """What methods look at. NaN is "not recorded", and a reward that is NaN a failure.
 
     `verdict_R` is +1 for correct rollouts, -1 for wrong ones, 0 where unknown. `logp_N` is before the update, `delta_N` what the
-    step's updates added to it. `first_round_R` marks groups that did not come from sampling again, `surplus_R` those that a
-    dynamic sampler had no use for. `first_entropy` is the mean over the run's first rollouts of their mean token entropy.
+    step's updates added to it; `old_N` is under the policy that wrote a replayed rollout, NaN for the others (None: none is replayed).
+    `tracked_R` is the success rate of the rollout's prompt that a tracker had when it was drawn (None: no tracker). `first_round_R`
+    marks groups that did not come from sampling again, `surplus_R` those that a dynamic sampler had no use for. `first_entropy` is
+    the mean over the run's first rollouts of their mean token entropy.
     """
 
     group_R: Array
@@ -38,6 +40,13 @@ class RecordedBatch:
     entropy_N: Array
     first_entropy: float
     max_length: int
+    old_N: Array | None = None
+    tracked_R: Array | None = None
+
+    @property
+    def written_N(self) -> Array:
+        """Log-prob under the policy that wrote the token, which ratios are taken against."""
+        return self.logp_N if self.old_N is None else np.where(np.isnan(self.old_N), self.logp_N, self.old_N)
 
     @property
     def rollout_N(self) -> Array:
@@ -91,4 +100,14 @@ def recorded_batch(rollouts: pd.DataFrame, *, first_entropy: float, max_length: 
         entropy_N=end_to_end(rollouts["entropy"], length_R),
         first_entropy=first_entropy,
         max_length=max_length,
+        old_N=end_to_end(rollouts["logp_old"], length_R),
+        tracked_R=np.array([_tracked(*group) for group in zip(rollouts["prompt_state"], rollouts["baseline"], strict=True)], "f8"),
     )
+
+
+def _tracked(prompt_state: object, baseline: float) -> float:
+    """The baseline where a tracker brought it; of a group that entered no loss and so has none, the rate afterwards."""
+    state = dict(prompt_state or {})
+    if "alpha" not in state:
+        return np.nan
+    return state["p"] if np.isnan(baseline) else baseline

@@ -39,10 +39,10 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     shape = _Shape(batch, taken_R)
     inside_BT = shape.rows(np.ones(len(batch.logp_N)))
     mask_BT = inside_BT * scored_B[:, None]
-    before_BT = shape.rows(batch.logp_N)
+    policy_BT = shape.rows(batch.logp_N)
     whole = loss_batch(
         objective,
-        before_BT=before_BT,
+        before_BT=shape.rows(batch.written_N),
         advantages_BT=advantages_B[:, None] * inside_BT,
         mask_BT=mask_BT,
         max_length=batch.max_length,
@@ -51,7 +51,7 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
             method, facts, ids_BT=shape.rows(batch.token_ids_N).long(), mask_BT=mask_BT, group_B=group_B, first_entropy=batch.first_entropy
         ),
     )
-    logp_BT = (before_BT + shape.rows(batch.delta_N) if after else before_BT.clone()).requires_grad_()
+    logp_BT = (policy_BT + shape.rows(batch.delta_N) if after else policy_BT.clone()).requires_grad_()
     loss = policy_loss(objective, logp_BT, whole)
     loss.total.backward()
     return Push(
@@ -101,7 +101,7 @@ def _facts(batch: RecordedBatch, taken_R: Array) -> Facts:
         "verdicts_B": np.where(np.isnan(batch.reward_R), 0.0, batch.verdict_R),
         "entropies_B": sums_R / np.maximum(batch.length_R, 1),
         "lengths_B": batch.length_R.astype("f8"),
-    }
+    } | ({} if batch.tracked_R is None else {"tracked_B": batch.tracked_R})
     return Facts(**{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()})
 
 
@@ -113,6 +113,8 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
         return "the entropies of its tokens, which were not recorded"
     if any(c.value == "verdict" for c in method.credit) and (batch.verdict_R[scored_R] == 0).any():
         return "whether each rollout is correct, which was not recorded"
+    if any(c.base == "tracked" for c in method.credit) and (batch.tracked_R is None or np.isnan(batch.tracked_R).any()):
+        return "a success rate tracked for each prompt, which only a run of such a method records"
     if objective.needs_reference and np.isnan(batch.ref_N).any():
         return "log-probs under a reference model, which were not recorded"
     if after and not batch.rescored:

@@ -68,7 +68,7 @@ def test_the_first_update_is_the_trainers_own(tmp_path, model_cache, changes):
     assert not push.push_N[~in_loss].any() and (len(pushed) == in_loss.sum())
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"spo"}))
 def test_every_method_weighs_what_another_recorded(batch, method):
     before, after = (push_of(batch, small_config(method=method), after=after) for after in (False, True))
     assert before.missing == after.missing == ""
@@ -107,6 +107,7 @@ def test_a_failed_reward_takes_no_part(batch):
         (dict(kl_coef=0.1), "ref_N", "reference model"),
         (dict(), "delta_N", "after the step's updates"),
         (dict(method="psr"), "verdict_R", "correct"),
+        (dict(method="spo"), "tracked_R", "tracked"),
         (dict(method="dapo"), "reward_R", "different rewards"),
     ],
 )

@@ -17,7 +17,7 @@ from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import ProcessId, myself, this_machine
 from grpo_core.launch.status import Word, write_word
 from grpo_core.methods import METHODS
-from grpo_core.records import Completion, EvalTrace, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
+from grpo_core.records import Completion, EvalTrace, Group, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
 from grpo_core.trace.tables import to_tables
 from storage.catalog import Catalog
 from storage.segments import RunWriter
@@ -181,16 +181,17 @@ def _group(scene: Scene, config: RunConfig) -> GroupTrace:
     wins = scene.rng.random(size) < np.clip(scene.skill + scene.rng.normal(0, 0.3), 0, 1)
     completions = [_completion(scene, a, b, bool(win), PAYLOADS[n] if scene.payloads else None) for n, win in enumerate(wins)]
     rewards = tuple(_reward(bool(win), PAYLOADS[-1] if scene.payloads and n == 1 else None) for n, win in enumerate(wins))
-    outcome = ScoredGroup(group=None, rewards=rewards).outcome
     totals = np.array([reward.total for reward in rewards])
     advantages = recomputed(totals, np.zeros(size, "i8"), METHODS[config.method].credit[0])  # as its method makes them, or the diagnosis would object
+    prompt = Prompt(
+        prompt_id=f"{a}+{b}",
+        text=" ".join(PAYLOADS) if scene.payloads else f"{a}+{b}=",
+        token_ids=tuple(TOKEN[letter] for letter in f"{a}+{b}="),
+        answer=PAYLOADS[0] if scene.payloads else str(a + b),
+    )
+    outcome = ScoredGroup(group=Group(prompt=prompt, completions=tuple(completions)), rewards=rewards).outcome
     return GroupTrace(
-        prompt=Prompt(
-            prompt_id=f"{a}+{b}",
-            text=" ".join(PAYLOADS) if scene.payloads else f"{a}+{b}=",
-            token_ids=tuple(TOKEN[letter] for letter in f"{a}+{b}="),
-            answer=PAYLOADS[0] if scene.payloads else str(a + b),
-        ),
+        prompt=prompt,
         rollouts=tuple(_trace(scene, *parts) for parts in zip(completions, rewards, advantages, strict=True)),
         outcome=outcome,
         baseline=float(np.nanmean(totals)),
