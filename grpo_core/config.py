@@ -196,6 +196,11 @@ class RunConfig(BaseModel):
         return self.epochs * self.minibatches
 
     @property
+    def replays(self) -> bool:
+        """Whether rollouts of older policies may be among those trained on, so that ratios differ from 1 at the first update too."""
+        return bool(self.replay_size) or self.method_row.sampler == "replay_success"
+
+    @property
     def method_row(self) -> Method:
         """The row of the methods table that this run trains with, as published or as released."""
         method = METHODS[self.method]
@@ -234,7 +239,7 @@ def field_errors(error: ValidationError) -> list[tuple[str, str]]:
 def structural_notes(config: RunConfig) -> list[str]:
     """What a valid config asks for that cannot happen by construction, one sentence each with a way out; usually none."""
     notes = []
-    method, once = config.method_row, config.updates_per_rollout == 1
+    method, once = config.method_row, config.updates_per_rollout == 1 and not config.replays
     llds = any(p.knob == "llds_coef" and config.strength(p.knob, p.coef) > 0 for p in method.penalties)
     if llds and once:
         notes.append(
@@ -251,6 +256,13 @@ def structural_notes(config: RunConfig) -> list[str]:
     if acts and (config.record == "off" or not config.diagnose_every):
         why = "record=off" if config.record == "off" else "diagnose_every=0"
         notes.append(f"{' and '.join(acts)} never acts in this run: with {why} nothing is diagnosed while it trains")
+    if config.replay_size and not int(config.replay_share * config.prompts_per_step):
+        notes.append(
+            f"nothing is ever replayed in this run: replay_share={config.replay_share:g} of {config.prompts_per_step} groups is less than one; "
+            f"set replay_share to {1 / config.prompts_per_step:.2g} or more"
+        )
+    if config.nthr_every and config.group_size == 1:
+        notes.append("nthr_every measures nothing in this run: with group_size=1 no group holds correct and wrong rollouts")
     if config.nthr_every and config.record == "off":
         notes.append(f"nthr_every={config.nthr_every} measures what record=off does not keep; set nthr_every=0 or record=full")
     return notes

@@ -172,6 +172,10 @@ SURROGATES = Choice(
             means="a hump that is 1 at ratio 1 and falls on both sides, as a weight without gradient",
             where=r"(k_i, \lambda_i) = (2, 3) \text{ if } A_i \ge 0,\ (3, 2) \text{ if not}",
         ),
+        "dual_clip": Piece(
+            latex=r"\max\Bigl( \min\bigl( $ratio A_i,\ \operatorname{clip}($ratio,\, $floor,\, $ceiling)\, A_i \bigr),\ 3 \min(A_i, 0) \Bigr)",
+            means="clip, and where A < 0 no token is pushed by more than three times A",
+        ),
         "geometric_clip": Piece(
             latex=r"\bar{\rho}_i\, A_i",
             means="the geometric mean of the completion's token ratios, each held first on the side A pushes to; bounds in nats",

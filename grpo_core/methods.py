@@ -376,6 +376,20 @@ METHODS: dict[str, Method] = {
             "Its docstring names Thompson sampling, which it does not do; its dual clip (ratios above 10 where A < 0) is left out here. The released code "
             "has 14 000 candidate prompts, here they are `spo_pool`. Recorded per prompt (`prompt_state`): p, alpha, beta, drift, kept (ρ).",
         ),
+        Method(
+            name="arpo", title="ARPO", paper="arXiv:2505.16282",
+            summary="GRPO in which a hopeless group gets one stored success of the same prompt in the place of a rollout.",
+            protects="Hopeless groups: where every rollout fails, a success that an older policy wrote to the same prompt gives the group a signal again.",
+            costs="A memory of completions per prompt, of use only where prompts come back; the old success is off-policy, so what it says of the policy of "
+            "today is little; and one sampled rollout of such a group is thrown away.",
+            against=("groups without signal",), moves=("starvation", "ess", "clipping"),
+            credit=_GROUP_NORM, surrogate="dual_clip", level="token", clip=(0.2, 0.3), normaliser="token", sampler="replay_success", penalties=(_KL,),
+            note="Not the other ARPO (Agentic Reinforced Policy Optimization). The last 8 completions per prompt whose first reward part is above 0.1 are kept; "
+            "a group is hopeless with a standard deviation (n) below 0.05 and a mean below 0.2 of that part. The released code recomputes the old log-probs of "
+            "what it inserts, so that its ratio is 1; here they are those of the policy that wrote it. Its task filter is `prompt_sampler=solvable`, here made by "
+            "rollouts before the first step where theirs is a list made offline. The replayed rollout is marked in the record (`source`, `age`), and figures of "
+            "the step leave it out. Recorded per prompt: stored, newest_success.",
+        ),
     )
 }
 

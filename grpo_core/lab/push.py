@@ -124,7 +124,10 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
 
 def _left_out(method: Method, objective: Objective) -> tuple[str, ...]:
     masked = objective.answer_weight != 1 and any(p.knob == "llds_coef" for p in method.penalties)
-    return ("LLDS-MA's weight of the final answer, as the record does not mark answers",) if masked else ()
+    out = ["LLDS-MA's weight of the final answer, as the record does not mark answers"] if masked else []
+    if method.sampler == "replay_success":
+        out.append("stored successes beyond those that the recorded run inserted itself")
+    return tuple(out)
 
 
 def _spread(values_B: Array, taken_R: Array) -> Array:

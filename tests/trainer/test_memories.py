@@ -72,3 +72,33 @@ def test_a_replay_buffer_takes_its_share_and_keeps_what_the_writers_said(model_c
             written[rollout.completion.token_ids.tobytes() + rollout.completion.logp_sampling.tobytes()] = step, rollout.completion.logp
         assert (trace.updates[0].ess is None) == (step == 0) == (trace.updates[0].clip_low is None)
         assert trace.updates[0].kl_before == pytest.approx(0, abs=1e-6)  # of the step's own rollouts alone
+
+
+ARPO = dict(method="arpo", prompt_sampler="solvable", filter_pool=8, filter_rollouts=16, prompts_per_step=4, lr=3e-3)
+
+
+def test_arpo_marks_what_it_replays_and_takes_its_ratio_from_the_writer(model_cache):
+    state = small_state(model_cache, **ARPO)
+    helped = []
+    for step in range(12):
+        trace = run_step(state, step)
+        replayed = [(g, r) for g in trace.groups for r in g.rollouts if r.completion.source == REPLAY]
+        for group, rollout in replayed:
+            assert rollout is group.rollouts[0] and rollout.reward.correct and group.outcome == "all_fail" and group.kept
+            assert rollout.completion.age >= 1 and rollout.advantages[0] > 0 > group.rollouts[1].advantages[0]
+            assert rollout.logp_old is not None and group.prompt_state["stored"] >= 1 and group.prompt_state["trial_solved"] >= 1
+        helped += replayed
+        assert (trace.updates[0].ess is not None) == bool(replayed)
+    assert helped, "no hopeless group met a stored success in 12 steps"
+
+
+def test_arpo_resumes_bit_for_bit(tmp_path, model_cache):
+    config = small_config(steps=12, **ARPO)
+    whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)
+    whole.run(config)
+    halves.run(config, stop_at=6)
+    halves.run(config, resume=True)
+    assert [fingerprint(t) for t in whole.traces] == [fingerprint(t) for t in halves.traces]
+    sources = [[(r.completion.source, r.completion.age) for g in t.groups for r in g.rollouts] for t in whole.traces]
+    assert sources == [[(r.completion.source, r.completion.age) for g in t.groups for r in g.rollouts] for t in halves.traces]
+    assert any(source == REPLAY for step in sources[6:] for source, _ in step)
