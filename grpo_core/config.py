@@ -6,6 +6,7 @@ The CLI flags, the launch form, `--help` and config.json are all made from `RunC
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.methods import METHODS, Method, unknown_method
+from grpo_core.methods import GROUP_REWARDS, METHODS, Method, unknown_method
 
 SECTIONS = {
     "run": "Run",
@@ -32,6 +33,7 @@ def option(default, section: str, means: str, *, unit: str = "", **limits):
     return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
 
 _REPLAY_ONLY = ("replay_share", "replay_max_age")
+_MARKED = ("otc", "gcpo", "datarus")
 _FILTER_ONLY = ("filter_pool", "filter_rollouts")
 _VAS_ONLY = ("vas_mixture", "vas_alpha", "vas_beta", "vas_pool", "vas_refresh", "vas_rollouts", "vas_momentum", "vas_reuse")
 _DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
@@ -65,6 +67,10 @@ class RunConfig(BaseModel):
     rewards: tuple[str, ...] = option((), "task", "For the dataset task: rewards to add up, each NAME or NAME=WEIGHT with NAME one of exact, numeric, regex, math or module:function; empty is exact.")
     reward_pattern: str = option("", "task", "Regular expression of the regex reward and the answer extractor: its first group is the answer.")
     correct_at: float = option(0.5, "task", "A rollout counts as correct when its first reward part, unweighted, is at least this.", unit="reward")
+    group_reward: Literal["none", "otc", "e_grpo", "gcpo", "datarus", "ps_grpo"] = option("none", "task", "A rule that looks at all rollouts of a group and shapes their rewards; docs/methods.md says what each assumes.")
+    group_reward_weight: float | None = option(None, "task", "Weight α of the group_reward; empty takes the rule's own.", ge=0.0)
+    mark_pattern: str = option("", "task", "Regular expression of what group_reward looks for in a completion: a call (otc, counted), an auxiliary step (gcpo), the wanted structure (datarus). Empty takes the arithmetic task's own.")
+    paraphrases: int = option(1, "task", "Forms in which each question of the arithmetic task is asked, each a group of its own; ps_grpo compares them.", unit="forms", ge=1, le=3)
     overlong_buffer: int = option(0, "task", "Length penalty: rewards fall linearly by 1 over the last this many tokens before the limit; 0 is off.", unit="tokens", ge=0)
 
     prompts_per_step: int = option(16, "rollout", "Groups per step.", unit="prompts", ge=1, le=65_536)
@@ -183,12 +189,42 @@ class RunConfig(BaseModel):
             unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
             if unread:
                 raise ValueError(f"{', '.join(unread)}: not read by the arithmetic task, which brings its own prompts and reward; leave it empty or set task=dataset")
+        self._group_reward_fits(method)
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError(
                 f"overlong_buffer={self.overlong_buffer} covers the whole {self.max_new_tokens} tokens of a completion; "
                 f"try {self.max_new_tokens // 4}"
             )
         return self
+
+    def _group_reward_fits(self, method: Method) -> None:
+        """Raise ValueError for a group_reward, or a setting of one, that cannot do anything."""
+        rule = self.group_reward
+        if rule == "none" and self.group_reward_weight is not None:
+            raise ValueError("group_reward_weight is not read without a group_reward; leave it empty or choose one")
+        if rule == "datarus" and self.group_reward_weight is not None:
+            raise ValueError("group_reward_weight is not read by group_reward=datarus, whose weight follows the cosine schedule; leave it empty")
+        if rule not in _MARKED and self.mark_pattern:
+            raise ValueError(f"mark_pattern is read only with group_reward={', '.join(_MARKED)}; leave it empty or choose one")
+        if rule in _MARKED and self.task == "dataset" and not self.mark_pattern:
+            raise ValueError(f"group_reward={rule} needs mark_pattern to know what it looks for in a completion; try mark_pattern='<tool_call>'")
+        try:
+            re.compile(self.mark_pattern)
+        except re.error as error:
+            raise ValueError(f"mark_pattern={self.mark_pattern!r} is no regular expression ({error}); try <tool_call>") from None
+        if rule != "none" and self.group_size == 1 and rule not in ("datarus", "ps_grpo"):
+            raise ValueError(f"group_reward={rule} compares the rollouts of a group, and group_size=1 leaves none to compare; try group_size=8")
+        if self.paraphrases > 1 and self.task != "arithmetic":
+            raise ValueError(f"paraphrases={self.paraphrases}: only the arithmetic task knows other forms of its questions; leave it at 1")
+        if rule == "ps_grpo" and self.paraphrases < 2:
+            raise ValueError("group_reward=ps_grpo compares forms of the same question, and paraphrases=1 has one; set paraphrases=2 with the arithmetic task")
+        if self.prompts_per_step % self.paraphrases:
+            raise ValueError(
+                f"paraphrases={self.paraphrases} does not divide the {self.prompts_per_step} prompts of a step, and a question is asked in all its forms at once; "
+                f"try prompts_per_step={self.prompts_per_step // self.paraphrases * self.paraphrases or self.paraphrases}"
+            )
+        if self.paraphrases > 1 and (self.prompt_sampler != "uniform" or self.replay_size or method.sampler == "tracked"):
+            raise ValueError("paraphrases above 1 draw whole questions, which other ways to draw prompts and a replay buffer do not; set paraphrases=1")
 
     @property
     def updates_per_rollout(self) -> int:
@@ -261,6 +297,8 @@ def structural_notes(config: RunConfig) -> list[str]:
             f"nothing is ever replayed in this run: replay_share={config.replay_share:g} of {config.prompts_per_step} groups is less than one; "
             f"set replay_share to {1 / config.prompts_per_step:.2g} or more"
         )
+    if rule := GROUP_REWARDS.get(config.group_reward):
+        notes += [f"group_reward={rule.name} assumes: {rule.assumes}"] if rule.assumes else []
     if config.nthr_every and config.group_size == 1:
         notes.append("nthr_every measures nothing in this run: with group_size=1 no group holds correct and wrong rollouts")
     if config.nthr_every and config.record == "off":

@@ -23,6 +23,7 @@ from storage.catalog import Catalog
 INHERITED = (
     "model", "dtype", "warmup_steps", "lora_rank", "lora_alpha",
     "task", "data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "probe_answers",
+    "paraphrases",
 )  # fmt: skip
 """Options that a fork has from its parent: the checkpoint's weights, its place in the data and its probe set are made for them."""
 

@@ -20,7 +20,8 @@ def build_task(config: RunConfig) -> TaskSpec:
     """
     if config.task == "dataset":
         return read_dataset(config)
-    return ArithmeticSpec(arithmetic_rubric(config.correct_at, config.max_new_tokens, config.overlong_buffer), config.max_new_tokens)
+    rubric = arithmetic_rubric(config.correct_at, config.max_new_tokens, config.overlong_buffer)
+    return ArithmeticSpec(rubric, config.max_new_tokens, config.paraphrases)
 
 
 def build_sampler(task: Task, config: RunConfig, memories: Memories) -> PromptSampler:

@@ -12,6 +12,7 @@ from grpo_core.records import ScoredGroup
 from grpo_core.rollout.generate import sample_groups
 from grpo_core.tasks.sampler import DATA_RULES, Draw, keep
 from grpo_core.tasks.scoring import score
+from grpo_core.tasks.shaping import shape
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.state import TrainState
 
@@ -49,7 +50,7 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
                 state.writer, prompts, group_size=config.group_size, sampling=state.sampling, seed=stream_seed(config.seed, step, sampling_round)
             )
         with clock.part("score"):
-            for draw, scored in zip(draws, score(groups, state.task), strict=True):
+            for draw, scored in zip(draws, shape(score(groups, state.task), config, step), strict=True):
                 scored = dataclasses.replace(scored, sampling_round=sampling_round)
                 sampled.append(scored)
                 scored = _helped(state, scored, step, place=len(judged)) if rule.helps else scored
