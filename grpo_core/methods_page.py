@@ -81,6 +81,13 @@ replayed are no samples of the step's policy: rewards, lengths, entropy, pass@k,
 policy writes leave them out; updates, clip shares and conflicts, which are of what is trained on, count them.
 """
 
+_SEGMENTS = """## Credit of ranks, steps and actions
+
+`grpo_core/algorithms/segments.py` has Rank-GRPO's credit per rank and ratio per item, GiGPO's sum of episode and step credit
+(arXiv:2505.10978) and HRPO's of system and action (arXiv:2506.08507; its formula could not be obtained, so this is a reading of its
+text), tested on worked numbers. No method trains with them yet: that needs a task that writes ranked lists, and tasks of several turns.
+"""
+
 _ADDING = """## Adding a method
 
 One row in `METHODS`, and at most one pure function. A GRPO that averages the whole population and weighs all tokens alike needs none:
@@ -108,7 +115,7 @@ Its piece of the equation goes beside the others in `grpo_core/equations.py`; un
 def methods_markdown() -> str:
     """The whole of docs/methods.md."""
     opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()))
-    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS + "\n".join(_group_rewards()) + "\n", _ADDING])
+    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS + "\n".join(_group_rewards()) + "\n", _SEGMENTS, _ADDING])
 
 
 def _group_rewards() -> list[str]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,10 @@ def make_run(
     payloads: bool = False,
     prompts: int = 6,
     tokens: int | None = None,
+    remembered: dict[str, float] | None = None,
 ) -> str:
-    """A run with `recorded` steps. `gap_at` loses two steps, `sinking` lets correct rollouts lose likelihood, `tokens` sets the length."""
+    """A run with `recorded` steps. `gap_at` loses two steps, `sinking` lets correct rollouts lose likelihood, `tokens` sets the length,
+    `remembered` is known of every prompt."""
     config = make_config({"prompts_per_step": prompts, **settings})
     folder = RunFolder.create(root, config)
     Catalog(root).register(folder.run_id, config.title)
@@ -92,7 +94,9 @@ def make_run(
             if gap_at is not None and step in (gap_at, gap_at + 1):
                 missing += 1
                 continue
-            writer.append_step(to_tables(make_step(step, config, sinking=sinking, rescored=rescored, payloads=payloads, tokens=tokens), missing_before=missing))
+            made = make_step(step, config, sinking=sinking, rescored=rescored, payloads=payloads, tokens=tokens)
+            made = replace(made, groups=tuple(replace(group, prompt_state=remembered or {}) for group in made.groups))
+            writer.append_step(to_tables(made, missing_before=missing))
             missing = 0
     say(folder, config, recorded, state, message)
     return folder.run_id

@@ -11,6 +11,7 @@ import pytest
 
 from storage.queries.groups import groups_of_step, rollouts_of_group
 from storage.queries.steps import step_series
+from storage.queries.variance import outcome_counts
 from storage.reader import Store
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
@@ -36,6 +37,7 @@ def test_an_old_run_reads(old_store, run):
     assert step_series(store, run)["step"].tolist() == [0, 1, 2] and step_series(store, run)["entropy"].tolist() == pytest.approx([1, 1 / 2, 1 / 3])
     assert step_series(store, run)["probe_logp"].isna().all()
     assert len(groups_of_step(store, run, 1)) == 1 and rollouts_of_group(store, run, 1, 0)["delta_sum"].isna().all()
+    assert rollouts_of_group(store, run, 1, 0)["source"].isna().all() and outcome_counts(store, run)["scored"].tolist() == [2, 2, 2]
     assert store.damaged(run) == []
 
 
