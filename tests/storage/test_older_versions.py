@@ -37,7 +37,7 @@ def test_an_old_run_reads(old_store, run):
     assert step_series(store, run)["step"].tolist() == [0, 1, 2] and step_series(store, run)["entropy"].tolist() == pytest.approx([1, 1 / 2, 1 / 3])
     assert step_series(store, run)["probe_logp"].isna().all()
     assert len(groups_of_step(store, run, 1)) == 1 and rollouts_of_group(store, run, 1, 0)["delta_sum"].isna().all()
-    assert rollouts_of_group(store, run, 1, 0)["source"].isna().all() and outcome_counts(store, run)["scored"].tolist() == [2, 2, 2]
+    assert rollouts_of_group(store, run, 1, 0)["source"].isna().all() and outcome_counts(store, run)["scored"].tolist() == [1, 1, 1]
     assert store.damaged(run) == []
 
 
