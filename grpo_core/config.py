@@ -68,7 +68,7 @@ class RunConfig(BaseModel):
     reward_pattern: str = option("", "task", "Regular expression of the regex reward and the answer extractor: its first group is the answer.")
     correct_at: float = option(0.5, "task", "A rollout counts as correct when its first reward part, unweighted, is at least this.", unit="reward")
     group_reward: Literal["none", "otc", "e_grpo", "gcpo", "datarus", "ps_grpo"] = option("none", "task", "A rule that looks at all rollouts of a group and shapes their rewards; docs/methods.md says what each assumes.")
-    group_reward_weight: float | None = option(None, "task", "Weight α of the group_reward; empty takes the rule's own.", ge=0.0)
+    group_reward_weight: float = option(0.0, "task", "Weight α of the group_reward; 0 takes the rule's own.", ge=0.0)
     mark_pattern: str = option("", "task", "Regular expression of what group_reward looks for in a completion: a call (otc, counted), an auxiliary step (gcpo), the wanted structure (datarus). Empty takes the arithmetic task's own.")
     paraphrases: int = option(1, "task", "Forms in which each question of the arithmetic task is asked, each a group of its own; ps_grpo compares them.", unit="forms", ge=1, le=3)
     overlong_buffer: int = option(0, "task", "Length penalty: rewards fall linearly by 1 over the last this many tokens before the limit; 0 is off.", unit="tokens", ge=0)
@@ -200,10 +200,10 @@ class RunConfig(BaseModel):
     def _group_reward_fits(self, method: Method) -> None:
         """Raise ValueError for a group_reward, or a setting of one, that cannot do anything."""
         rule = self.group_reward
-        if rule == "none" and self.group_reward_weight is not None:
-            raise ValueError("group_reward_weight is not read without a group_reward; leave it empty or choose one")
-        if rule == "datarus" and self.group_reward_weight is not None:
-            raise ValueError("group_reward_weight is not read by group_reward=datarus, whose weight follows the cosine schedule; leave it empty")
+        if rule == "none" and self.group_reward_weight:
+            raise ValueError("group_reward_weight is not read without a group_reward; leave it at 0 or choose one")
+        if rule == "datarus" and self.group_reward_weight:
+            raise ValueError("group_reward_weight is not read by group_reward=datarus, whose weight follows the cosine schedule; leave it at 0")
         if rule not in _MARKED and self.mark_pattern:
             raise ValueError(f"mark_pattern is read only with group_reward={', '.join(_MARKED)}; leave it empty or choose one")
         if rule in _MARKED and self.task == "dataset" and not self.mark_pattern:

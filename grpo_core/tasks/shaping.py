@@ -27,10 +27,10 @@ ARITHMETIC_MARKS = {"otc": "=", "gcpo": "=", "datarus": r"^\d\+\d=\d+,\d\+\d\+\d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a rule reads besides the rollouts: its pattern, its weight, and how far the run is."""
+    """What a rule reads besides the rollouts: its pattern, its weight (0: its own), and how far the run is."""
 
     mark: re.Pattern[str]
-    weight: float | None
+    weight: float
     step: int
     steps: int
 
@@ -73,7 +73,7 @@ def _shaped(group: ScoredGroup, shaped: Shaped) -> ScoredGroup:
 def _otc(known: Sequence[Scored], setting: Setting) -> Shaped:
     calls = [len(setting.mark.findall(completion.text)) for _, completion, _ in known]
     correct = [bool(reward.correct) for _, _, reward in known]
-    return group_rewards.otc(calls, correct, alpha=_or(setting.weight, 1.0)), {"calls": calls}
+    return group_rewards.otc(calls, correct, alpha=setting.weight or 1.0), {"calls": calls}
 
 
 def _e_grpo(known: Sequence[Scored], setting: Setting) -> Shaped:
@@ -84,14 +84,14 @@ def _e_grpo(known: Sequence[Scored], setting: Setting) -> Shaped:
         )
     matched = [sum(str(one) in completion.text for one in entities) / len(entities) for _, completion, _ in known]
     correct, void = [bool(reward.correct) for _, _, reward in known], [completion.finish == "length" for _, completion, _ in known]
-    totals = group_rewards.e_grpo(matched, correct, void, alpha=_or(setting.weight, group_rewards.ENTITY_SHARE))
+    totals = group_rewards.e_grpo(matched, correct, void, alpha=setting.weight or group_rewards.ENTITY_SHARE)
     return totals, {"entities": matched}
 
 
 def _gcpo(known: Sequence[Scored], setting: Setting) -> Shaped:
     used = [setting.mark.search(completion.text) is not None for _, completion, _ in known]
     correct = [bool(reward.correct) for _, _, reward in known]
-    return group_rewards.gcpo([reward.total for *_, reward in known], used, correct, weight=_or(setting.weight, 1.0)), {"auxiliary": used}
+    return group_rewards.gcpo([reward.total for *_, reward in known], used, correct, weight=setting.weight or 1.0), {"auxiliary": used}
 
 
 def _datarus(known: Sequence[Scored], setting: Setting) -> Shaped:
@@ -112,7 +112,7 @@ def _ps_grpo(groups: Sequence[ScoredGroup], setting: Setting) -> list[Shaped]:
     values = group_rewards.consistency(alike, [form for form, _ in rows]) if rows else np.empty(0)
     found = iter(np.nan_to_num(values, nan=NO_OTHER_FORM).tolist())
     consistent = [[next(found) for _ in of_form] for of_form in known]
-    weight = _or(setting.weight, 1.0)
+    weight = setting.weight or 1.0
     return [
         ([weight * c + reward.total for c, (*_, reward) in zip(one, of_form, strict=True)], {"consistency": one})
         for one, of_form in zip(consistent, known, strict=True)
@@ -132,7 +132,3 @@ def _across(groups: Sequence[ScoredGroup], rule: Callable[[Sequence[ScoredGroup]
         for place, made in zip(places, rule([groups[place] for place in places], setting), strict=True):
             shaped[place] = _shaped(groups[place], made)
     return shaped
-
-
-def _or(value: float | None, own: float) -> float:
-    return own if value is None else value
