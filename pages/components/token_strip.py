@@ -242,7 +242,7 @@ def _facts(row) -> list[tuple[str, ...]]:
     if not pd.isna(row.gwhes):
         facts.append((number(row.gwhes, 3, sign=True), "GWHES", GWHES))
     if row.source == "replay":
-        facts.append((str(row.age), "step old, replayed" if row.age == 1 else "steps old, replayed", REPLAYED))
+        facts.append((str(int(row.age)), "step old, replayed" if row.age == 1 else "steps old, replayed", REPLAYED))
     return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts
 
 
