@@ -6,6 +6,7 @@ The CLI flags, the launch form, `--help` and config.json are all made from `RunC
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.methods import METHODS, Method, method_name, unknown_method
+from grpo_core.methods import GROUP_REWARDS, METHODS, Method, method_name, unknown_method
 
 SECTIONS = {
     "run": "Run",
@@ -31,6 +32,9 @@ def option(default, section: str, means: str, *, unit: str = "", **limits):
     """A field of RunConfig: its section in the form, its unit (empty for names and switches) and one sentence."""
     return Field(default, description=means, json_schema_extra={"section": section, "unit": unit}, **limits)
 
+_REPLAY_ONLY = ("replay_share", "replay_max_age")
+_MARKED = ("otc", "gcpo", "datarus")
+_FILTER_ONLY = ("filter_pool", "filter_rollouts")
 _VAS_ONLY = ("vas_mixture", "vas_alpha", "vas_beta", "vas_pool", "vas_refresh", "vas_rollouts", "vas_momentum", "vas_reuse")
 _DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
 
@@ -63,15 +67,19 @@ class RunConfig(BaseModel):
     rewards: tuple[str, ...] = option((), "task", "For the dataset task: rewards to add up, each NAME or NAME=WEIGHT with NAME one of exact, numeric, regex, math or module:function; empty is exact.")
     reward_pattern: str = option("", "task", "Regular expression of the regex reward and the answer extractor: its first group is the answer.")
     correct_at: float = option(0.5, "task", "A rollout counts as correct when its first reward part, unweighted, is at least this.", unit="reward")
+    group_reward: Literal["none", "otc", "e_grpo", "gcpo", "datarus", "ps_grpo"] = option("none", "task", "A rule that looks at all rollouts of a group and shapes their rewards; docs/methods.md says what each assumes.")
+    group_reward_weight: float = option(0.0, "task", "Weight α of the group_reward; 0 takes the rule's own.", ge=0.0)
+    mark_pattern: str = option("", "task", "Regular expression of what group_reward looks for in a completion: a call (otc, counted), an auxiliary step (gcpo), the wanted structure (datarus). Empty takes the arithmetic task's own.")
+    paraphrases: int = option(1, "task", "Forms in which each question of the arithmetic task is asked, each a group of its own; ps_grpo compares them.", unit="forms", ge=1, le=3)
     overlong_buffer: int = option(0, "task", "Length penalty: rewards fall linearly by 1 over the last this many tokens before the limit; 0 is off.", unit="tokens", ge=0)
 
     prompts_per_step: int = option(16, "rollout", "Groups per step.", unit="prompts", ge=1, le=65_536)
-    group_size: int = option(8, "rollout", "Rollouts per prompt; at least 2, a group of one has no baseline.", unit="rollouts", le=1024)
+    group_size: int = option(8, "rollout", "Rollouts per prompt; 1 only with methods that compare nothing inside a group, such as spo.", unit="rollouts", ge=1, le=1024)
     max_new_tokens: int = option(24, "rollout", "Longest completion.", unit="tokens", ge=1, le=131_072)
     temperature: float = option(1.0, "rollout", "Sampling temperature; log-probs and entropies are taken at it.", gt=0.0, le=10.0)
     top_p: float = option(1.0, "rollout", "Nucleus sampling: keep the smallest set of tokens with this much probability; 1 keeps all.", unit="probability", gt=0.0, le=1.0)
     stop: tuple[str, ...] = option((), "rollout", "Strings that end a completion, kept in its text.")
-    prompt_sampler: Literal["uniform", "vas"] = option("uniform", "rollout", "How prompts are drawn: all alike, or by how much their rollouts disagree (variance-aware sampling, MMR1).")
+    prompt_sampler: Literal["uniform", "vas", "solvable"] = option("uniform", "rollout", "How prompts are drawn: all alike, by how much their rollouts disagree (vas: variance-aware sampling, MMR1), or only those the start model solves at least once (solvable: ARPO's task filter).")
     vas_mixture: float = option(0.5, "rollout", "Share λ of a step's prompts that VAS draws by score; the rest is drawn uniformly.", unit="share", ge=0.0, le=1.0)
     vas_alpha: float = option(0.8, "rollout", "Weight of the outcome variance p(1-p) in the VAS score.", ge=0.0)
     vas_beta: float = option(0.2, "rollout", "Weight of the diversity 1 - self-BLEU in the VAS score.", ge=0.0)
@@ -80,6 +88,11 @@ class RunConfig(BaseModel):
     vas_rollouts: int = option(8, "rollout", "Rollouts per prompt of a VAS refresh.", unit="rollouts", ge=2)
     vas_momentum: float = option(0.0, "rollout", "Share of a prompt's old VAS score that a new one keeps; 0 forgets it.", unit="share", ge=0.0, lt=1.0)
     vas_reuse: Literal["yes", "no"] = option("yes", "rollout", "Whether training rollouts update VAS scores between refreshes, which costs nothing.")
+    filter_pool: int = option(256, "rollout", "Training prompts that the task filter tries before the first step; 0 is all of them.", unit="prompts", ge=0)
+    filter_rollouts: int = option(16, "rollout", "Rollouts per prompt of the task filter; one must be correct.", unit="rollouts", ge=1)
+    replay_size: int = option(0, "rollout", "Groups of earlier steps that a replay buffer holds, with the log-probs they were written with; 0 is off.", unit="groups", ge=0)
+    replay_share: float = option(0.25, "rollout", "Share of a step's groups that are replayed, as far as the buffer has them; the rest is sampled.", unit="share", gt=0.0, lt=1.0)
+    replay_max_age: int = option(8, "rollout", "Replay nothing written longer ago than this.", unit="steps", ge=1)
     generation_batch: int = option(256, "rollout", "Rollouts sampled side by side.", unit="rollouts", ge=1)
 
     method: str = option("grpo", "method", "A row of the methods table, by its name or its preset id with the paper's number; `python -m grpo_core methods` lists them.")
@@ -103,6 +116,8 @@ class RunConfig(BaseModel):
     disco_beta: float | None = option(None, "method", "Weight β of DisCO's squared hinge on the KL to the policy that sampled; empty takes the method's own.", unit="1/nat", ge=0.0)
     disco_tau: float | None = option(None, "method", "Temperature τ at which DisCO weighs wrong completions by their score; large ones weigh all alike. Empty takes the method's own.", unit="score", ge=0.01)
     reg_floor: float | None = option(None, "method", "Smallest standard deviation by which Reg-GRPO divides a group's log-ratios; empty takes the method's own.", unit="nats", ge=1e-4)
+    spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
+    spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
     lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
@@ -147,16 +162,15 @@ class RunConfig(BaseModel):
             raise ValueError(unknown_method(text))
         return name
 
-    @field_validator("group_size")
-    @classmethod
-    def _group_has_peers(cls, size: int) -> int:
-        if size < 2:
-            raise ValueError(f"group_size={size} leaves no other rollout to compare with, so every advantage would be 0 or undefined; try 8")
-        return size
-
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         method = METHODS[self.method]
+        if self.group_size < 2 and method.compares_groups:
+            alone = ", ".join(m.name for m in METHODS.values() if not m.compares_groups)
+            raise ValueError(
+                f"group_size={self.group_size} leaves no other rollout to compare with, as method {self.method} does, so every advantage would be 0 or undefined; "
+                f"try 8, or a method that does without: {alone}"
+            )
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"minibatches={self.minibatches} does not divide the {self.prompts_per_step} prompts of a step, and a group may not be split; "
@@ -170,6 +184,12 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{knob} is set but method {self.method} does not read it; {rest} or take one of {users}")
         if self.prompt_sampler != "vas" and (unread := [n for n in _VAS_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
             raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=vas; leave it at its default or set prompt_sampler=vas")
+        if self.prompt_sampler != "solvable" and (unread := [n for n in _FILTER_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+            raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=solvable; leave it at its default or set prompt_sampler=solvable")
+        if not self.replay_size and (unread := [n for n in _REPLAY_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+            raise ValueError(f"{', '.join(unread)}: read only with a replay buffer; leave it at its default or set replay_size=64")
+        if self.prompt_sampler != "uniform" and method.sampler == "tracked":
+            raise ValueError(f"prompt_sampler={self.prompt_sampler} is not read by method {self.method}, which draws prompts by its trackers; set prompt_sampler=uniform")
         if self.vas_alpha + self.vas_beta == 0:
             raise ValueError("vas_alpha and vas_beta are both 0, so every VAS score would be 0; the paper has 0.8 and 0.2")
         if self.task == "dataset" and not self.data:
@@ -178,6 +198,7 @@ class RunConfig(BaseModel):
             unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
             if unread:
                 raise ValueError(f"{', '.join(unread)}: not read by the arithmetic task, which brings its own prompts and reward; leave it empty or set task=dataset")
+        self._group_reward_fits(method)
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError(
                 f"overlong_buffer={self.overlong_buffer} covers the whole {self.max_new_tokens} tokens of a completion; "
@@ -185,10 +206,46 @@ class RunConfig(BaseModel):
             )
         return self
 
+    def _group_reward_fits(self, method: Method) -> None:
+        """Raise ValueError for a group_reward, or a setting of one, that cannot do anything."""
+        rule = self.group_reward
+        if rule == "none" and self.group_reward_weight:
+            raise ValueError("group_reward_weight is not read without a group_reward; leave it at 0 or choose one")
+        if rule != "none" and any(c.value == "parts" for c in method.credit):
+            raise ValueError(f"method {self.method} takes the parts of the reward apart and would not see what group_reward={rule} makes of their sum; leave it at none")
+        if rule == "datarus" and self.group_reward_weight:
+            raise ValueError("group_reward_weight is not read by group_reward=datarus, whose weight follows the cosine schedule; leave it at 0")
+        if rule not in _MARKED and self.mark_pattern:
+            raise ValueError(f"mark_pattern is read only with group_reward={', '.join(_MARKED)}; leave it empty or choose one")
+        if rule in _MARKED and self.task == "dataset" and not self.mark_pattern:
+            raise ValueError(f"group_reward={rule} needs mark_pattern to know what it looks for in a completion; try mark_pattern='<tool_call>'")
+        try:
+            re.compile(self.mark_pattern)
+        except re.error as error:
+            raise ValueError(f"mark_pattern={self.mark_pattern!r} is no regular expression ({error}); try <tool_call>") from None
+        if rule != "none" and self.group_size == 1 and rule not in ("datarus", "ps_grpo"):
+            raise ValueError(f"group_reward={rule} compares the rollouts of a group, and group_size=1 leaves none to compare; try group_size=8")
+        if self.paraphrases > 1 and self.task != "arithmetic":
+            raise ValueError(f"paraphrases={self.paraphrases}: only the arithmetic task knows other forms of its questions; leave it at 1")
+        if rule == "ps_grpo" and self.paraphrases < 2:
+            raise ValueError("group_reward=ps_grpo compares forms of the same question, and paraphrases=1 has one; set paraphrases=2 with the arithmetic task")
+        if self.prompts_per_step % self.paraphrases:
+            raise ValueError(
+                f"paraphrases={self.paraphrases} does not divide the {self.prompts_per_step} prompts of a step, and a question is asked in all its forms at once; "
+                f"try prompts_per_step={self.prompts_per_step // self.paraphrases * self.paraphrases or self.paraphrases}"
+            )
+        if self.paraphrases > 1 and (self.prompt_sampler != "uniform" or self.replay_size or method.sampler == "tracked"):
+            raise ValueError("paraphrases above 1 draw whole questions, which other ways to draw prompts and a replay buffer do not; set paraphrases=1")
+
     @property
     def updates_per_rollout(self) -> int:
         """Optimizer updates made on each rollout batch."""
         return self.epochs * self.minibatches
+
+    @property
+    def replays(self) -> bool:
+        """Whether rollouts of older policies may be among those trained on, so that ratios differ from 1 at the first update too."""
+        return bool(self.replay_size) or self.method_row.sampler == "replay_success"
 
     @property
     def method_row(self) -> Method:
@@ -229,7 +286,7 @@ def field_errors(error: ValidationError) -> list[tuple[str, str]]:
 def structural_notes(config: RunConfig) -> list[str]:
     """What a valid config asks for that cannot happen by construction, one sentence each with a way out; usually none."""
     notes = []
-    method, once = config.method_row, config.updates_per_rollout == 1
+    method, once = config.method_row, config.updates_per_rollout == 1 and not config.replays
     llds = any(p.knob == "llds_coef" and config.strength(p.knob, p.coef) > 0 for p in method.penalties)
     if llds and once:
         notes.append(
@@ -257,6 +314,15 @@ def structural_notes(config: RunConfig) -> list[str]:
     if acts and (config.record == "off" or not config.diagnose_every):
         why = "record=off" if config.record == "off" else "diagnose_every=0"
         notes.append(f"{' and '.join(acts)} never acts in this run: with {why} nothing is diagnosed while it trains")
+    if config.replay_size and not int(config.replay_share * config.prompts_per_step):
+        notes.append(
+            f"nothing is ever replayed in this run: replay_share={config.replay_share:g} of {config.prompts_per_step} groups is less than one; "
+            f"set replay_share to {1 / config.prompts_per_step:.2g} or more"
+        )
+    if rule := GROUP_REWARDS.get(config.group_reward):
+        notes += [f"group_reward={rule.name} assumes: {rule.assumes}"] if rule.assumes else []
+    if config.nthr_every and config.group_size == 1:
+        notes.append("nthr_every measures nothing in this run: with group_size=1 no group holds correct and wrong rollouts")
     if config.nthr_every and config.record == "off":
         notes.append(f"nthr_every={config.nthr_every} measures what record=off does not keep; set nthr_every=0 or record=full")
     return notes

@@ -77,6 +77,7 @@ VALUES = Choice(
             means="minus the mean token entropy of the completion, in nats",
             where=r"\langle H \rangle_i = \text{mean token entropy of } o_i \text{ when sampled}",
         ),
+        "success": Piece(latex="s_{$i}", means="1 if the completion is correct, 0 if it is not", where=r"s_i = 1 \text{ if correct},\ 0 \text{ if not}"),
     },
 )
 BASES = Choice(
@@ -99,6 +100,13 @@ BASES = Choice(
         ),
         "greedy": Piece(latex=r"r_g^{\text{greedy}}", means="the reward of one greedy completion of the prompt, which is not trained on"),
         "zero": Piece(latex="", means="none: every rollout stands for itself"),
+        "tracked": Piece(
+            latex=r"\hat{p}_g",
+            means="the prompt's success rate, tracked over earlier steps by a Beta distribution that forgets as the policy moves",
+            where=r"\hat{p}_g = \frac{\alpha}{\alpha + \beta},\quad \alpha \leftarrow \varrho\, \alpha + s,\ \beta \leftarrow \varrho\, \beta + 1 - s,\quad "
+            r"\varrho = \operatorname{clip}\bigl(2^{-D/0.06},\, 0.875,\, 0.96\bigr) \\ "
+            r"D\text{: mean } |\Delta \log \pi| \text{ of the prompt's previous completion since it was written}",
+        ),
     },
 )
 NORMS = Choice(
@@ -128,6 +136,11 @@ NORMS = Choice(
             latex=r"\frac{B}{\#\{j : x_j \ne 0\}} \left($x\right)",
             means="divided by the share of rollouts whose difference is not 0, over the batch",
             where=r"x_j \text{: the difference in brackets, of rollout } j,\quad B\text{: rollouts of the step}",
+        ),
+        "batch_std": Piece(
+            latex=r"\operatorname{standardise}\left($x\right)",
+            means="minus the mean and over the standard deviation (n − 1) of all rollouts of the batch",
+            where=r"\operatorname{standardise}(x_i) = \frac{x_i - \operatorname{mean}_j x_j}{\operatorname{std}_j x_j + 10^{-8}}\text{ over the batch}",
         ),
     },
 )
@@ -232,6 +245,10 @@ SURROGATES = Choice(
             latex=r"\operatorname{sg}\bigl[e^{\lambda_i} $ratio^{\,k_i} e^{-\lambda_i $ratio}\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
             means="a hump that is 1 at ratio 1 and falls on both sides, as a weight without gradient",
             where=r"(k_i, \lambda_i) = (2, 3) \text{ if } A_i \ge 0,\ (3, 2) \text{ if not}",
+        ),
+        "dual_clip": Piece(
+            latex=r"\max\Bigl( \min\bigl( $ratio A_i,\ \operatorname{clip}($ratio,\, $floor,\, $ceiling)\, A_i \bigr),\ 3 \min(A_i, 0) \Bigr)",
+            means="clip, and where A < 0 no token is pushed by more than three times A",
         ),
         "geometric_clip": Piece(
             latex=r"\bar{\rho}_i\, A_i",
@@ -349,6 +366,14 @@ SAMPLERS = Choice(
             latex=r"g \sim \mathcal{D},\quad \min_{j \in g} r_j < \max_{j \in g} r_j",
             means="groups tied in reward are dropped and further prompts sampled in their place",
         ),
+        "tracked": Piece(
+            latex=r"g \propto \sqrt{\hat{p}_g (1 - \hat{p}_g)} + 0.05",
+            means="prompts are drawn without replacement, the more often the less decided their tracked success rate is",
+        ),
+        "replay_success": Piece(
+            latex=r"o_1 \leftarrow \text{success},\quad \operatorname{std}_j r_j < 0.05,\ \operatorname{mean}_j r_j < 0.2",
+            means="in a hopeless group one rollout gives way to a stored success of the prompt",
+        ),
     },
 )
 CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
@@ -375,7 +400,8 @@ def equations(method: Method) -> tuple[str, ...]:
 
 def definitions(method: Method) -> tuple[str, ...]:
     """What the symbols in `equations` stand for, each once, LaTeX."""
-    pieces = [choice.pieces.get(getattr(c, slot)) for slot, choice in (("value", VALUES), ("norm", NORMS), ("drop", DROPS)) for c in method.credit]
+    slots_read = (("value", VALUES), ("base", BASES), ("norm", NORMS), ("drop", DROPS))
+    pieces = [choice.pieces.get(getattr(c, slot)) for slot, choice in slots_read for c in method.credit]
     found = [piece.where for piece in pieces if piece]
     ratio = LEVELS.pieces.get(method.level)
     found.append(ratio.where if ratio and ratio.latex in " ".join([loss(method), *(_surrogate(method, part) for part in ("where", "score"))]) else "")

@@ -12,6 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+STANDALONE = ("zero", "tracked", "greedy")
+"""Baselines that are not taken from the prompt's other rollouts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
@@ -34,7 +37,7 @@ class Component:
     @property
     def within_groups(self) -> bool:
         """Whether a rollout is compared with its own group alone, so that a group tied in the value has advantage exactly 0."""
-        return self.base not in ("zero", "below_mean", "greedy") and self.norm != "token_whiten"
+        return self.base not in (*STANDALONE, "below_mean") and self.norm not in ("token_whiten", "batch_std")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,11 @@ class Method:
     def preset(self) -> str:
         """The name with the paper's arXiv number, e.g. gspo-2507.18071: several papers may share a name; the name alone without a number."""
         return f"{self.name}-{self.paper.removeprefix('arXiv:')}" if self.paper.startswith("arXiv:") else self.name
+
+    @property
+    def compares_groups(self) -> bool:
+        """Whether a rollout is compared with others of its prompt, so that a group of one has no baseline or no sign."""
+        return self.group is not None or any(component.base not in STANDALONE for component in self.credit)
 
     @property
     def own_values(self) -> dict[str, float]:
@@ -562,6 +570,35 @@ METHODS: dict[str, Method] = {
             "The mean squared difference with its sign turned is recorded as `objective`; above the floor it is 2·(corr − 1).",
         ),
         *(_disco(tilted, score) for tilted in (False, True) for score in ("log_prob", "ratio")),
+        Method(
+            name="spo", title="SPO", paper="arXiv:2509.13232",
+            summary="One rollout per prompt, compared with a success rate of that prompt tracked over steps, and prompts drawn by how undecided it is.",
+            protects="Groups without signal: nothing is compared inside a group, so no rollout is spent on a tied one; each is held against what its prompt "
+            "came to before, and the batch gives the scale.",
+            costs="A memory per prompt, right only as far as prompts come back before the policy has moved; one more forward pass over their previous "
+            "completions; and signals that need several rollouts of a prompt (pass@k, ties, diversity) are not available with one.",
+            against=("groups without signal", "noisy gradients"), moves=("displacement", "gradient_spike"),
+            credit=(Component(value="success", base="tracked", norm="batch_std"),),
+            surrogate="clip", level="token", clip=(0.2, 0.28), normaliser="token", sampler="tracked", penalties=(_KL,), options=("spo_pool", "spo_init"),
+            note="Made for `group_size=1`; with more, all verdicts of a prompt enter its tracker. Success is 1 or 0 by correctness, as the tracker "
+            "needs: other reward parts do not count. What the released code calls KL is the mean |change of log-prob| of the prompt's previous completion. "
+            "Its docstring names Thompson sampling, which it does not do; its dual clip (ratios above 10 where A < 0) is left out here. The released code "
+            "has 14 000 candidate prompts, here they are `spo_pool`. Recorded per prompt (`prompt_state`): p, alpha, beta, drift, kept (ρ).",
+        ),
+        Method(
+            name="arpo", title="ARPO", paper="arXiv:2505.16282",
+            summary="GRPO in which a hopeless group gets one stored success of the same prompt in the place of a rollout.",
+            protects="Hopeless groups: where every rollout fails, a success that an older policy wrote to the same prompt gives the group a signal again.",
+            costs="A memory of completions per prompt, of use only where prompts come back; the old success is off-policy, so what it says of the policy of "
+            "today is little; and one sampled rollout of such a group is thrown away.",
+            against=("groups without signal",), moves=("starvation", "ess", "clipping"),
+            credit=_GROUP_NORM, surrogate="dual_clip", level="token", clip=(0.2, 0.3), normaliser="token", sampler="replay_success", penalties=(_KL,),
+            note="Not the other ARPO (Agentic Reinforced Policy Optimization). The last 8 completions per prompt whose first reward part is above 0.1 are kept; "
+            "a group is hopeless with a standard deviation (n) below 0.05 and a mean below 0.2 of that part. The released code recomputes the old log-probs of "
+            "what it inserts, so that its ratio is 1; here they are those of the policy that wrote it. Its task filter is `prompt_sampler=solvable`, here made by "
+            "rollouts before the first step where theirs is a list made offline. The replayed rollout is marked in the record (`source`, `age`), and figures of "
+            "the step leave it out. Recorded per prompt: stored, newest_success.",
+        ),
     )
 }
 
@@ -582,3 +619,61 @@ def unknown_method(text: str) -> str:
     near = nearest_method(text)
     hint = f"; did you mean {near}?" if near else ""
     return f"unknown method {text!r}; known: {', '.join(METHODS)}{hint}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupReward:
+    """A published reward that looks at the whole group. `assumes` names what could not be obtained and what stands in for it; `lacks`
+    what keeps it from being trained here, empty where RunConfig.group_reward takes its name."""
+
+    name: str
+    title: str
+    paper: str
+    means: str
+    assumes: str = ""
+    lacks: str = ""
+
+
+GROUP_REWARDS: dict[str, GroupReward] = {
+    r.name: r
+    for r in (
+        GroupReward(
+            name="otc", title="OTC-GRPO", paper="arXiv:2504.14870",
+            means="A correct rollout earns less the further its number of calls is from the fewest that any correct rollout of its group needed; a wrong one "
+            "earns nothing.",
+            assumes="α = 1 and c = 1, which the paper does not set. A call is a match of mark_pattern; in the arithmetic task, which has no tools, a worked "
+            "sum. The fewest calls are those of the group, not the best over the run.",
+        ),
+        GroupReward(
+            name="e_grpo", title="E-GRPO", paper="arXiv:2510.24694",
+            means="A correct rollout earns 1; a wrong one 0.3 times its share of the entities named, over the highest share of its group; one cut at the token "
+            "limit nothing.",
+            assumes="entities come with the prompt: a column `entities`, in the arithmetic task the worked sums of the units and the tens, searched for in the whole "
+            "completion; rollouts cut at the limit stay in the loss, which the paper takes them out of.",
+        ),
+        GroupReward(
+            name="gcpo", title="GCPO (GeometryZero)", paper="arXiv:2506.07160",
+            means="Rollouts that took an auxiliary step earn 1 more if those with one are right more often in their group than those without, 1 less if less often.",
+            assumes="a margin of 0.1 and a weight of 1, which could not be read; its length reward is left out for the same reason. The sub-groups are those that "
+            "used the step and those that did not, where the paper also forbids it to one of them. A step is a match of mark_pattern.",
+        ),
+        GroupReward(
+            name="datarus", title="Datarus", paper="arXiv:2508.13382",
+            means="The reward goes from the form of a completion to its outcome along a cosine over the run: w · structure + (1 − w) · reward.",
+            assumes="the cosine form w = ½(1 + cos πt/T). Structure is a match of mark_pattern, and the task's own reward stands in for the semantic reward model.",
+        ),
+        GroupReward(
+            name="ps_grpo", title="PS-GRPO (Con-RAG)", paper="arXiv:2510.04392",
+            means="The same question is asked in several forms, and a rollout also earns how alike it is (BLEU-2) to the rollouts of the other forms.",
+            assumes="weights of 1 for consistency and reward, which could not be read; all pairs are compared, not a sample. Forms are those of the arithmetic task.",
+        ),
+        GroupReward(
+            name="grpo_s", title="GRPO-S (DR-IRL)", paper="arXiv:2503.18991",
+            means="A group's advantages are scaled by how hard its prompt is: α = σ(δ)/σ(mean δ) times the same of the reward model's gaps.",
+            assumes="that a large α means hard; sources disagree.",
+            lacks="its seven shadow reward models and an embedding model to compare responses with demonstrations; the scales and the scaled advantage are "
+            "functions of grpo_core/tasks/group_rewards.py, with tests.",
+        ),
+    )
+}
+"""Group-aware rewards by name; those without `lacks` are taken by RunConfig.group_reward."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from grpo_core.equations import CHOICES, Choice, defined, equations
-from grpo_core.methods import HARMS, METHODS, Component, Method, Weight
+from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Component, Method, Weight
 from grpo_core.trained import Trained, gain, trained
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -73,6 +73,38 @@ the settings are the same for all and tuned for none.
 $trained
 """
 
+_REWARDS = """## Rewards that look at the whole group
+
+`group_reward` shapes the rewards of training rollouts after the task has judged each for itself, under any method; held-out figures and
+`correct` stay the task's own. The functions are in `grpo_core/tasks/group_rewards.py`, with worked numbers in its tests.
+
+| group_reward | what it does | what it assumes |
+|---|---|---|
+"""
+
+_MEMORY = """## What a run remembers of prompts
+
+| what | option | recorded per prompt (`groups.prompt_state`) |
+|---|---|---|
+| tracked success rate, a Beta distribution per prompt (SPO) | `method=spo` | p, alpha, beta, drift, kept (ρ); the group's `baseline` is p before the step |
+| stored successes, the last 8 per prompt (ARPO) | `method=arpo` | stored, newest_success |
+| the task filter's trial (ARPO) | `prompt_sampler=solvable` | trial_solved |
+| variance promotion score (VAS) | `prompt_sampler=vas` | vps |
+| replay buffer: groups of earlier steps, any method | `replay_size`, `replay_share`, `replay_max_age` | nothing; its rollouts have `source` and `age` |
+
+All of it is in every checkpoint, and a resumed run goes on bit for bit. What is replayed keeps the log-probs it was written with
+(`logp_old`): ratios are taken against the policy that wrote it, and differ from 1 at the first update already. Rollouts that are
+replayed are no samples of the step's policy: rewards, lengths, entropy, pass@k, displacement and every other figure of what the
+policy writes leave them out; updates, clip shares and conflicts, which are of what is trained on, count them.
+"""
+
+_SEGMENTS = """## Credit of ranks, steps and actions
+
+`grpo_core/algorithms/segments.py` has Rank-GRPO's credit per rank and ratio per item, GiGPO's sum of episode and step credit
+(arXiv:2505.10978) and HRPO's of system and action (arXiv:2506.08507; its formula could not be obtained, so this is a reading of its
+text), tested on worked numbers. No method trains with them yet: that needs a task that writes ranked lists, and tasks of several turns.
+"""
+
 _ADDING = """## Adding a method
 
 One row in `METHODS`, and at most one pure function. A GRPO that averages the whole population and weighs all tokens alike needs none:
@@ -100,7 +132,13 @@ Its piece of the equation goes beside the others in `grpo_core/equations.py`; un
 def methods_markdown() -> str:
     """The whole of docs/methods.md."""
     opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()), trained="\n".join(_trained()))
-    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _ADDING])
+    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS + "\n".join(_group_rewards()) + "\n", _SEGMENTS, _ADDING])
+
+
+def _group_rewards() -> list[str]:
+    """One row per group-aware reward."""
+    option = {r.name: f"`{r.name}`" if not r.lacks else f"{r.name}: not trained here, it lacks {r.lacks}" for r in GROUP_REWARDS.values()}
+    return [f"| {option[r.name]} | {r.title}, {r.paper}. {r.means} | {r.assumes[0].upper()}{r.assumes[1:]} |" for r in GROUP_REWARDS.values()]
 
 
 def _choices() -> list[str]:

@@ -15,6 +15,9 @@ import numpy as np
 
 Array = np.ndarray
 
+POLICY, REPLAY = "policy", "replay"
+"""Where a completion comes from: the policy wrote it in this step, or an older policy did and it was kept."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
@@ -42,7 +45,8 @@ class Completion:
 
     `logp_sampling` (T,) is under the distribution sampled from (temperature and top-p), `logp` (T,) under the policy at
     the sampling temperature without truncation, `entropy` (T,) of that same distribution, all in nats.
-    `finish` is `stop`, `stop_string` or `length`.
+    `finish` is `stop`, `stop_string` or `length`. A completion that is replayed has `source` REPLAY and `age` in steps since it was
+    written; its log-probs and entropies are then those of the policy that wrote it.
     """
 
     token_ids: Array
@@ -51,6 +55,8 @@ class Completion:
     logp: Array
     entropy: Array
     finish: str
+    source: str = POLICY
+    age: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +105,13 @@ class ScoredGroup:
 
     @property
     def outcome(self) -> str:
-        """mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct), or failed (fewer than two scored)."""
-        scored = [r for r in self.rewards if not r.failed]
-        if len(scored) < 2:
+        """mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct), failed (fewer than two scored, where there
+        were two), or replayed (none was sampled in this step). Replayed rollouts do not count."""
+        written = [r for c, r in zip(self.group.completions, self.rewards, strict=True) if c.source == POLICY]
+        scored = [r for r in written if not r.failed]
+        if not written:
+            return "replayed"
+        if len(scored) < min(2, len(written)):
             return "failed"
         if len({r.total for r in scored}) > 1:
             return "mixed"
@@ -118,7 +128,8 @@ class RolloutTrace:
 
     `logp_delta` is None if the rollout was not rescored, `logp_ref` None without a reference model. `nthr` (T,) is the
     push of each token of a wrong rollout against the group's correct ones, `gwhes` that of the wrong rollouts against this
-    correct one (algorithms/nthr.py); both None where not measured.
+    correct one (algorithms/nthr.py); both None where not measured. Of a replayed rollout `logp_old` (T,) is the log-prob under the
+    policy that wrote it, which its ratio is taken against, and the completion's `logp` that of the policy before the step.
     """
 
     completion: Completion
@@ -130,11 +141,15 @@ class RolloutTrace:
     logp_ref: Array | None = None
     nthr: Array | None = None
     gwhes: float | None = None
+    logp_old: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupTrace:
-    """One group of the step with its rollouts' traces; `reason` says why a group was dropped."""
+    """One group of the step with its rollouts' traces; `reason` says why a group was dropped.
+
+    `prompt_state` is what the run remembers of the prompt after the step, by name.
+    """
 
     prompt: Prompt
     rollouts: tuple[RolloutTrace, ...]
@@ -146,6 +161,7 @@ class GroupTrace:
     sampler_score: float | None = None
     sampler_probability: float | None = None
     greedy_reward: float | None = None
+    prompt_state: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

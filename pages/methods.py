@@ -60,3 +60,4 @@ def runs() -> None:
 
 
 runs()
+methods_view.group_rewards()

@@ -67,7 +67,7 @@ UPDATE_COLUMNS = (
     Column("clip_high", F64, "share", "share of loss tokens held at the upper bound; empty where it is zero by construction"),
     Column("kl_before", F64, "nats/token", "k3 estimate of KL(policy before the step ‖ policy at this update) on the update's tokens"),
     Column("kl_ref", F64, "nats/token", "k3 estimate of KL(policy ‖ reference) on the update's tokens; empty without a reference model"),
-    Column("ratio_max", F64, "ratio", "largest token probability ratio, policy at this update over policy before the step"),
+    Column("ratio_max", F64, "ratio", "largest token probability ratio, policy at this update over the policy before the step, or that which wrote a replay"),
     Column("entropy", F64, "nats/token", "mean entropy of the full next-token distribution over the update's tokens"),
     Column("tokens", I64, "tokens", "tokens in the loss of the update"),
     Column("lr", F64, "1/update", "learning rate of the update"),
@@ -105,12 +105,19 @@ STEPS = Table(
         Column("evaluate_s", F64, "s", "time spent on held-out prompts; 0 on steps without evaluation"),
         Column("updates", I32, "count", "optimizer updates made on this step's rollouts"),
         Column("missing_before", I32, "steps", "steps just before this one that were trained but not recorded because the recorder's queue was full"),
-        Column("groups", I32, "count", "groups sampled, dropped ones included"),
+        Column("groups", I32, "count", "groups sampled, dropped ones included, wholly replayed ones not"),
         Column("groups_kept", I32, "count", "groups that entered the loss"),
-        Column("groups_all_fail", I32, "count", "groups in which every scored rollout is wrong"),
-        Column("groups_all_pass", I32, "count", "groups in which every scored rollout is correct"),
-        Column("groups_tied", I32, "count", "groups whose rewards are all equal, so that their advantages are exactly 0"),
+        Column("groups_all_fail", I32, "count", "groups in which every scored rollout is wrong; empty where groups are of one rollout"),
+        Column("groups_all_pass", I32, "count", "groups in which every scored rollout is correct; empty where groups are of one rollout"),
+        Column("groups_tied", I32, "count", "groups whose rewards are all equal, so that their advantages are 0; empty where groups are of one rollout"),
         Column("rollouts", I32, "count", "rollouts sampled"),
+        Column(
+            "rollouts_replayed",
+            I32,
+            "count",
+            "further rollouts of the step, which older policies wrote; but for updates, clips and conflicts no other figure of the step counts them",
+        ),
+        Column("replay_age", F64, "steps", "mean age of the replayed rollouts; empty without any"),
         Column("rollouts_failed", I32, "count", "rollouts whose reward function raised or gave no number"),
         Column("tokens", I64, "tokens", "completion tokens sampled"),
         Column("prompt_tokens", I64, "tokens", "prompt tokens, each group's prompt counted once"),
@@ -161,7 +168,7 @@ STEPS = Table(
         Column("kl_step", F64, "nats/token", "k3 estimate of KL(policy before the step ‖ policy after it) on the step's tokens"),
         Column("kl_ref", F64, "nats/token", "k3 estimate of KL(policy ‖ reference) on the step's tokens; empty without a reference model"),
         Column("kl_sampler", F64, "nats/token", "k3 estimate of KL(sampler ‖ trainer) on the step's tokens: the mismatch between what sampled and what trains"),
-        Column("ratio_max", F64, "ratio", "largest token probability ratio, policy in an update over policy before the step"),
+        Column("ratio_max", F64, "ratio", "largest token probability ratio, policy in an update over the policy before the step, or that which wrote a replay"),
         Column(
             "sampler_prob_diff",
             F64,
@@ -214,13 +221,15 @@ GROUPS = Table(
         Column("reward_mean", F64, "reward", "mean total reward of the scored rollouts"),
         Column("reward_std", F64, "reward", "standard deviation (n) of the total reward of the scored rollouts"),
         Column("baseline", F64, "reward", "what the method subtracted from the first rollout's reward; leave-one-out baselines differ per rollout"),
-        Column("correct", I32, "count", "correct rollouts"),
-        Column("size", I32, "count", "rollouts in the group"),
+        Column("correct", I32, "count", "correct rollouts, replayed ones not counted"),
+        Column("size", I32, "count", "rollouts in the group, replayed ones included"),
+        Column("replayed", I32, "count", "rollouts of the group that an older policy wrote"),
         Column(
             "outcome",
             TEXT,
             "",
-            "mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct) or failed (fewer than two scored rollouts)",
+            "mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct), failed (fewer than two scored rollouts, none where "
+            "groups are of one) or replayed; of the rollouts that were sampled in this step",
         ),
         Column("kept", BOOL, "", "whether the group entered the loss"),
         Column("reason", TEXT, "", "why it was dropped, or empty"),
@@ -238,9 +247,12 @@ GROUPS = Table(
         Column(
             "conflict_net", F64, "advantage", "mean over head, tail and mid conflict tokens of the sum of advantages over the rollouts that share the token"
         ),
-        Column("sampler_score", F64, "score", "the prompt's variance promotion score when it was drawn; empty unless the sampler keeps one"),
+        Column(
+            "sampler_score", F64, "score", "what the sampler drew the prompt by, the variance promotion score or SPO's weight; empty unless it keeps one"
+        ),
         Column("sampler_probability", F64, "probability", "probability with which the sampler's weighted half drew this prompt; empty if all were equal"),
         Column("greedy_reward", F64, "reward", "total reward of one greedy completion of the prompt, the baseline of ReMax; empty where none was sampled"),
+        Column("prompt_state", PARTS, "", "what the run remembers of the prompt after the step, by name; docs/methods.md says what; empty if nothing"),
     ),
 )
 
@@ -259,6 +271,8 @@ ROLLOUTS = Table(
         Column("advantage", F64, "advantage", "mean over the rollout's tokens of the advantage used in the loss"),
         Column("length", I32, "tokens", "completion length, end-of-sequence token included"),
         Column("finish", TEXT, "", "stop (end-of-sequence token), stop_string, or length (cut at the token limit)"),
+        Column("source", TEXT, "", "policy (sampled in this step) or replay (an older policy wrote it); empty in older runs, which had no replays"),
+        Column("age", I32, "steps", "steps since the rollout was written, 0 unless it is replayed"),
         Column(
             "delta_sum",
             F64,
@@ -276,10 +290,15 @@ ROLLOUTS = Table(
         Column("rescored", BOOL, "", "whether the rollout was scored again after the last update"),
         Column("token_ids", pa.list_(I32), "token id", "token ids of the completion"),
         _trace("logp_sampling", "nats", "log-prob under the distribution the token was sampled from, temperature and top-p applied"),
-        _trace("logp_gap", "nats", "trainer's log-prob before the update minus logp_sampling: 0 unless top-p or another engine makes them differ"),
+        _trace(
+            "logp_gap",
+            "nats",
+            "trainer's log-prob before the update minus logp_sampling: 0 unless top-p, another engine, or training since a replay was written differs",
+        ),
         _trace("logp_delta", "nats", "trainer's log-prob after the step's last update minus before its first; empty if not rescored"),
         _trace("logp_ref", "nats", "log-prob under the reference model; empty without one"),
-        _trace("entropy", "nats", "entropy of the full next-token distribution at the sampling temperature, before the update"),
+        _trace("logp_old", "nats", "log-prob under the policy that wrote a replayed rollout, which its ratios are taken against; empty for others"),
+        _trace("entropy", "nats", "entropy of the full next-token distribution at the sampling temperature before the update, for a replay when written"),
         _trace("advantages", "advantage", "advantage of the token used in the loss"),
         _trace("weights", "× average token", "the token's weight in the loss relative to an average loss token of its update; 0 where the token is left out"),
         _trace(

@@ -56,6 +56,8 @@ def _rollout(rng: np.random.Generator, step: int, group: int, index: int, group_
         "advantage": reward - 0.5,
         "length": length,
         "finish": "length" if index % 3 == 0 else "stop",
+        "source": "policy",
+        "age": 0,
         "rescored": index % 2 == 0,
         "delta_sum": 0.1 * (index - 1) if index % 2 == 0 else None,
         "repetition": 0.25 if length >= 3 else None,
@@ -66,6 +68,7 @@ def _rollout(rng: np.random.Generator, step: int, group: int, index: int, group_
         "logp_gap": np.zeros(length, "f4"),
         "logp_delta": trace(0.1) if index % 2 == 0 else None,
         "logp_ref": None,
+        "logp_old": None,
         "entropy": np.abs(trace(1.0)),
         "advantages": np.full(length, reward - 0.5, "f4"),
         "weights": np.ones(length, "f4"),
@@ -92,6 +95,7 @@ def _group(step: int, index: int, rollouts: list[dict]) -> dict:
         "baseline": float(np.mean(scored)) if scored else None,
         "correct": correct,
         "size": len(rollouts),
+        "replayed": 0,
         "outcome": outcome,
         "kept": outcome == "mixed",
         "reason": "" if outcome == "mixed" else "all rewards equal",
@@ -108,6 +112,7 @@ def _group(step: int, index: int, rollouts: list[dict]) -> dict:
         "sampler_score": None,
         "greedy_reward": None,
         "sampler_probability": None,
+        "prompt_state": None,
     }
 
 

@@ -23,7 +23,8 @@ class Facts:
     """What is known of every rollout, (B,) each: total reward, +1 if correct and −1 if not, mean token entropy in nats, tokens.
 
     `parts_BK` are the unweighted parts of each reward, `part_weights_K` what they weigh in its total. `draws_B` is a random number in
-    [0, 1) per rollout, for what is left out at random, `greedy_B` the reward of its prompt's greedy completion.
+    [0, 1) per rollout, for what is left out at random, `greedy_B` the reward of its prompt's greedy completion, `tracked_B` the success
+    rate of its prompt that a memory brings.
     """
 
     rewards_B: Tensor
@@ -34,6 +35,7 @@ class Facts:
     part_weights_K: Tensor | None = None
     draws_B: Tensor | None = None
     greedy_B: Tensor | None = None
+    tracked_B: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Rows:
     lengths_B: Tensor
     draws_B: Tensor | None = None
     greedy_B: Tensor | None = None
+    tracked_B: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,9 @@ def credit(
     """
     advantages_B = torch.zeros(len(group_B), dtype=torch.float64)
     lengths_B = torch.ones_like(advantages_B) if facts.lengths_B is None else facts.lengths_B.double()
-    rows = Rows(group_B=group_B, scored_B=scored_B, lengths_B=lengths_B, draws_B=facts.draws_B, greedy_B=facts.greedy_B)
+    rows = Rows(
+        group_B=group_B, scored_B=scored_B, lengths_B=lengths_B, draws_B=facts.draws_B, greedy_B=facts.greedy_B, tracked_B=facts.tracked_B
+    )
     baselines: list[Tensor] = []
     for component in components:
         baseline_B = torch.zeros_like(advantages_B)
@@ -161,6 +166,13 @@ def certainty(facts: Facts) -> Tensor:
     return -facts.entropies_B
 
 
+@VALUES.register("success")
+def success(facts: Facts) -> Tensor:
+    """1 for a correct rollout, 0 for a wrong one."""
+    assert facts.verdicts_B is not None
+    return (facts.verdicts_B > 0).double()
+
+
 def mean_base(rewards_B: Tensor, rows: Rows, number: float = 0.0) -> Tensor:
     """Mean reward of the group's scored rollouts (GRPO, arXiv:2402.03300)."""
     return _group_sum(rewards_B * rows.scored_B, rows) / _group_count(rows).clamp(min=1)
@@ -218,6 +230,12 @@ def greedy_base(rewards_B: Tensor, rows: Rows, number: float = 0.0) -> Tensor:
     return rows.greedy_B.double()
 
 
+def tracked_base(rewards_B: Tensor, rows: Rows, number: float = 0.0) -> Tensor:
+    """p̂ of the rollout's prompt, tracked over earlier steps (SPO, arXiv:2509.13232)."""
+    assert rows.tracked_B is not None
+    return rows.tracked_B.double()
+
+
 BASES.register("mean")(BaseRule(of=mean_base))
 BASES.register("below_mean")(BaseRule(of=below_mean_base, compares=False))
 BASES.register("log_average_exp")(BaseRule(of=log_average_exp_base))
@@ -226,6 +244,7 @@ BASES.register("length_weighted")(BaseRule(of=length_weighted_base))
 BASES.register("second_best")(BaseRule(of=second_best_base))
 BASES.register("greedy")(BaseRule(of=greedy_base, compares=False))
 BASES.register("zero")(BaseRule(of=zero_base, compares=False))
+BASES.register("tracked")(BaseRule(of=tracked_base, compares=False))
 
 
 @NORMS.register("none")
@@ -275,6 +294,18 @@ def nonzero_share_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon
     """
     live = ((centred_B != 0) & rows.scored_B).sum()
     return centred_B * (rows.scored_B.sum() / live.clamp(min=1))
+
+
+@NORMS.register("batch_std")
+def batch_std_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon: float) -> Tensor:
+    """(x − mean)/(std + 1e-8) over the scored rollouts of the batch, std over n−1 (SPO's released code); 0 where all are equal.
+
+    A group tied in the value is moved too.
+    """
+    known = centred_B[rows.scored_B]
+    if len(known) < 2 or (known == known[0]).all():
+        return torch.zeros_like(centred_B)
+    return (centred_B - known.mean()) / (known.std() + 1e-8)
 
 
 @SCALES.register("one")

@@ -35,6 +35,8 @@ VESPO_SHAPES = ((2.0, 3.0), (3.0, 2.0))
 VESPO_RANGE = (math.log(1e-8), 20.0)
 REC_RING = (0.6, 2.0)
 """How far below and above 1 the outer bounds of REC-Ring lie (arXiv:2509.24203, default_args of its code; its constructor says 0.4, 0.4)."""
+DUAL_CLIP = 3.0
+"""Times A that a token with A < 0 is pushed at most (arXiv:1912.09729; verl's default)."""
 
 
 @LEVELS.register("token")
@@ -66,6 +68,18 @@ def clip(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
     free_BT = ratio_BT * tokens.advantages_BT
     held_BT = ratio_BT.clamp(1 - low, 1 + high) * tokens.advantages_BT
     return torch.minimum(free_BT, held_BT), _side((held_BT < free_BT) & (ratio_BT < 1), (held_BT < free_BT) & (ratio_BT > 1))
+
+
+@SURROGATES.register("dual_clip")
+def dual_clip(tokens: Tokens, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """`clip`, and where A < 0 no less than 3·A: a token far likelier than when it was written is not pushed down without bound.
+
+    Dual clip (arXiv:1912.09729), c = 3 as in verl.
+    """
+    clipped_BT, side_BT = clip(tokens, bounds)
+    least_BT = DUAL_CLIP * tokens.advantages_BT
+    held_BT = (tokens.advantages_BT < 0) & (clipped_BT < least_BT)
+    return torch.where(held_BT, least_BT, clipped_BT), torch.where(held_BT, 1, side_BT).to(torch.int8)
 
 
 @SURROGATES.register("reinforce")

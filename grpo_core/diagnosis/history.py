@@ -86,7 +86,7 @@ def facts_of(config: RunConfig) -> Facts:
         lr=config.lr,
         epochs=config.epochs,
         planned_steps=config.steps,
-        clips=method.clip is not None and config.updates_per_rollout > 1,
+        clips=method.clip is not None and (config.updates_per_rollout > 1 or config.replays),
         penalised=any(p.knob == "llds_coef" and config.strength(p.knob, p.coef) > 0 for p in method.penalties),
         reference=config.strength("kl_coef", 0.0) > 0,
     )

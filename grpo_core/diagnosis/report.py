@@ -135,7 +135,7 @@ def _tips(facts: Facts, signals: tuple[Signal, ...]) -> tuple[str, ...]:
     """What could go better in a run that is not in trouble."""
     by_name = {s.name: s for s in signals}
     tips = []
-    if facts.updates == 1:
+    if facts.updates == 1 and not facts.clips:
         what = "the LLDS penalty and all clipping are" if facts.penalised else "all clipping is"
         tips.append(f"With one update per rollout batch, {what} zero by construction; two updates learn more from the same rollouts.")
     if by_name["mastery"].level >= Level.WATCH and facts.method != "dapo":

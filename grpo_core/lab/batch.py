@@ -21,10 +21,12 @@ class RecordedBatch:
     """What methods look at. NaN is "not recorded", and a reward that is NaN a failure.
 
     `verdict_R` is +1 for correct rollouts, -1 for wrong ones, 0 where unknown. `logp_N` is before the update, `delta_N` what the
-    step's updates added to it. `first_round_R` marks groups that did not come from sampling again, `surplus_R` those that a
-    dynamic sampler had no use for. `first_entropy` is the mean over the run's first rollouts of their mean token entropy.
-    `parts` are the unweighted parts of the rewards (R,), `part_weights` what each weighs in the total where that is known, `greedy_R`
-    the reward of the prompt's greedy completion. `step` is the training step, None where unknown.
+    step's updates added to it; `old_N` is under the policy that wrote a replayed rollout, NaN for the others (None: none is replayed).
+    `tracked_R` is the success rate of the rollout's prompt that a tracker had when it was drawn (None: no tracker). `first_round_R`
+    marks groups that did not come from sampling again, `surplus_R` those that a dynamic sampler had no use for. `first_entropy` is
+    the mean over the run's first rollouts of their mean token entropy. `parts` are the unweighted parts of the rewards (R,),
+    `part_weights` what each weighs in the total where that is known, `greedy_R` the reward of the prompt's greedy completion. `step` is
+    the training step, None where unknown.
     """
 
     group_R: Array
@@ -45,6 +47,13 @@ class RecordedBatch:
     part_weights: Mapping[str, float] = field(default_factory=dict)
     greedy_R: Array | None = None
     step: int | None = None
+    old_N: Array | None = None
+    tracked_R: Array | None = None
+
+    @property
+    def written_N(self) -> Array:
+        """Log-prob under the policy that wrote the token, which ratios are taken against."""
+        return self.logp_N if self.old_N is None else np.where(np.isnan(self.old_N), self.logp_N, self.old_N)
 
     @property
     def rollout_N(self) -> Array:
@@ -104,6 +113,8 @@ def recorded_batch(
         part_weights=part_weights or {},
         greedy_R=rollouts["greedy_reward"].to_numpy("f8", na_value=np.nan),
         step=step,
+        old_N=end_to_end(rollouts["logp_old"], length_R),
+        tracked_R=np.array([_tracked(*group) for group in zip(rollouts["prompt_state"], rollouts["baseline"], strict=True)], "f8"),
     )
 
 
@@ -112,3 +123,11 @@ def _parts(rewards: pd.Series) -> dict[str, Array]:
     found = [dict(parts) if parts is not None else {} for parts in rewards]
     names = dict.fromkeys(name for parts in found for name in parts)
     return {name: np.array([np.nan if parts.get(name) is None else parts[name] for parts in found], "f8") for name in names}
+
+
+def _tracked(prompt_state: object, baseline: float) -> float:
+    """The baseline where a tracker brought it; of a group that entered no loss and so has none, the rate afterwards."""
+    state = dict(prompt_state or {})
+    if "alpha" not in state:
+        return np.nan
+    return state["p"] if np.isnan(baseline) else baseline

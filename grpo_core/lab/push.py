@@ -39,11 +39,11 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     shape = _Shape(batch, taken_R)
     inside_BT = shape.rows(np.ones(len(batch.logp_N)))
     mask_BT = inside_BT * scored_B[:, None]
-    before_BT = shape.rows(batch.logp_N)
-    logp_BT = (before_BT + shape.rows(batch.delta_N) if after else before_BT.clone()).requires_grad_()
+    policy_BT = shape.rows(batch.logp_N)
+    logp_BT = (policy_BT + shape.rows(batch.delta_N) if after else policy_BT.clone()).requires_grad_()
     whole = loss_batch(
         objective,
-        before_BT=before_BT,
+        before_BT=shape.rows(batch.written_N),
         advantages_BT=advantages_B[:, None] * inside_BT,
         mask_BT=mask_BT,
         max_length=batch.max_length,
@@ -107,6 +107,8 @@ def _facts(batch: RecordedBatch, taken_R: Array, seed: int) -> Facts:
     }
     if batch.greedy_R is not None:
         per_rollout["greedy_B"] = batch.greedy_R
+    if batch.tracked_R is not None:
+        per_rollout["tracked_B"] = batch.tracked_R
     return Facts(
         **{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()},
         parts_BK=torch.from_numpy(parts[taken_R]),
@@ -144,6 +146,8 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
         return "the reward of a greedy completion of every prompt, which was not recorded"
     if any(c.drop != "none" for c in method.credit) and batch.step is None:
         return "the number of the step, from which it draws what to leave out"
+    if any(c.base == "tracked" for c in method.credit) and (batch.tracked_R is None or np.isnan(batch.tracked_R).any()):
+        return "a success rate tracked for each prompt, which only a run of such a method records"
     if objective.needs_reference and np.isnan(batch.ref_N).any():
         return "log-probs under a reference model, which were not recorded"
     if after and not batch.rescored:
@@ -153,7 +157,10 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
 
 def _left_out(method: Method, objective: Objective) -> tuple[str, ...]:
     masked = objective.answer_weight != 1 and any(p.knob == "llds_coef" for p in method.penalties)
-    return ("LLDS-MA's weight of the final answer, as the record does not mark answers",) if masked else ()
+    out = ["LLDS-MA's weight of the final answer, as the record does not mark answers"] if masked else []
+    if method.sampler == "replay_success":
+        out.append("stored successes beyond those that the recorded run inserted itself")
+    return tuple(out)
 
 
 def _spread(values_B: Array, taken_R: Array) -> Array:

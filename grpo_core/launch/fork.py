@@ -23,11 +23,12 @@ from storage.catalog import Catalog
 INHERITED = (
     "model", "dtype", "warmup_steps", "lora_rank", "lora_alpha",
     "task", "data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "probe_answers",
+    "paraphrases",
 )  # fmt: skip
 """Options that a fork has from its parent: the checkpoint's weights, its place in the data and its probe set are made for them."""
 
-POOL = ("seed", "vas_pool")
-"""What chooses the prompts that the variance-aware sampler has scores of."""
+POOL = {"vas": ("seed", "vas_pool"), "solvable": ("seed", "filter_pool")}
+"""What chooses the prompts that a sampler has figures of, by prompt_sampler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ def forked_config(before: RunConfig, step: int, changes: Mapping[str, object]) -
     """The parent's config with `changes`. Raises ConfigError for what a fork cannot change, and for settings that do not fit."""
     settings = {"name": f"{before.title[:80]}, from step {step}", **changes}
     config = before.with_changes(**_unread_knobs(settings), **settings)
-    pooled = before.prompt_sampler == config.prompt_sampler == "vas"
-    inherited = (*INHERITED, *(POOL if pooled else ()))
+    pool = POOL.get(config.prompt_sampler, ()) if before.prompt_sampler == config.prompt_sampler else ()
+    inherited = (*INHERITED, *pool)
     fixed = [name for name in inherited if getattr(config, name) != getattr(before, name)]
     if fixed:
         raise ConfigError(f"a fork goes on with its parent's weights and data, so {', '.join(fixed)} cannot change; start a new run with `train` for that")

@@ -13,6 +13,8 @@ from grpo_core.tasks.scoring import Part, Rubric
 
 LARGEST = 99
 HELD_OUT = 512
+FORMS = ("{a}+{b}=", "{b}+{a}=", "+{a},{b}=")
+"""Ways to ask the same question; the first is the one that runs without paraphrases ask, and evaluation always."""
 _SPLIT_SEED = 20_251  # of the held-out split, which is the same for every run
 
 
@@ -49,20 +51,26 @@ class ArithmeticSpec:
 
     rubric: Rubric
     max_new_tokens: int
+    paraphrases: int = 1
     name: str = "arithmetic"
-    fingerprint: str = f"arithmetic-{LARGEST}-{HELD_OUT}-{_SPLIT_SEED}"
+
+    @property
+    def fingerprint(self) -> str:
+        forms = f"-{self.paraphrases}forms" if self.paraphrases > 1 else ""
+        return f"arithmetic-{LARGEST}-{HELD_OUT}-{_SPLIT_SEED}{forms}"
 
     def alphabet(self) -> str:
         return "+,0123456789:="
 
     def warmup_example(self, rng: np.random.Generator) -> tuple[str, str]:
         a, b = TRAINING_PAIRS[rng.integers(len(TRAINING_PAIRS))].tolist()
-        return f"{a}+{b}=", worked_answer(a, b)
+        form = int(rng.integers(self.paraphrases)) if self.paraphrases > 1 else 0
+        return FORMS[form].format(a=a, b=b), worked_answer(*_in_order(a, b, form))
 
     def bind(self, encoder: Encoder) -> Arithmetic:
         longest = f"{LARGEST}+{LARGEST}="
         check_fits(len(encoder.encode_prompt(longest)), self.max_new_tokens, encoder.context_limit, f"the prompt {longest}")
-        return Arithmetic(self.rubric, encoder)
+        return Arithmetic(self.rubric, encoder, self.paraphrases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +79,14 @@ class Arithmetic:
 
     rubric: Rubric
     encoder: Encoder
+    paraphrases: int = 1
     name: str = "arithmetic"
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Prompt]:
-        chosen = rng.choice(len(TRAINING_PAIRS), n, replace=n > len(TRAINING_PAIRS))
-        return [self._prompt(a, b) for a, b in TRAINING_PAIRS[chosen].tolist()]
+        """With paraphrases, each question in all its forms, one after another."""
+        questions = n // self.paraphrases
+        chosen = rng.choice(len(TRAINING_PAIRS), questions, replace=questions > len(TRAINING_PAIRS))
+        return [self._prompt(a, b, form) for a, b in TRAINING_PAIRS[chosen].tolist() for form in range(self.paraphrases)]
 
     @property
     def size(self) -> int:
@@ -96,10 +107,15 @@ class Arithmetic:
     def restore(self, state: Mapping[str, object]) -> None:
         return None
 
-    def _prompt(self, a: int, b: int) -> Prompt:
-        text = f"{a}+{b}="
-        ids = tuple(self.encoder.encode_prompt(text))
-        return Prompt(prompt_id=f"{a}+{b}", text=text, token_ids=ids, answer=str(a + b), gold=worked_answer(a, b), row={"a": a, "b": b})
+    def _prompt(self, a: int, b: int, form: int = 0) -> Prompt:
+        text, gold = FORMS[form].format(a=a, b=b), worked_answer(*_in_order(a, b, form))
+        row = {"a": a, "b": b, "question": f"{a}+{b}", "entities": gold.partition(":")[0].split(",")}
+        return Prompt(prompt_id=text.rstrip("="), text=text, token_ids=tuple(self.encoder.encode_prompt(text)), answer=str(a + b), gold=gold, row=row)
+
+
+def _in_order(a: int, b: int, form: int) -> tuple[int, int]:
+    """The operands as the form has them."""
+    return (b, a) if form == 1 else (a, b)
 
 
 def arithmetic_rubric(correct_at: float, max_new_tokens: int, overlong_buffer: int) -> Rubric:

@@ -12,6 +12,7 @@ from grpo_core.records import Prompt, ScoredGroup
 from grpo_core.tasks.base import Task
 
 _STREAM = 1  # keeps the prompts' random stream apart from others made from the same run seed
+_POOL_STREAM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,20 @@ class Draw:
     probability: float | None = None
 
 
+def pool_of(task: Task, seed: int, size: int) -> np.ndarray:
+    """Indexes of `size` training prompts, all of them for 0, sorted; the same ones for the same seed."""
+    of_pool = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_POOL_STREAM,)))
+    return np.sort(of_pool.choice(task.size, min(size or task.size, task.size), replace=False))
+
+
 class PromptSampler:
-    """Draws a task's training prompts. Same task and seed, same prompts; `state` and `restore` continue bit for bit."""
+    """Draws a task's training prompts. Same task and seed, same prompts; `state` and `restore` continue bit for bit.
+
+    `pool` are the prompts that `due` wants tried, `trial_rollouts` how often each.
+    """
+
+    pool: np.ndarray = np.empty(0, "i8")
+    trial_rollouts = 0
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task = task
@@ -45,6 +58,10 @@ class PromptSampler:
     def observe(self, groups: Sequence[ScoredGroup], *, refresh: bool = False) -> None:
         """What came of prompts; a sampler that draws all alike does not care."""
 
+    def of(self, prompt: Prompt) -> Mapping[str, float]:
+        """What the sampler remembers of a prompt, by name, for the record."""
+        return {}
+
     def state(self) -> dict[str, object]:
         """Everything the next draw depends on, JSON-able (the generator's integers have up to 128 bits)."""
         return {"rng": self._rng.bit_generator.state, "task": self.task.state()}
@@ -59,19 +76,21 @@ class PromptSampler:
 class DataRule:
     """Which scored groups enter the loss. `reject` gives the reason to drop a group, or an empty string to keep it.
 
-    `refill`: the loop samples further prompts until the step has as many kept groups as it wants.
+    `refill`: the loop samples further prompts until the step has as many kept groups as it wants. `helps`: hopeless groups get a
+    stored success.
     """
 
     name: str
     refill: bool
     reject: Callable[[ScoredGroup], str]
+    helps: bool = False
 
 
 def keep(rule: DataRule, scored: ScoredGroup) -> tuple[bool, str]:
-    """(whether the group enters the loss, the reason if it does not). A group with fewer than two scored rollouts never does."""
+    """(whether the group enters the loss, the reason if it does not). A group with fewer than two scored rollouts never does, or one of one with none."""
     rollouts = len(scored.rewards)
-    if (count := _scored(scored)) < 2:
-        return False, f"only {count} of {rollouts} rollouts could be scored, so there is nothing to compare"
+    if (count := _scored(scored)) < min(2, rollouts):
+        return False, f"only {count} of {rollouts} rollouts could be scored, so there is nothing to " + ("compare" if rollouts > 1 else "learn from")
     reason = rule.reject(scored)
     return not reason, reason
 
@@ -98,6 +117,8 @@ DATA_RULES: dict[str, DataRule] = {
     for rule in (
         DataRule("uniform", refill=False, reject=_no_objection),
         DataRule("dynamic", refill=True, reject=_without_signal),
+        DataRule("tracked", refill=False, reject=_no_objection),
+        DataRule("replay_success", refill=False, reject=_no_objection, helps=True),
     )
 }
 """The data rules by the name methods use (`Method.sampler`)."""

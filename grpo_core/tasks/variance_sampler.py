@@ -16,12 +16,11 @@ import numpy as np
 from grpo_core.config import RunConfig
 from grpo_core.measures.diversity import diversity
 from grpo_core.measures.variance import outcome_variance, promotion_score
-from grpo_core.records import ScoredGroup
+from grpo_core.records import Prompt, ScoredGroup
 from grpo_core.tasks.base import Task
-from grpo_core.tasks.sampler import Draw, PromptSampler
+from grpo_core.tasks.sampler import Draw, PromptSampler, pool_of
 
 HIGHEST_VARIANCE = 0.25
-_POOL_STREAM = 2
 
 
 class VarianceSampler(PromptSampler):
@@ -30,10 +29,9 @@ class VarianceSampler(PromptSampler):
     def __init__(self, task: Task, config: RunConfig) -> None:
         super().__init__(task, config.seed)
         self._config = config
-        of_pool = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_POOL_STREAM,)))
-        size = min(config.vas_pool or task.size, task.size)
-        self.pool = np.sort(of_pool.choice(task.size, size, replace=False))
-        self.scores = np.full(size, np.nan)  # of the pool's prompts, NaN without a score
+        self.pool = pool_of(task, config.seed, config.vas_pool)
+        self.trial_rollouts = config.vas_rollouts
+        self.scores = np.full(len(self.pool), np.nan)  # of the pool's prompts, NaN without a score
         self._place = {task.at(int(index)).hash: place for place, index in enumerate(self.pool)}
 
     def draw(self, n: int) -> list[Draw]:
@@ -65,6 +63,11 @@ class VarianceSampler(PromptSampler):
                 keep = 0.0 if np.isnan(old) else self._config.vas_momentum
                 self.scores[place] = score if not keep else keep * old + (1 - keep) * score
 
+    def of(self, prompt: Prompt) -> Mapping[str, float]:
+        """vps: its score now, if it has one."""
+        place = self._place.get(prompt.hash)
+        return {} if place is None or np.isnan(self.scores[place]) else {"vps": float(self.scores[place])}
+
     def state(self) -> dict[str, object]:
         return {**super().state(), "scores": [_known(score) for score in self.scores]}
 
@@ -84,11 +87,6 @@ def promotion(group: ScoredGroup, config: RunConfig) -> float | None:
     alike = diversity(np.concatenate(ids), lengths, np.zeros(len(ids), "i8"), 1)
     variance = outcome_variance(np.array([sum(map(bool, verdicts))]), np.array([len(verdicts)]))
     return float(promotion_score(variance, 1 - alike.self_bleu_P, alpha=config.vas_alpha, beta=config.vas_beta)[0])
-
-
-def build_sampler(task: Task, config: RunConfig) -> PromptSampler:
-    """The sampler a config asks for."""
-    return VarianceSampler(task, config) if config.prompt_sampler == "vas" else PromptSampler(task, config.seed)
 
 
 def _known(score: float) -> float | None:

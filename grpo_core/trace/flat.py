@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from itertools import compress
 from operator import attrgetter
 
 import numpy as np
 
-from grpo_core.records import Array, GroupTrace, StepTrace
+from grpo_core.records import POLICY, Array, GroupTrace, StepTrace
 
 TRACES = (
     ("token_ids", "completion.token_ids", "i4"),
@@ -25,9 +26,13 @@ TRACES = (
     ("clipped", "clipped", "i1"),
     ("logp_delta", "logp_delta", "f4"),
     ("logp_ref", "logp_ref", "f4"),
+    ("logp_old", "logp_old", "f4"),
     ("nthr", "nthr", "f4"),
 )
 """Each per-token trace: its field in FlatStep, where a RolloutTrace has it, and the number it is kept as."""
+
+
+_PER_ROLLOUT = ("gwhes_R", "group_R", "index_R", "length_R", "correct_R", "reward_R", "replayed_R", "age_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class FlatStep:
 
     `step` comes without its groups, `groups` without their rollouts. `correct_R` is 1, 0, or -1 for unknown (int8);
     `reward_R` is float64 and NaN where scoring failed, as `gwhes_R` where it was not measured; `index_R` is a rollout's place
-    in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place.
+    in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place. `replayed_R` marks rollouts that an older
+    policy wrote, `age_R` steps ago.
     """
 
     step: StepTrace
@@ -60,6 +66,8 @@ class FlatStep:
     length_R: Array
     correct_R: Array
     reward_R: Array
+    replayed_R: Array
+    age_R: Array
     rollout_N: Array
     position_N: Array
     token_ids: Lists
@@ -71,6 +79,7 @@ class FlatStep:
     clipped: Lists
     logp_delta: Lists
     logp_ref: Lists
+    logp_old: Lists
     nthr: Lists
 
     @property
@@ -87,6 +96,23 @@ class FlatStep:
     def logp_gap_N(self) -> Array:
         """Trainer's log-prob minus the sampler's, subtracted in float32 before the store rounds either."""
         return self.logp.values - self.logp_sampling.values
+
+    def written(self) -> FlatStep:
+        """The step without what was replayed: what its own policy wrote."""
+        return self.of(~self.replayed_R) if self.replayed_R.any() else self
+
+    def of(self, keep_R: Array) -> FlatStep:
+        """The step with only some of its rollouts; groups keep their numbers, also those left without any."""
+        keep_N = keep_R[self.rollout_N]
+        traces = {name: getattr(self, name) for name, *_ in TRACES}
+        return replace(
+            self,
+            **{name: list(compress(getattr(self, name), keep_R)) for name in ("texts", "finishes", "failures", "parts")},
+            **{name: getattr(self, name)[keep_R] for name in _PER_ROLLOUT},
+            rollout_N=(np.cumsum(keep_R) - 1)[self.rollout_N[keep_N]],
+            position_N=self.position_N[keep_N],
+            **{name: Lists(trace.values[self.per_token(keep_R, trace)], trace.present_R[keep_R]) for name, trace in traces.items()},
+        )
 
     def sums_R(self, trace: Lists) -> Array:
         """Sum of a trace over each rollout (R,), float64; 0 for a rollout without it or without tokens."""
@@ -122,6 +148,8 @@ def flatten(trace: StepTrace) -> FlatStep:
         length_R=length_R,
         correct_R=np.array([-1 if r.correct is None else r.correct for r in rewards], "i1"),
         reward_R=np.array([r.total for r in rewards], "f8"),
+        replayed_R=np.array([r.completion.source != POLICY for r in rollouts], "?"),
+        age_R=np.array([r.completion.age for r in rollouts], "i8"),
         rollout_N=rollout_N,
         position_N=_places(length_R),
         **{name: _lists(name, list(map(attrgetter(path), rollouts)), length_R, dtype) for name, path, dtype in TRACES},

@@ -22,27 +22,32 @@ LOOPING = 0.5
 
 
 def steps_row(flat: FlatStep, figures: GroupFigures, *, missing_before: int = 0) -> dict[str, object]:
-    """The row of `steps` for this step: column name → number, None, or rows (lists of dicts)."""
-    trace = flat.step
+    """The row of `steps` for this step: column name → number, None, or rows (lists of dicts).
+
+    Replayed rollouts count in what describes the updates and in conflicts, and nowhere else: the rest is of what this policy wrote.
+    """
+    trace, written = flat.step, flat.written()
+    conflicted_N = (figures.conflicts.run | figures.conflicts.mid)[~flat.replayed_R[flat.rollout_N]]
     return {
         "step": trace.step,
         "attempt": trace.attempt,
         "missing_before": missing_before,
         **_clock(trace),
-        **_counts(flat),
-        **_rewards(flat),
-        **_likelihoods(flat),
-        **_displacement(flat),
-        **_divergences(flat),
+        **_counts(flat, written),
+        **_replays(flat),
+        **_rewards(written),
+        **_likelihoods(written),
+        **_displacement(written),
+        **_divergences(written),
         **_updates(trace.updates),
-        **_lengths(flat),
-        **_texts(figures),
+        **_lengths(written),
+        **_texts(figures.repetition_R[~flat.replayed_R], figures.diversity_P),
         **_conflicts(figures),
         **_evaluation(trace.evaluation),
         **_probe(trace.probe),
         "update_rows": update_rows(trace.updates),
-        "position_conflicts": _position_conflicts(flat, figures),
-        "position_rows": position_rows(flat, clipping=any(u.clip_low is not None or u.clip_high is not None for u in trace.updates)),
+        "position_conflicts": _position_conflicts(written, conflicted_N),
+        "position_rows": position_rows(written, clipping=any(u.clip_low is not None or u.clip_high is not None for u in trace.updates)),
     }
 
 
@@ -90,11 +95,11 @@ def _bins(flat: FlatStep) -> tuple[int, int, int]:
     return longest, width, -(-longest // width)
 
 
-def _position_conflicts(flat: FlatStep, figures: GroupFigures) -> list[int]:
+def _position_conflicts(flat: FlatStep, conflicted_N: Array) -> list[int]:
     _, width, bins = _bins(flat)
     bin_N = flat.position_N // width
     tokens = np.bincount(bin_N, minlength=bins)
-    return np.bincount(bin_N[figures.conflicts.run | figures.conflicts.mid], minlength=bins)[tokens > 0].tolist()
+    return np.bincount(bin_N[conflicted_N], minlength=bins)[tokens > 0].tolist()
 
 
 def k3(logp_other: Array, logp_own: Array) -> float | None:
@@ -141,20 +146,29 @@ def _clock(trace: StepTrace) -> dict[str, float]:
     }
 
 
-def _counts(flat: FlatStep) -> dict[str, object]:
-    tokens, judged, total_s = int(flat.length_R.sum()), bool((flat.correct_R >= 0).any()), flat.step.timings.total_s
+def _counts(flat: FlatStep, written: FlatStep) -> dict[str, object]:
+    """A group of one cannot differ in itself: where there are no others, whether groups all fail, all pass or tie is not available."""
+    tokens, total_s = int(written.length_R.sum()), flat.step.timings.total_s
+    size_P = np.bincount(written.group_R, minlength=len(flat.groups))
+    groups = [group for group, size in zip(flat.groups, size_P.tolist(), strict=True) if size or not len(flat.length_R)]
+    together = not len(size_P) or int(size_P.max()) > 1
+    judged = together and bool((written.correct_R >= 0).any())
     return {
-        "groups": len(flat.groups),
-        "groups_kept": sum(g.kept for g in flat.groups),
-        "groups_all_fail": _groups_all(flat, 0) if judged else None,
-        "groups_all_pass": _groups_all(flat, 1) if judged else None,
-        "groups_tied": _groups_tied(flat),
-        "rollouts": len(flat.length_R),
-        "rollouts_failed": int(np.sum(~flat.scored_R)),
+        "groups": len(groups),
+        "groups_kept": sum(g.kept for g in groups),
+        "groups_all_fail": _groups_all(written, 0) if judged else None,
+        "groups_all_pass": _groups_all(written, 1) if judged else None,
+        "groups_tied": _groups_tied(flat if written is flat else flat.of(size_P[flat.group_R] > 0)) if together else None,
+        "rollouts": len(written.length_R),
+        "rollouts_failed": int(np.sum(~written.scored_R)),
         "tokens": tokens,
-        "prompt_tokens": sum(len(g.prompt.token_ids) for g in flat.groups),
+        "prompt_tokens": sum(len(g.prompt.token_ids) for g in groups),
         "tokens_per_s": tokens / total_s if total_s > 0 else None,
     }
+
+
+def _replays(flat: FlatStep) -> dict[str, object]:
+    return {"rollouts_replayed": int(flat.replayed_R.sum()), "replay_age": mean(flat.age_R[flat.replayed_R])}
 
 
 def _groups_all(flat: FlatStep, verdict: int) -> int:
@@ -279,12 +293,12 @@ def _lengths(flat: FlatStep) -> dict[str, object]:
     }
 
 
-def _texts(figures: GroupFigures) -> dict[str, float | None]:
-    repetition = figures.repetition_R[~np.isnan(figures.repetition_R)]
+def _texts(repetition_R: Array, diversity_P: Array) -> dict[str, float | None]:
+    repetition = repetition_R[~np.isnan(repetition_R)]
     return {
         "repetition": mean(repetition),
         "loop_rate": mean(repetition > LOOPING),
-        "diversity": mean(figures.diversity_P[~np.isnan(figures.diversity_P)]),
+        "diversity": mean(diversity_P[~np.isnan(diversity_P)]),
     }
 
 

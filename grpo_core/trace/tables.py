@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from grpo_core.records import Array, StepTrace
+from grpo_core.records import POLICY, REPLAY, Array, StepTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
 from grpo_core.trace.groups import GroupFigures, group_figures
 from grpo_core.trace.rollups import group_std, steps_row
@@ -16,7 +16,7 @@ from storage.schema import TABLES
 
 SCHEMAS = {name: table.arrow for name, table in TABLES.items()}
 STEP = pa.struct(list(SCHEMAS["steps"]))
-LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "entropy", "advantages", "weights", "nthr", "clipped")
+LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "logp_old", "entropy", "advantages", "weights", "nthr", "clipped")
 
 
 def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Table]:
@@ -60,6 +60,7 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
     groups, step, group_R = flat.groups, flat.step.step, flat.group_R
     size_P = np.bincount(group_R, minlength=len(groups))
     known_P, scored_P = (np.bincount(group_R[which], minlength=len(groups)) for which in (flat.correct_R >= 0, flat.scored_R))
+    correct_R = (flat.correct_R == 1) & ~flat.replayed_R
     with np.errstate(invalid="ignore"):
         mean_P = np.bincount(group_R[flat.scored_R], weights=flat.reward_R[flat.scored_R], minlength=len(groups)) / scored_P
     return {
@@ -75,8 +76,9 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "reward_mean": _nan_as_null(mean_P),
         "reward_std": _nan_as_null(group_std(flat.reward_R, group_R, len(groups))),
         "baseline": _nan_as_null([g.baseline for g in groups]),
-        "correct": pa.array(np.bincount(group_R[flat.correct_R == 1], minlength=len(groups)).astype("i4"), mask=known_P == 0),
+        "correct": pa.array(np.bincount(group_R[correct_R], minlength=len(groups)).astype("i4"), mask=known_P == 0),
         "size": size_P.astype("i4"),
+        "replayed": np.bincount(group_R[flat.replayed_R], minlength=len(groups)).astype("i4"),
         "outcome": [g.outcome for g in groups],
         "kept": [g.kept for g in groups],
         "reason": [g.reason for g in groups],
@@ -93,6 +95,7 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "sampler_score": [g.sampler_score for g in groups],
         "sampler_probability": [g.sampler_probability for g in groups],
         "greedy_reward": _nan_as_null([math.nan if g.greedy_reward is None else g.greedy_reward for g in groups]),
+        "prompt_state": [list(g.prompt_state.items()) or None for g in groups],
     }
 
 
@@ -112,6 +115,8 @@ def _rollouts(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "advantage": pa.array(advantage_R, pa.float64(), mask=length_R == 0),
         "length": length_R.astype("i4"),
         "finish": flat.finishes,
+        "source": np.where(flat.replayed_R, REPLAY, POLICY).tolist(),
+        "age": flat.age_R.astype("i4"),
         "delta_sum": pa.array(flat.sums_R(flat.logp_delta), pa.float64(), mask=~flat.logp_delta.present_R),
         "repetition": _nan_as_null(figures.repetition_R),
         "gwhes": _nan_as_null(flat.gwhes_R),

@@ -51,6 +51,7 @@ def save(state: TrainState, folder: Path, position: Position, needed: Needed = n
                 "optimizer": state.optimizer.state_dict(),
                 "schedule": state.schedule.state_dict(),
                 "sampler": state.sampler.state(),
+                "memories": state.memories.state(),
                 "first_entropy": state.memory.first_entropy,
                 "probe_start": state.memory.probe_start,
                 "elapsed_s": position.elapsed_s,
@@ -105,6 +106,7 @@ def load_newest(state: TrainState, folder: Path) -> Position:
         state.schedule.load_state_dict(saved["schedule"])
         _take_rates(state)
         state.sampler.restore(saved["sampler"])
+        state.memories.restore(saved.get("memories", {}))  # older checkpoints have none
         state.memory.first_entropy, state.memory.probe_start = saved.get("first_entropy"), saved.get("probe_start")  # older checkpoints have none
         return Position(steps_done(path), saved["elapsed_s"])
     raise ModelError(f"no readable checkpoint among {len(found)} in {folder}, so there is nothing to resume from; start a new run with the same config")

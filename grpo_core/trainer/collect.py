@@ -12,6 +12,7 @@ from grpo_core.records import Group, Prompt, ScoredGroup
 from grpo_core.rollout.generate import sample_groups
 from grpo_core.tasks.sampler import DATA_RULES, Draw, keep
 from grpo_core.tasks.scoring import score
+from grpo_core.tasks.shaping import shape
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.state import TrainState
 
@@ -30,16 +31,20 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
     """The step's groups in sampling order, dropped ones included.
 
     A refilling data rule (DAPO) samples whole rounds of prompts until enough groups carry signal or `max_sampling_rounds` is
-    reached; groups beyond the number wanted are dropped as surplus, as in verl.
+    reached; groups beyond the number wanted are dropped as surplus, as in verl. Groups of a replay buffer come last and take the
+    place of as many sampled ones; memories take in only what was sampled.
     """
     config, rule = state.config, DATA_RULES[state.method.sampler]
     judged: list[Judged] = []
+    sampled: list[ScoredGroup] = []
+    replayed = _replayed(state, step)
+    wanted = config.prompts_per_step - len(replayed)
     rounds = config.max_sampling_rounds if rule.refill else 1
     if state.sampler.due(step):
         _refresh(state, step, clock)
     for sampling_round in range(rounds):
         with clock.part("generate"):
-            draws = state.sampler.draw(config.prompts_per_step)
+            draws = state.sampler.draw(wanted)
             prompts = [draw.prompt for draw in draws]
             groups = sample_groups(
                 state.writer, prompts, group_size=config.group_size, sampling=state.sampling, seed=stream_seed(config.seed, step, sampling_round)
@@ -47,16 +52,43 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
             greedy = _greedy(state, prompts) if state.method.needs_greedy else []
         with clock.part("score"):
             totals = [scored.rewards[0].total for scored in score(greedy, state.task)] or [None] * len(draws)
-            for draw, scored, total in zip(draws, score(groups, state.task), totals, strict=True):
+            for draw, scored, total in zip(draws, shape(score(groups, state.task), config, step), totals, strict=True):
                 scored = dataclasses.replace(scored, sampling_round=sampling_round, greedy=total)
+                sampled.append(scored)
+                scored = _helped(state, scored, step, place=len(judged)) if rule.helps else scored
                 kept, reason = keep(rule, scored)
-                if kept and sum(j.kept for j in judged) >= config.prompts_per_step:
-                    kept, reason = False, f"surplus: the step already has its {config.prompts_per_step} groups"
+                if kept and sum(j.kept for j in judged) >= wanted:
+                    kept, reason = False, f"surplus: the step already has its {wanted} groups"
                 judged.append(Judged(scored, kept, reason, draw))
-        if sum(j.kept for j in judged) >= config.prompts_per_step:
+        if sum(j.kept for j in judged) >= wanted:
             break
-    state.sampler.observe([j.scored for j in judged])
-    return judged
+    _take_in(state, sampled, step)
+    return [*judged, *(Judged(scored, True, "", Draw(scored.group.prompt)) for scored in replayed)]
+
+
+def _replayed(state: TrainState, step: int) -> list[ScoredGroup]:
+    """Groups from the replay buffer, at most their share of the step."""
+    config, buffer = state.config, state.memories.replay
+    if buffer is None:
+        return []
+    return buffer.draw(int(config.replay_share * config.prompts_per_step), step, np.random.default_rng(stream_seed(config.seed, step, 2**23)))
+
+
+def _helped(state: TrainState, scored: ScoredGroup, step: int, *, place: int) -> ScoredGroup:
+    """The group, with a stored success where it is hopeless."""
+    assert state.memories.successes is not None
+    return state.memories.successes.help(scored, step, np.random.default_rng(stream_seed(state.config.seed, step, 2**24, place)))
+
+
+def _take_in(state: TrainState, sampled: Sequence[ScoredGroup], step: int) -> None:
+    """What sampler and memories learn of the step's rollouts as they were sampled; the tracker waits for the updates (trainer/remember.py)."""
+    state.sampler.observe(sampled)
+    if state.memories.replay is not None:
+        rule = DATA_RULES[state.method.sampler]
+        state.memories.replay.observe([scored for scored in sampled if keep(rule, scored)[0]], step)
+    if state.memories.successes is not None:
+        for scored in sampled:
+            state.memories.successes.observe(scored, step)
 
 
 def _greedy(state: TrainState, prompts: Sequence[Prompt]) -> list[Group]:
@@ -70,7 +102,7 @@ def _refresh(state: TrainState, step: int, clock: Clock) -> None:
     prompts = [state.task.at(int(index)) for index in state.sampler.pool]
     with clock.part("generate"):
         groups = sample_groups(
-            state.writer, prompts, group_size=config.vas_rollouts, sampling=state.sampling, seed=stream_seed(config.seed, step, 2**22)
+            state.writer, prompts, group_size=state.sampler.trial_rollouts, sampling=state.sampling, seed=stream_seed(config.seed, step, 2**22)
         )
     with clock.part("score"):
         state.sampler.observe(score(groups, state.task), refresh=True)

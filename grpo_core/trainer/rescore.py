@@ -26,10 +26,10 @@ def rescore(state: TrainState, batch: TrainBatch, step: int) -> Rescored:
     n_groups = int(batch.group_B.max()) + 1
     chosen = np.random.default_rng(stream_seed(state.config.seed, step, 2**21)).permutation(n_groups)[: int(np.ceil(state.config.rescore * n_groups))]
     measured_B = torch.isin(batch.group_B, torch.from_numpy(chosen).to(batch.group_B.device))
-    delta_BT = torch.zeros_like(batch.before_BT)
+    delta_BT = torch.zeros_like(batch.policy_BT)
     rows = measured_B.nonzero().squeeze(1)
     if len(rows):
         after_BT = score_quietly(state, batch.rows.select(rows))
         width = after_BT.shape[1]
-        delta_BT[rows, :width] = (after_BT - batch.before_BT[rows, :width]) * batch.rows.mask_BT[rows, :width]
+        delta_BT[rows, :width] = (after_BT - batch.policy_BT[rows, :width]) * batch.rows.mask_BT[rows, :width]
     return Rescored(delta_BT, measured_B)

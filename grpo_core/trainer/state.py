@@ -22,9 +22,9 @@ from grpo_core.rollout.forward import Forward, choose_forward
 from grpo_core.rollout.generate import Sampling, Writer
 from grpo_core.rollout.policy import Policy, load_policy
 from grpo_core.tasks.base import Task
-from grpo_core.tasks.build import build_task
+from grpo_core.tasks.build import build_sampler, build_task
+from grpo_core.tasks.prompt_memory import Memories, build_memories
 from grpo_core.tasks.sampler import PromptSampler
-from grpo_core.tasks.variance_sampler import build_sampler
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, done, total)."""
@@ -47,7 +47,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainState:
-    """Everything a step reads or moves. The parts that move (model, optimizer, schedule, sampler, memory) are in every checkpoint."""
+    """Everything a step reads or moves. The parts that move (model, optimizer, schedule, sampler, memories, memory) are in every checkpoint."""
 
     config: RunConfig
     method: Method
@@ -59,6 +59,7 @@ class TrainState:
     optimizer: torch.optim.AdamW
     schedule: torch.optim.lr_scheduler.LRScheduler
     reference: Callable[[Rows], Tensor] | None
+    memories: Memories = Memories()
     memory: Memory = field(default_factory=Memory)
 
     @property
@@ -101,6 +102,7 @@ def state_of(config: RunConfig, policy: Policy, task: Task) -> TrainState:
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.lr, betas=(0.9, 0.999), weight_decay=config.weight_decay, fused=True)
     warmup = max(config.lr_warmup, 1)
+    memories = build_memories(config)
     return TrainState(
         config=config,
         method=method_of(config),
@@ -108,7 +110,8 @@ def state_of(config: RunConfig, policy: Policy, task: Task) -> TrainState:
         policy=policy,
         writer=writer_of(policy),
         task=task,
-        sampler=build_sampler(task, config),
+        sampler=build_sampler(task, config, memories),
+        memories=memories,
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: min(1.0, (update + 1) / warmup)),
         reference=_reference(policy, config) if objective.needs_reference else None,

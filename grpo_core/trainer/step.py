@@ -11,6 +11,7 @@ from grpo_core.trainer.collect import collect_groups
 from grpo_core.trainer.evaluate import evaluate
 from grpo_core.trainer.pressure import measure_pressure
 from grpo_core.trainer.probe import probe, remember_start
+from grpo_core.trainer.remember import remember
 from grpo_core.trainer.rescore import rescore
 from grpo_core.trainer.state import TrainState
 from grpo_core.trainer.traces import group_traces
@@ -36,6 +37,8 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
             updated = run_updates(state, batch, step)
         with clock.part("rescore"):
             after = rescore(state, batch, step)
+    with clock.part("rescore"):
+        remembered = remember(state, judged, batch)
 
     evaluation = None
     if state.config.eval_every and (step % state.config.eval_every == 0 or last):
@@ -52,7 +55,7 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
         finished_at=time.time(),
         elapsed_s=elapsed_s + timings.total_s,
         timings=timings,
-        groups=group_traces(judged, batch, pressure, updated, after),
+        groups=group_traces(judged, batch, pressure, updated, after, remembered),
         updates=updated.traces if updated else (),
         evaluation=evaluation,
         probe=probed,

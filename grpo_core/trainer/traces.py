@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,13 +16,18 @@ from grpo_core.trainer.update import Updated
 
 
 def group_traces(
-    judged: Sequence[Judged], batch: TrainBatch | None, pressure: Pressure | None, updated: Updated | None, after: Rescored | None
+    judged: Sequence[Judged],
+    batch: TrainBatch | None,
+    pressure: Pressure | None,
+    updated: Updated | None,
+    after: Rescored | None,
+    remembered: Sequence[Mapping[str, float]],
 ) -> tuple[GroupTrace, ...]:
-    """All groups of the step in sampling order; dropped ones have advantage and weight 0 and were not rescored."""
+    """All groups of the step in sampling order, replayed ones last; dropped ones have advantage and weight 0 and were not rescored."""
     trained = iter(_trained_rollouts(judged, batch, pressure, updated, after) if batch and updated and after else ())
     baselines = iter(batch.baseline_B.tolist() if batch else ())
     traces = []
-    for j in judged:
+    for j, prompt_state in zip(judged, remembered, strict=True):
         pairs = list(zip(j.scored.group.completions, j.scored.rewards, strict=True))
         rollouts = tuple(next(trained) for _ in pairs) if j.kept else tuple(_untrained(c, r) for c, r in pairs)
         baseline = [next(baselines) for _ in pairs][0] if j.kept else float("nan")
@@ -38,6 +43,7 @@ def group_traces(
                 sampler_score=j.draw.score,
                 sampler_probability=j.draw.probability,
                 greedy_reward=j.scored.greedy,
+                prompt_state=prompt_state,
             )
         )
     return tuple(traces)
@@ -46,7 +52,8 @@ def group_traces(
 def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pressure | None, updated: Updated, after: Rescored):
     """One RolloutTrace per row of the batch, in order."""
     pairs = [pair for j in judged if j.kept for pair in zip(j.scored.group.completions, j.scored.rewards, strict=True)]
-    before, advantages = batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
+    before, old, advantages = batch.unpad(batch.policy_BT), batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
+    replayed = batch.replayed_B.tolist()
     weights, sides = batch.unpad(updated.weight_BT), batch.unpad(updated.side_BT, "i1")
     deltas, measured = batch.unpad(after.delta_BT), after.measured_B.tolist()
     nthr, gwhes = ([None] * len(pairs),) * 2 if pressure is None else (pressure.nthr, pressure.gwhes)
@@ -62,6 +69,7 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pre
             logp_ref=refs[b],
             nthr=nthr[b],
             gwhes=gwhes[b],
+            logp_old=old[b] if replayed[b] else None,
         )
 
 

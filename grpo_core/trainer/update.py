@@ -32,6 +32,7 @@ class Tally:
     ratio: float = 0.0
     ratio_squared: float = 0.0
     scored_tokens: float = 0.0
+    own_tokens: float = 0.0
 
     @property
     def ess(self) -> float | None:
@@ -94,7 +95,8 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
             _backward(state, batch, rows[part], whole.rows(part), side_BT, tally)
     norm = _optimize(state)
     update, epoch, minibatch = where
-    clipped = update > 0 and tokens > 0 and state.method.clip is not None  # on the first update the policy is the sampler: nothing can be clipped
+    apart = update > 0 or bool(batch.replayed_B[rows].any())  # else the policy is the sampler: every ratio is 1 and nothing can be clipped
+    clipped = apart and tokens > 0 and state.method.clip is not None
     return UpdateTrace(
         update=update,
         epoch=epoch,
@@ -104,12 +106,12 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         grad_norm=norm,
         clip_low=tally.low / tokens if clipped else None,
         clip_high=tally.high / tokens if clipped else None,
-        kl_before=tally.mean(tally.kl_before) or 0.0,
+        kl_before=tally.kl_before / tally.own_tokens if tally.own_tokens else 0.0,
         kl_ref=None if whole.ref_BT is None else tally.mean(tally.kl_ref),
         ratio_max=tally.ratio_max,
         entropy=tally.mean(tally.entropy),
         tokens=int(tokens),
-        ess=tally.ess if update else None,  # on the first update every ratio is 1 by construction
+        ess=tally.ess if apart else None,
         lr=state.optimizer.param_groups[0]["lr"],
         objective=None if whole.objective is None else float(whole.objective),
     )
@@ -138,7 +140,9 @@ def _backward(state: TrainState, batch: TrainBatch, rows: Tensor, part: LossBatc
             tally.terms[name] += term_bt.sum().item()
         tally.low += (loss.side_BT < 0).sum().item()
         tally.high += (loss.side_BT > 0).sum().item()
-        tally.kl_before += k3(change_bt).sum().item()
+        own_b1 = ~batch.replayed_B[rows][:, None]
+        tally.kl_before += (k3(change_bt) * own_b1).sum().item()
+        tally.own_tokens += (part.mask_BT * own_b1).sum().item()
         tally.ratio_max = max(tally.ratio_max, change_bt.max().exp().item())
         ratio_bt = change_bt.exp() * part.mask_BT
         tally.ratio += ratio_bt.sum().item()

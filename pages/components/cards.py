@@ -225,12 +225,18 @@ def missing_columns(card: Card, steps: pd.DataFrame) -> list[str]:
     return [name for name in card.columns if np.isnan(series.column(steps, name)).all()]
 
 
+NEEDS_GROUPS = (
+    "reward_group_std", "diversity", "share_all_fail", "share_all_pass", "share_other_tied", "pass_at_half", "pass_at_size",
+    "uniform_observed", "uniform_expected", *(f"outcome_{name}" for name in ("mixed", "all_fail", "all_pass", "tied", "failed")),
+)  # fmt: skip
+
+
 def why_missing(column: str, config: RunConfig) -> str:
     """Why a column of the steps table has no value in a run with this configuration."""
     if column in ("clip_low", "clip_high"):
         if METHODS[config.method].clip is None:
             return f"{config.method} does not clip"
-        if config.updates_per_rollout == 1:
+        if config.updates_per_rollout == 1 and not config.replays:
             return "with one update per rollout batch it is zero by construction"
     if column == "kl_ref" and not (config.kl_coef or 0):
         return "no reference model is kept while kl_coef is 0"
@@ -242,6 +248,8 @@ def why_missing(column: str, config: RunConfig) -> str:
         return "no group had advantages of both signs, or the run was recorded before conflicts were counted"
     if column.startswith("delta_") or column == "kl_step":
         return "rescoring is off (rescore is 0)" if config.rescore == 0 else "no such rollout has been rescored yet"
+    if config.group_size == 1 and column in NEEDS_GROUPS:
+        return "with one rollout per prompt nothing differs inside a group"
     if column.endswith("_correct"):
         return "no rollout has been correct yet"
     if column.endswith("_wrong"):

@@ -226,7 +226,7 @@ def _groups(path: Path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
 
 
 def verdicts(run: Run, step: int) -> pd.DataFrame:
-    """Every rollout of a recorded step without its text: group_index, rollout_index, reward, correct."""
+    """Every rollout of a recorded step without its text: group_index, rollout_index, reward, correct, source."""
     return _verdicts(root(), run.run_id, run.status.attempt, step)
 
 

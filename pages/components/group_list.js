@@ -9,7 +9,8 @@ function dots(group) {
   }
   const box = el("span", "dots", null, { role: "img", "aria-label": `${group.correct} of ${group.rollouts.length} correct` });
   box.style.minWidth = `${14 * Math.min(group.rollouts.length, 12)}px`;
-  for (const { kind, reward } of group.rollouts) box.append(el("span", `dot ${kind}`, null, { title: `${kind}, reward ${reward}` }));
+  for (const { kind, reward, note } of group.rollouts)
+    box.append(el("span", `dot ${kind}${note && " replayed"}`, null, { title: `${kind}, reward ${reward}${note}` }));
   return box;
 }
 

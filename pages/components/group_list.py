@@ -17,6 +17,7 @@ OUTCOMES = {
     "all_pass": {"text": "all correct", "tone": "blue", "icon": "✓"},
     "tied": {"text": "tied", "tone": "gray", "icon": "="},
     "failed": {"text": "not scored", "tone": "red", "icon": "!"},
+    "replayed": {"text": "replayed", "tone": "gray", "icon": "↺"},
 }
 _HTML = """
 <div class="frame" tabindex="0" role="region" aria-label="Groups of the step"></div>
@@ -46,6 +47,7 @@ def _row(group, dots: list[dict], href: Callable[[int], str]) -> dict:
 
 
 def _dots(rollouts: pd.DataFrame) -> list[dict]:
-    """One dot per rollout: correct, wrong, or failed where scoring gave no number."""
+    """One dot per rollout: correct, wrong, or failed where scoring gave no number; `note` says which are replayed."""
     kinds = ["failed" if correct is None else "correct" if correct else "wrong" for correct in rollouts["correct"]]
-    return [{"kind": kind, "reward": fixed(reward)} for kind, reward in zip(kinds, rollouts["reward"], strict=True)]
+    notes = [", replayed" if source == "replay" else "" for source in rollouts["source"]]
+    return [{"kind": kind, "reward": fixed(reward), "note": note} for kind, reward, note in zip(kinds, rollouts["reward"], notes, strict=True)]

@@ -31,7 +31,7 @@ from grpo_core.equations import (
     equations,
     slots,
 )
-from grpo_core.methods import HARMS, METHODS, Method, nearest_method
+from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
 from grpo_core.trained import outcome, trained
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states
@@ -238,3 +238,12 @@ def runs(method: Method) -> None:
 
 def _verdict(report: Report | None) -> dict:
     return levels.chip(levels.Level.NOT_AVAILABLE if report is None else report.level)
+
+
+def group_rewards() -> None:
+    """The rewards that look at a whole group, which any method may train on, and what each assumes."""
+    with st.expander(f"Rewards that look at the whole group ({len(GROUP_REWARDS)}), for any method", icon=":material/groups:"):
+        for rule in GROUP_REWARDS.values():
+            how = f"Not trained here: it lacks {rule.lacks}" if rule.lacks else f"`group_reward={rule.name}`"
+            st.markdown(f"**{escape(rule.title)}** ({escape(rule.paper)}). {escape(rule.means)} {how if not rule.lacks else escape(how)}")
+            st.caption(f"Assumes {escape(rule.assumes)}")

@@ -104,8 +104,8 @@ def bubbles(x: Array, y: Array, count: Array, score: Array, shown: Sequence[str]
     return {"data": [points], "layout": layout}
 
 
-def history(step: Array, curves: dict[str, tuple[Array, str]]) -> dict:
-    """Points over training steps, one colour each: {name: (values, colour)}; a gap where a value is missing."""
+def history(step: Array, curves: dict[str, tuple[Array, str]], *, shares: bool = True) -> dict:
+    """Points over training steps, one colour each: {name: (values, colour)}; a gap where a value is missing. `shares` lie from 0 to 1."""
     traces = [
         {
             "type": "scatter",
@@ -121,7 +121,7 @@ def history(step: Array, curves: dict[str, tuple[Array, str]]) -> dict:
         for name, (values, colour) in curves.items()
     ]
     layout = _layout(240, "Training step", "") | {"showlegend": True, "legend": {"orientation": "h", "y": 1.18, "x": 0}, "hovermode": "x unified"}
-    layout["yaxis"] |= {"range": [-0.03, 1.03]}
+    layout["yaxis"] |= {"range": [-0.03, 1.03]} if shares else {"rangemode": "tozero"}
     layout["margin"]["t"] = 34
     return {"data": traces, "layout": layout}
 

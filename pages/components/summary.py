@@ -21,7 +21,7 @@ def run_sentences(status: RunStatus, steps: pd.DataFrame) -> list[str]:
 
 def step_sentence(step: int, groups: pd.DataFrame) -> str:
     """`Step 42: 16 groups, of which 9 mixed, 5 all wrong and 2 all correct; mean reward 0.41; all kept in the loss.`"""
-    names = {"mixed": "mixed", "all_fail": "all wrong", "all_pass": "all correct", "tied": "tied", "failed": "not scored"}
+    names = {"mixed": "mixed", "all_fail": "all wrong", "all_pass": "all correct", "tied": "tied", "failed": "not scored", "replayed": "replayed"}
     counts = [f"{n} {names.get(outcome, outcome)}" for outcome, n in groups["outcome"].value_counts().items()]
     dropped = int((~groups["kept"].astype(bool)).sum())
     mean = np.nanmean(np.concatenate([np.asarray(rewards, "f8") for rewards in groups["rewards"]])) if len(groups) else np.nan
@@ -32,7 +32,10 @@ def step_sentence(step: int, groups: pd.DataFrame) -> str:
 def group_sentence(group, rollouts: pd.DataFrame) -> str:
     """`3 of 8 correct; mean 0.38, std 0.48; advantages +1.29 and −0.77.`"""
     scored = rollouts["reward"].notna().sum()
-    parts = [f"{group.correct} of {group.size} correct"]
+    replayed = int(rollouts["source"].eq("replay").sum())
+    parts = [f"{group.correct} of {group.size - replayed} correct"] if replayed < group.size else []
+    if replayed:
+        parts.append(f"{counted(replayed, 'rollout')} replayed, not sampled in this step")
     if scored < len(rollouts):
         parts.append(f"{len(rollouts) - scored} could not be scored")
     parts.append(f"mean reward {fixed(group.reward_mean)}, std {fixed(group.reward_std)}")

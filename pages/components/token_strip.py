@@ -121,6 +121,10 @@ GWHES = (
     "Group weighted hidden embedding score (arXiv:2505.18830): how strongly the group's wrong rollouts, pushed down, work against this correct one, less "
     "how strongly the correct ones, pushed up, work for it. The larger, the smaller the gain in its log-prob, or the larger the fall."
 )
+REPLAYED = (
+    "An older policy wrote this completion and the run replayed it: it is no sample of this step's policy, and figures of the step leave it out. Its ratios "
+    "are taken against the policy that wrote it."
+)
 FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
 """Ways to end that are worth a word; a rollout usually ends with its end-of-sequence token."""
 _STORED = {
@@ -237,11 +241,15 @@ def _facts(row) -> list[tuple[str, ...]]:
         facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob"))
     if not pd.isna(row.gwhes):
         facts.append((number(row.gwhes, 3, sign=True), "GWHES", GWHES))
+    if row.source == "replay":
+        facts.append((str(int(row.age)), "step old, replayed" if row.age == 1 else "steps old, replayed", REPLAYED))
     return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts
 
 
 def _notes(row) -> list[dict]:
     notes = []
+    if row.source == "replay":
+        notes.append({"text": REPLAYED, "tone": ""})
     if row.failure:
         notes.append({"text": f"Scoring failed: {row.failure}", "tone": "red"})
     if row.logp_delta is None:

@@ -34,6 +34,13 @@ OUTCOME_LINES = {
 }
 FAR_APART = 2.0
 """Observed over expected share of all-right and all-wrong groups above which prompts are called far apart in difficulty."""
+DRAWS = {
+    "tracked": "This run's method draws prompts by the success rates that it tracks.",
+    "vas": "This run draws so.",
+    "solvable": "This run draws uniformly among prompts that the start model solved at least once.",
+    "uniform": "This run draws uniformly; prompt_sampler=vas would change that.",
+}
+"""How a run draws its prompts, by its method's data rule or else its prompt_sampler."""
 LISTS = {
     "next": "Likely next",
     "silent": "No signal",
@@ -100,6 +107,8 @@ def per_step(run: Run, steps: pd.DataFrame) -> pd.DataFrame:
     """The steps table with what its groups came to: outcome_*, uniform_observed, uniform_expected, pass_at_1, pass_at_half, pass_at_size."""
     last = int(steps["step"].iloc[-1])
     came_to = _per_step(data.root(), run.run_id, run.status.attempt, last, run.config.group_size, data.outcome_counts(run))
+    if run.config.group_size == 1:  # a group of one is all right or all wrong by construction
+        came_to = came_to.assign(**{f"outcome_{name}": np.nan for name in OUTCOME_LINES})
     return steps.merge(came_to, on="step", how="left")
 
 
@@ -132,6 +141,11 @@ def _mean(values: np.ndarray, weights: np.ndarray, step: pd.Series) -> pd.Series
 
 def sentences(run: Run, steps: pd.DataFrame) -> list[str]:
     """How many groups carry no signal lately and why, and how that compares with what the pass rate alone would give."""
+    if run.config.group_size == 1:
+        return [
+            "Which groups carry a signal is not available: with one rollout per prompt nothing differs inside a group.",
+            "Diversity and pass@k of several tries are not available either; what the run remembers of a prompt is shown with the prompt below.",
+        ]
     recent = steps.tail(WINDOW)
     shares = {name: _average(recent, f"outcome_{name}") for name in OUTCOME_LINES}
     if np.isnan(shares["mixed"]):
@@ -184,7 +198,7 @@ def with_scores(found: pd.DataFrame, *, alpha: float, beta: float, batch: int, w
         vps=vps,
         probability=probability,
         lift=probability * len(found),
-        silent=(found["mixed"] == 0) & (found["failed"] < found["seen"]),
+        silent=(found["mixed"] == 0) & (found["failed"] < found["seen"]) & (found["scored"] > found["seen"]),
         why=[f"{fixed(alpha * v)} + {fixed(beta * d)}" for v, d in zip(variance, np.nan_to_num(diversity), strict=True)],
         signal=[_signal(row) for row in found.itertuples()],
     )
@@ -192,6 +206,8 @@ def with_scores(found: pd.DataFrame, *, alpha: float, beta: float, batch: int, w
 
 def _signal(row) -> dict:
     """What a prompt's groups say about it, as a chip."""
+    if row.seen and row.scored == row.seen and not row.failed:
+        return {"text": "one rollout each", "tone": "gray", "icon": "·"}
     if row.mixed:
         return {"text": "some signal" if row.mixed < row.seen else "signal", "tone": "green", "icon": "◐"}
     if row.all_fail and row.all_pass:
@@ -245,7 +261,7 @@ def sampler_sentence(run: Run, found: pd.DataFrame) -> str:
     config, n = run.config, len(found)
     by_score = int(config.prompts_per_step * config.vas_mixture)
     score = np.sort(np.nan_to_num(found["vps"].to_numpy("f8")))[::-1]
-    ours = "This run draws so." if config.prompt_sampler == "vas" else "This run draws uniformly; prompt_sampler=vas would change that."
+    ours = DRAWS.get(config.method_row.sampler) or DRAWS[config.prompt_sampler]
     if not score.sum():
         return f"Every prompt seen has a score of 0, so variance-aware sampling would draw uniformly. {ours}"
     half = int(np.searchsorted(np.cumsum(score), score.sum() / 2)) + 1
@@ -365,6 +381,7 @@ def prompt_history(run: Run, prompt, last: int) -> None:
         plots.draw(
             plots.history(groups["step"].to_numpy(), curves), key="plot.variance.history", alt="Share correct and diversity of the prompt's groups over steps."
         )
+    _remembered(run, prompt, last)
     rows = groups.assign(
         pass_rate=groups["correct"] / groups["scored"].where(groups["scored"] > 0),
         chip=[OUTCOMES.get(outcome, {"text": outcome, "tone": "gray", "icon": ""}) for outcome in groups["outcome"]],
@@ -375,6 +392,49 @@ def prompt_history(run: Run, prompt, last: int) -> None:
     if clicked:
         step, group = clicked.split()
         goto(GROUP, run=run.run_id, step=step, group=group)
+
+
+STATES: dict[str, tuple[str, str]] = {
+    "p": ("Success rate p̂", "α/(α + β): how often the run believes that the policy solves the prompt; the next advantage is taken against it."),
+    "kept": ("ρ kept", "Share of α and β that outlived the drift: 2^(−drift/0.06), between 0.875 and 0.96."),
+    "vps": ("VPS", "Variance promotion score by which the run's sampler draws the prompt."),
+    "alpha": ("α", "Remembered successes, the older the less they weigh."),
+    "beta": ("β", "Remembered failures, the older the less they weigh."),
+    "drift": ("Drift", "Mean absolute change of log-prob, in nats per token, of the prompt's previous completion since it was written."),
+    "stored": ("Stored", "Successes kept for when the prompt's group is hopeless."),
+    "newest_success": ("Newest", "Step of the newest stored success."),
+    "trial_solved": ("Trial", "Rollouts of the task filter that solved the prompt before training."),
+}
+"""What a run may remember of a prompt, in the order shown: its title and what it means."""
+SHARES = ("p", "kept", "vps")
+COUNTS = ("alpha", "beta", "drift", "stored")
+COLOURS = ("c0", "c1", "c2", "c3", "c4")
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _states(path, run_id: str, attempt: int, last: int, prompt_hash: str) -> pd.DataFrame:
+    return variance_queries.prompt_states(data.store(), run_id, prompt_hash)
+
+
+def _remembered(run: Run, prompt, last: int) -> None:
+    """What the run remembered of the prompt, step by step; nothing where it keeps no memory of prompts."""
+    long = _states(data.root(), run.run_id, run.status.attempt, last, prompt.prompt_hash)
+    if long.empty:
+        return
+    wide = long.pivot(index="step", columns="name", values="value")
+    names = [*(name for name in STATES if name in wide), *(name for name in wide if name not in STATES)]
+    latest = ", ".join(f"{STATES.get(name, (name, ''))[0]} {fixed(wide[name].iloc[-1], 3)}" for name in names if not np.isnan(wide[name].iloc[-1]))
+    st.markdown("**What the run remembers of it**", help="After each step that had the prompt; checkpointed, so that a resumed run goes on with it.")
+    st.markdown(escape(f"After step {int(wide.index[-1])}: {latest}."))
+    if len(wide) > 1:
+        for key, group, shares in (("shares", SHARES, True), ("counts", COUNTS, False)):
+            curves = {STATES[name][0]: (wide[name].to_numpy("f8"), colour) for name, colour in zip(group, COLOURS, strict=False) if name in wide}
+            if curves:
+                alt = f"{', '.join(curves)} of the prompt over steps."
+                plots.draw(plots.history(wide.index.to_numpy(), curves, shares=shares), key=f"plot.variance.state.{key}", alt=alt)
+    columns_ = [Column(name=name, title=STATES.get(name, (name, ""))[0], decimals=3, means=STATES.get(name, ("", name))[1]) for name in names]
+    table, label = wide.reset_index()[::-1], "What the run remembers of the prompt"
+    rank_table(table, (HISTORY_COLUMNS[0], *columns_), key="variance.states", label=label, ids=table["step"].tolist(), height=260)
 
 
 def history_sentence(prompt, groups: pd.DataFrame) -> str:

@@ -15,8 +15,8 @@ def groups_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
 
 
 def verdicts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
-    """One row per rollout of the step, in order, without text and traces: group_index, rollout_index, reward, correct."""
-    sql = "select group_index, rollout_index, reward, correct from rollouts where step = ? order by group_index, rollout_index"
+    """One row per rollout of the step, in order, without text and traces: group_index, rollout_index, reward, correct, source."""
+    sql = "select group_index, rollout_index, reward, correct, source from rollouts where step = ? order by group_index, rollout_index"
     return store.frame(run_id, sql, [step], steps=(step, step))
 
 
@@ -32,6 +32,7 @@ def vocabulary(store: Store, run_id: str) -> list[str]:
 
 
 def prompt_history(store: Store, run_id: str, prompt_hash: str) -> pd.DataFrame:
-    """Every group of one prompt, in order of step. Columns: step, group_index, reward_mean, correct, size."""
-    sql = "select step, group_index, reward_mean, correct, size from groups where prompt_hash = ? order by step, group_index"
+    """Every group of one prompt that was sampled, in order of step. Columns: step, group_index, reward_mean, correct, size (both without replays)."""
+    sql = """select step, group_index, reward_mean, correct, size - coalesce(replayed, 0) as size
+             from groups where prompt_hash = ? and outcome <> 'replayed' order by step, group_index"""
     return store.frame(run_id, sql, [prompt_hash], skip_damaged=True)

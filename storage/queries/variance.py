@@ -6,14 +6,19 @@ import pandas as pd
 
 from storage.reader import Store
 
+_SCORED = "list_count(rewards) - coalesce(replayed, 0)"
+"""Rollouts of a group that were sampled in its step and could be scored; those that are replayed always could."""
+_SAMPLED = "outcome <> 'replayed'"
+
 
 def outcome_counts(store: Store, run_id: str, after: int = -1) -> pd.DataFrame:
     """How many groups of each step later than `after` came out how, in order of step. Columns: step, outcome, correct, scored, groups.
 
-    `scored` counts the rollouts whose scoring did not fail, `groups` the groups with the same four other values.
+    `scored` counts the rollouts whose scoring did not fail, `groups` the groups with the same four other values. What was replayed
+    counts nowhere.
     """
-    sql = """select step, outcome, correct, list_count(rewards) as scored, count(*) as groups
-             from groups where step > ? group by all order by step, outcome, correct, scored"""
+    sql = f"""select step, outcome, correct, {_SCORED} as scored, count(*) as groups
+              from groups where step > ? and {_SAMPLED} group by all order by step, outcome, correct, scored"""
     return store.frame(run_id, sql, [after], steps=(after + 1, None), skip_damaged=True)
 
 
@@ -28,16 +33,25 @@ def prompt_scores(store: Store, run_id: str) -> pd.DataFrame:
     last = "arg_max({0}, (step, group_index)) as {1}"
     newest = ", ".join(last.format(*names) for names in (("prompt", "prompt"), ("answer", "answer"), ("step", "last_step"), ("group_index", "last_group")))
     sampler = ", ".join(last.format(name, name) for name in ("sampler_score", "sampler_probability"))
-    sql = f"""select prompt_hash, {newest}, count(*) as seen, sum(correct)::bigint as correct, sum(list_count(rewards))::bigint as scored,
+    sql = f"""select prompt_hash, {newest}, count(*) as seen, sum(correct)::bigint as correct, sum({_SCORED})::bigint as scored,
                      {outcomes}, avg(diversity) as diversity, {sampler}
-              from groups group by prompt_hash order by last_step desc, last_group"""
+              from groups where {_SAMPLED} group by prompt_hash order by last_step desc, last_group"""
     return store.frame(run_id, sql, skip_damaged=True)
 
 
 def prompt_groups(store: Store, run_id: str, prompt_hash: str) -> pd.DataFrame:
-    """Every group of one prompt, in order. Columns: step, group_index, outcome, correct, scored, size, reward_mean, reward_std,
-    diversity, distinct_3, sampler_score, sampler_probability."""
-    sql = """select step, group_index, outcome, correct, list_count(rewards) as scored, size, reward_mean, reward_std, diversity, distinct_3,
-                    sampler_score, sampler_probability
-             from groups where prompt_hash = ? order by step, group_index"""
+    """Every group of one prompt, in order. Columns: step, group_index, outcome, correct and scored (of those sampled in the step), size,
+    replayed, reward_mean, reward_std, diversity, distinct_3, sampler_score, sampler_probability."""
+    sql = f"""select step, group_index, outcome, correct, {_SCORED} as scored, size, replayed, reward_mean, reward_std, diversity, distinct_3,
+                     sampler_score, sampler_probability
+              from groups where prompt_hash = ? order by step, group_index"""
+    return store.frame(run_id, sql, [prompt_hash], skip_damaged=True)
+
+
+def prompt_states(store: Store, run_id: str, prompt_hash: str) -> pd.DataFrame:
+    """What the run remembered of one prompt after each step that had it, in order. Columns: step, name, value; empty where nothing was."""
+    sql = """select step, entry.key as name, entry.value as value
+             from (select step, max(group_index) as group_index, unnest(map_entries(arg_max(prompt_state, group_index))) as entry
+                   from groups where prompt_hash = ? and prompt_state is not null group by step)
+             order by step, name"""
     return store.frame(run_id, sql, [prompt_hash], skip_damaged=True)

@@ -3,6 +3,8 @@
 Values and gradients were compared with verl's own functions where the method exists there.
 """
 
+import math
+
 import pytest
 import torch
 
@@ -237,3 +239,14 @@ def test_multipliers_weigh_the_policy_term_and_not_the_penalties():
         found = graded(objective, ref_BT=REF, multipliers_BT=multipliers)[0].terms
         torch.testing.assert_close(found["policy"], factor * plain["policy"])
         torch.testing.assert_close(found["kl_ref_k3"], plain["kl_ref_k3"])
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "loss", "gradient"), [(6, -1, 3.0, 0.0), (2, -1, 2.0, 2.0), (6, 1, -1.3, 0.0), (0.5, -1, 0.8, 0.0)])
+def test_dual_clip(ratio, advantage, loss, gradient):
+    """ARPO's bounds .2/.3: ρ = 6 with A = −1 costs 3 and pushes nothing; below the bounds it is the clip."""
+    objective = of_method("arpo")
+    logp = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    found = policy_loss(objective, logp, loss_batch(objective, before_BT=0 * one, advantages_BT=advantage * one, mask_BT=one, max_length=1))
+    found.total.backward()
+    assert (found.total.item(), logp.grad.item()) == pytest.approx((loss, gradient), abs=1e-6)

@@ -15,7 +15,7 @@ from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 from grpo_core.algorithms.weights import WEIGHTS
-from grpo_core.methods import METHODS, Component
+from grpo_core.methods import METHODS, STANDALONE, Component
 
 NAMES = sorted(METHODS)
 LOG_PROBS = {"clipped_weight", "gamma_gate", "log_prob", *(f"{region}{how}" for region in ("one_side", "two_side", "ring") for how in ("", "_weighted"))}
@@ -64,6 +64,10 @@ def test_every_name_of_every_row_is_registered(name):
             assert PENALTIES[penalty.name]
         for weight in method.weights:
             assert WEIGHTS[weight.name]
+
+
+def test_what_stands_alone_is_what_no_base_takes_from_the_group():
+    assert {name for name in BASES if not BASES[name].compares} == {*STANDALONE, "below_mean"}
 
 
 def test_a_registry_refuses_duplicates_and_names_what_it_knows():
@@ -133,7 +137,9 @@ def rewards_of(seed: int):
     """Two groups of four with lengths, no two rewards of a group alike."""
     generator = torch.Generator().manual_seed(seed)
     rewards = torch.cat([torch.randperm(9, generator=generator)[:4] for _ in range(2)]).double()
-    facts = dict(rewards_B=rewards, lengths_B=torch.randint(1, 9, (8,), generator=generator), draws_B=torch.rand(8, generator=generator))
+    facts = dict(
+        rewards_B=rewards, lengths_B=torch.randint(1, 9, (8,), generator=generator), draws_B=torch.rand(8, generator=generator), tracked_B=torch.zeros(8)
+    )
     return facts, torch.arange(8) // 4
 
 
@@ -152,9 +158,9 @@ def test_what_a_shift_and_a_scale_of_all_rewards_change(base, norm, seed):
     facts, group = rewards_of(seed)
     component = Component(base=base, norm=norm, at=0.5)
     plain = credited(facts, group, component)
-    if base != "zero" or norm == "token_whiten":  # compared with something that shifts along
+    if base not in STANDALONE or norm in ("token_whiten", "batch_std"):  # compared with something that shifts along
         torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] + 3), plain)
-    scale = {"std": 1, "std_population": 1, "token_whiten": 1, "variance": 1 / 5}.get(norm, 5)
+    scale = {"std": 1, "std_population": 1, "token_whiten": 1, "batch_std": 1, "variance": 1 / 5}.get(norm, 5)
     if base in ("below_mean", "log_average_exp"):  # not in proportion: their number does not scale along
         return
     torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] * 5), scale * plain, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import ProcessId, myself, this_machine
 from grpo_core.launch.status import Word, write_word
 from grpo_core.methods import METHODS
-from grpo_core.records import Completion, EvalTrace, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
+from grpo_core.records import Completion, EvalTrace, Group, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
 from grpo_core.trace.tables import to_tables
 from storage.catalog import Catalog
 from storage.segments import RunWriter
@@ -80,8 +80,10 @@ def make_run(
     payloads: bool = False,
     prompts: int = 6,
     tokens: int | None = None,
+    remembered: dict[str, float] | None = None,
 ) -> str:
-    """A run with `recorded` steps. `gap_at` loses two steps, `sinking` lets correct rollouts lose likelihood, `tokens` sets the length."""
+    """A run with `recorded` steps. `gap_at` loses two steps, `sinking` lets correct rollouts lose likelihood, `tokens` sets the length,
+    `remembered` is known of every prompt."""
     config = make_config({"prompts_per_step": prompts, **settings})
     folder = RunFolder.create(root, config)
     Catalog(root).register(folder.run_id, config.title)
@@ -92,7 +94,9 @@ def make_run(
             if gap_at is not None and step in (gap_at, gap_at + 1):
                 missing += 1
                 continue
-            writer.append_step(to_tables(make_step(step, config, sinking=sinking, rescored=rescored, payloads=payloads, tokens=tokens), missing_before=missing))
+            made = make_step(step, config, sinking=sinking, rescored=rescored, payloads=payloads, tokens=tokens)
+            made = replace(made, groups=tuple(replace(group, prompt_state=remembered or {}) for group in made.groups))
+            writer.append_step(to_tables(made, missing_before=missing))
             missing = 0
     say(folder, config, recorded, state, message)
     return folder.run_id
@@ -181,16 +185,17 @@ def _group(scene: Scene, config: RunConfig) -> GroupTrace:
     wins = scene.rng.random(size) < np.clip(scene.skill + scene.rng.normal(0, 0.3), 0, 1)
     completions = [_completion(scene, a, b, bool(win), PAYLOADS[n] if scene.payloads else None) for n, win in enumerate(wins)]
     rewards = tuple(_reward(bool(win), PAYLOADS[-1] if scene.payloads and n == 1 else None) for n, win in enumerate(wins))
-    outcome = ScoredGroup(group=None, rewards=rewards).outcome
     totals = np.array([reward.total for reward in rewards])
     advantages = recomputed(totals, np.zeros(size, "i8"), METHODS[config.method].credit[0])  # as its method makes them, or the diagnosis would object
+    prompt = Prompt(
+        prompt_id=f"{a}+{b}",
+        text=" ".join(PAYLOADS) if scene.payloads else f"{a}+{b}=",
+        token_ids=tuple(TOKEN[letter] for letter in f"{a}+{b}="),
+        answer=PAYLOADS[0] if scene.payloads else str(a + b),
+    )
+    outcome = ScoredGroup(group=Group(prompt=prompt, completions=tuple(completions)), rewards=rewards).outcome
     return GroupTrace(
-        prompt=Prompt(
-            prompt_id=f"{a}+{b}",
-            text=" ".join(PAYLOADS) if scene.payloads else f"{a}+{b}=",
-            token_ids=tuple(TOKEN[letter] for letter in f"{a}+{b}="),
-            answer=PAYLOADS[0] if scene.payloads else str(a + b),
-        ),
+        prompt=prompt,
         rollouts=tuple(_trace(scene, *parts) for parts in zip(completions, rewards, advantages, strict=True)),
         outcome=outcome,
         baseline=float(np.nanmean(totals)),

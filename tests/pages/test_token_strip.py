@@ -11,6 +11,7 @@ PIECES = ["<eos>", "a", " b", "<script>"]
 
 def rollouts() -> pd.DataFrame:
     common = {"reward_parts": {"exact": 1.0}, "failure": None, "finish": "stop", "logp_ref": None, "nthr": None, "gwhes": np.nan}
+    common |= {"source": "policy", "age": 0}
     first = common | {
         "rollout_index": 0, "correct": True, "reward": 1.0, "advantage": 1.5, "length": 2, "token_ids": np.array([1, 0]),
         "logp_sampling": np.array([-1.0, -2.0]), "logp_gap": np.array([0.25, 0.0]), "logp_delta": np.array([0.1, -0.1]),
@@ -77,3 +78,10 @@ def test_scales_end_at_round_numbers(values: list[float], end: float) -> None:
 def test_the_ratio_scale_is_the_delta_scale() -> None:
     ratio = next(one for one in strip_data(rollouts(), PIECES, "ratio", identity="x", chosen=None, stacked=False)["quantities"] if one["key"] == "ratio")
     assert ratio["scale"] == pytest.approx(np.exp(0.1), rel=1e-3) and ratio["middle"] == "1"
+
+
+def test_a_replayed_rollout_says_so_in_its_head() -> None:
+    rows = rollouts().assign(source=["replay", None], age=[3, np.nan])  # None as in runs recorded before there were replays
+    replayed, plain = strip_data(rows, PIECES, "delta", identity="x", chosen=None, stacked=False)["rollouts"]
+    assert ("3", "steps old, replayed") in [fact[:2] for fact in replayed["facts"]] and "no sample of this step's policy" in replayed["notes"][0]["text"]
+    assert "replayed" not in str(plain)

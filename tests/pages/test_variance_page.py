@@ -5,7 +5,7 @@ import pytest
 from grpo_core.config import make_config
 from pages.components.variance_view import columns, listed_prompts, step_figures, with_scores
 from tests.pages.looking import rows_of, words_of
-from tests.pages.seeded import PAYLOADS
+from tests.pages.seeded import PAYLOADS, make_run
 from tests.pages.test_conflicts_page import cells, of_key
 
 
@@ -106,3 +106,14 @@ def test_what_the_runs_own_sampler_recorded_has_a_column() -> None:
     unknown = prompts().assign(sampler_probability=np.nan)
     assert "Recorded" not in [column.title for column in columns(run, unknown)]
     assert "Recorded" in [column.title for column in columns(run, unknown.assign(sampler_probability=[0.2, np.nan, np.nan]))]
+
+
+def test_what_a_run_remembers_of_a_prompt_is_shown_step_by_step(tmp_path, open_page) -> None:
+    """A run with one rollout per prompt and a tracker: nothing about ties is claimed, and the prompt's p̂ is a curve and a table."""
+    run = make_run(tmp_path, {"method": "spo", "group_size": 1}, recorded=3, state="finished", remembered={"p": 0.25, "alpha": 2.0, "kept": 0.9})
+    app = open_page(tmp_path, "variance", run=run)
+    said = words_of(app)
+    assert "Which groups carry a signal is not available: with one rollout per prompt" in said and "(starvation)" not in said
+    assert "draws prompts by the success rates that it tracks" in said
+    assert "What the run remembers of it" in said and "Success rate p̂ 0.250" in said
+    assert [column["title"] for column in rows_of(app, "variance.states")["columns"]] == ["Step", "Success rate p̂", "ρ kept", "α"]

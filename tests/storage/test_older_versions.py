@@ -12,6 +12,7 @@ import pytest
 from storage.queries import lab
 from storage.queries.groups import groups_of_step, rollouts_of_group
 from storage.queries.steps import step_series
+from storage.queries.variance import outcome_counts
 from storage.reader import Store
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
@@ -38,6 +39,7 @@ def test_an_old_run_reads(old_store, run):
     assert step_series(store, run)["probe_logp"].isna().all()
     assert lab.rollouts_of_step(store, run, 1)["greedy_reward"].isna().all() and lab.part_weights(store, run, 1) == {}
     assert len(groups_of_step(store, run, 1)) == 1 and rollouts_of_group(store, run, 1, 0)["delta_sum"].isna().all()
+    assert rollouts_of_group(store, run, 1, 0)["source"].isna().all() and outcome_counts(store, run)["scored"].tolist() == [1, 1, 1]
     assert store.damaged(run) == []
 
 

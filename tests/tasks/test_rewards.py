@@ -22,7 +22,7 @@ def judged(text: str, answer: str, *rewards: str, pattern: str = "") -> Reward:
     [(" 42\n", "42", True), ("42", " 42 ", True), ("42.", "42", False), ("Paris", "paris", False), ("a  b", "a b", False), ("", "42", False)],
 )
 def test_exact_ignores_white_space_at_the_ends_and_nothing_else(text: str, answer: str, right: bool) -> None:
-    assert judged(text, answer, "exact") == Reward(parts={"exact": float(right)}, total=float(right), correct=right)
+    assert judged(text, answer, "exact") == Reward(parts={"exact": float(right)}, total=float(right), correct=right, weights={"exact": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_regex_takes_the_last_match_and_no_match_is_wrong() -> None:
     pattern = r"#### (-?\d+)"
     assert judged("#### 1 no, #### 72", "72", "regex", pattern=pattern).correct is True
     assert judged("#### 72 no, #### 1", "72", "regex", pattern=pattern).correct is False
-    assert judged("72", "72", "regex", pattern=pattern) == Reward(parts={"regex": 0.0}, total=0.0, correct=False)
+    assert judged("72", "72", "regex", pattern=pattern) == Reward(parts={"regex": 0.0}, total=0.0, correct=False, weights={"regex": 1.0})
 
 
 def test_the_pattern_extracts_for_the_other_rewards_too() -> None:
@@ -129,7 +129,7 @@ def test_math_with_an_answer_that_is_no_mathematics_is_a_failure() -> None:
 
 def test_several_rewards_add_up() -> None:
     reward = judged("the 42", "42", "exact=2", "numeric=0.5")
-    assert reward == Reward(parts={"exact": 0.0, "numeric": 1.0}, total=0.5, correct=False)
+    assert reward == Reward(parts={"exact": 0.0, "numeric": 1.0}, total=0.5, correct=False, weights={"exact": 2.0, "numeric": 0.5})
     assert [part.name for part in make_parts((), "")] == ["exact"]
 
 
@@ -170,7 +170,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_users_own_function_is_found_in_the_working_directory(module) -> None:
     module("shortness", "def score(prompt, completion):\n    return 1 / len(completion.token_ids) if prompt.answer else 0\n")
-    assert judged("abc", "2", "shortness:score=2") == Reward(parts={"shortness:score": 0.25}, total=0.5, correct=False)
+    assert judged("abc", "2", "shortness:score=2") == Reward(parts={"shortness:score": 0.25}, total=0.5, correct=False, weights={"shortness:score": 2.0})
 
 
 def test_the_users_own_function_that_raises_is_a_recorded_failure(module) -> None:

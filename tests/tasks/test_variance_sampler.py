@@ -7,8 +7,9 @@ import pytest
 from grpo_core.config import make_config
 from grpo_core.errors import ConfigError
 from grpo_core.records import Completion, Group, Reward, ScoredGroup
-from grpo_core.tasks.build import build_task
-from grpo_core.tasks.variance_sampler import VarianceSampler, build_sampler, promotion
+from grpo_core.tasks.build import build_sampler, build_task
+from grpo_core.tasks.prompt_memory import Memories
+from grpo_core.tasks.variance_sampler import VarianceSampler, promotion
 from tests.tasks.plain import Characters
 
 VAS = dict(prompt_sampler="vas", vas_pool=4)
@@ -16,7 +17,7 @@ VAS = dict(prompt_sampler="vas", vas_pool=4)
 
 def sampler_of(**changes) -> VarianceSampler:
     config = make_config(VAS | changes)
-    return build_sampler(build_task(config).bind(Characters()), config)
+    return build_sampler(build_task(config).bind(Characters()), config, Memories())
 
 
 def group_of(prompt, rows: list[list[int]], verdicts: list[bool | None]) -> ScoredGroup:

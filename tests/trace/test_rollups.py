@@ -11,6 +11,7 @@ from grpo_core.trace import rollups
 from grpo_core.trace.flat import flatten
 from grpo_core.trace.groups import group_figures
 from grpo_core.trace.rollups import k3
+from grpo_core.trace.tables import to_tables
 from storage.schema import POSITION, STEPS, UPDATE
 from tests.trace.worked import EVALUATION, FAILED, UPDATES, WORKED, A, B, C, D, rollout, step_trace, with_rollouts
 
@@ -31,7 +32,7 @@ BY_HAND = {
     "groups_all_fail": 0,
     "groups_all_pass": 1,  # group 1: D has no score, and the only scored rollout C is correct
     "groups_tied": 0,  # one scored rollout ties with nothing
-    "rollouts": 4, "rollouts_failed": 1, "tokens": 8, "prompt_tokens": 8, "tokens_per_s": 2.0,
+    "rollouts": 4, "rollouts_replayed": 0, "replay_age": None, "rollouts_failed": 1, "tokens": 8, "prompt_tokens": 8, "tokens_per_s": 2.0,
     "reward_mean": 2 / 3,  # 1, 0, 1; the failure is no 0
     "reward_group_std": 0.5,  # group 0: 1 and 0; group 1 has one reward and no spread
     "reward_parts": {"answer": 2 / 3, "format": 0.3},  # (0.5 + 0.1 + 0.3) / 3; D's format counts as little as D
@@ -205,3 +206,31 @@ def test_a_larger_step_agrees_with_plain_loops() -> None:
     inside = [r.completion.entropy[some["first"] : some["last"] + 1] for r in rollouts]
     assert some["entropy"] == pytest.approx(np.concatenate(inside).mean(), rel=1e-5)
     assert some["tokens"] == sum(map(len, inside))
+
+
+def test_a_replayed_rollout_is_in_no_figure_of_what_the_policy_wrote() -> None:
+    """Another group of two old rollouts and one in the mixed group, all right, long, cut and looping: only the counts of replays see them."""
+    old = rollout(
+        logp=(-9,) * 6, entropy=(5,) * 6, delta=(1,) * 6, advantage=2.0, finish="length", reward=A.reward, gap=(0.5,) * 6,
+    )  # fmt: skip
+    old = replace(old, completion=replace(old.completion, source="replay", age=3, token_ids=np.zeros(6, "i4")), logp_old=np.full(6, -9.5, "f4"))
+    first, second = WORKED.groups
+    whole = replace(second, prompt=first.prompt, rollouts=(old, old), outcome="replayed", kept=True, reason="")
+    trace = replace(WORKED, groups=(replace(first, rollouts=(*first.rollouts, old)), second, whole))
+    plain, row = steps_row(WORKED), steps_row(trace)
+    assert (row.pop("rollouts_replayed"), row.pop("replay_age")) == (3, 3.0)
+    own = {name for name in row if not name.startswith("conflict") and name not in ("rollouts_replayed", "replay_age")}
+    assert {name for name in own if row[name] != plain[name]} == set()
+    assert row["conflict_tokens"] == plain["conflict_tokens"] + 6  # conflicts are of what is trained on
+    groups, rollouts = (to_tables(trace)[name].to_pylist() for name in ("groups", "rollouts"))
+    assert [(g["correct"], g["size"], g["replayed"]) for g in groups] == [(1, 3, 1), (1, 2, 0), (0, 2, 2)]
+    assert (groups[0]["diversity"], groups[0]["delta_correct"]) == (1.0, -0.25) and groups[2]["diversity"] is None
+    assert [(r["source"], r["age"]) for r in rollouts] == [("policy", 0)] * 2 + [("replay", 3)] + [("policy", 0)] * 2 + [("replay", 3)] * 2
+    assert rollouts[2]["logp_old"] == [-9.5] * 6 and rollouts[2]["repetition"] == 0.75 and rollouts[0]["logp_old"] is None
+
+
+def test_groups_of_one_cannot_tie() -> None:
+    alone = tuple(replace(WORKED.groups[0], rollouts=(r,)) for r in (A, B))
+    row = steps_row(replace(WORKED, groups=alone))
+    assert (row["groups_all_fail"], row["groups_all_pass"], row["groups_tied"], row["reward_group_std"], row["diversity"]) == (None,) * 5
+    assert (row["groups"], row["correct_rate"], row["conflict_groups"]) == (2, 0.5, 0)

@@ -34,10 +34,11 @@ def test_groups_by_hand() -> None:
         "step": 7, "group_index": 0, "group_id": "s7.g0", "prompt_id": "p1", "prompt": "1+1=", "prompt_ids": [1, 10, 1, 11], "answer": "2",
         "prompt_hash": hashlib.sha256(np.array([1, 10, 1, 11], "<i4").tobytes()).hexdigest()[:16],
         "rewards": [1.0, 0.0], "reward_mean": 0.5, "reward_std": 0.5, "baseline": 0.5,
-        "correct": 1, "size": 2, "outcome": "mixed", "kept": True, "reason": "", "sampling_round": 0,
+        "correct": 1, "size": 2, "replayed": 0, "outcome": "mixed", "kept": True, "reason": "", "sampling_round": 0,
         "tokens": 5, "delta_correct": -0.25, "delta_wrong": -1.0, "diversity": 1.0, "distinct_3": 1.0,
         "conflict_run": 0, "conflict_mid": 0, "conflict_shared": 0, "conflict_net": None, "sampler_score": None, "sampler_probability": None,
         "greedy_reward": None,
+        "prompt_state": None,
     }  # fmt: skip
     assert (failed["rewards"], failed["reward_mean"], failed["reward_std"], failed["baseline"]) == ([1.0, None], 1.0, None, None)
     assert (failed["correct"], failed["kept"], failed["reason"], failed["sampling_round"]) == (1, False, "1 of 2 rollouts scored", 1)
@@ -62,9 +63,9 @@ def test_rollouts_by_hand() -> None:
     a, b, c, d = to_tables(WORKED)["rollouts"].to_pylist()
     assert b == {
         "step": 7, "group_index": 0, "rollout_index": 1, "text": "1 3 <b>", "reward": 0.0, "reward_parts": [("answer", 0.0), ("format", pytest.approx(0.1))],
-        "correct": False, "failure": "", "advantage": -1.0, "length": 3, "finish": "length", "rescored": True,
+        "correct": False, "failure": "", "advantage": -1.0, "length": 3, "finish": "length", "source": "policy", "age": 0, "rescored": True,
         "delta_sum": -3.0, "repetition": 0.0, "gwhes": None, "nthr": None,
-        "token_ids": [5, 6, 7], "logp_sampling": [-2, -2, -5], "logp_gap": [0, 0, 0], "logp_delta": [-1, -1, -1], "logp_ref": None,
+        "token_ids": [5, 6, 7], "logp_sampling": [-2, -2, -5], "logp_gap": [0, 0, 0], "logp_delta": [-1, -1, -1], "logp_ref": None, "logp_old": None,
         "entropy": [0, 1, 2], "advantages": [-1, -1, -1], "weights": [1, 1, 1], "clipped": [0, 0, -1],
     }  # fmt: skip
     assert (a["logp_sampling"], a["logp_gap"]) == ([-1, -3.5], [0, 0.5])

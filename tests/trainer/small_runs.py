@@ -8,10 +8,12 @@ from grpo_core.trainer.loop import Start, TrainResult, train
 from grpo_core.trainer.state import TrainState, build_state
 
 SMALL = dict(warmup_steps=180, prompts_per_step=4, group_size=4, steps=4, eval_every=0, lr=1e-3)
+OF_METHOD = {"spo": dict(spo_pool=16, spo_init=4)}
+"""What keeps a method's own preparations small."""
 
 
 def small_config(**changes) -> RunConfig:
-    return make_config(SMALL | changes)
+    return make_config(SMALL | OF_METHOD.get(changes.get("method"), {}) | changes)
 
 
 def small_state(cache: Path, **changes) -> TrainState:

@@ -11,6 +11,7 @@ from grpo_core.diagnosis.trends import carried, trailing_mean
 from grpo_core.measures.variance import expected_tied
 
 WINDOW = 5
+ALONE = "Not available: with one rollout per prompt, a group is all right or all wrong by construction."
 
 
 def starvation(history: History) -> Signal:
@@ -18,7 +19,7 @@ def starvation(history: History) -> Signal:
     share = history["groups_all_fail"] / history["groups"]
     name = dict(name="starvation", title="Groups that all fail", unit="share of groups", column="groups_all_fail")
     if np.isnan(share).all():
-        return nothing(history, **name, why="Not measured: nothing says which rollouts are correct.")
+        return nothing(history, **name, why=ALONE if history.facts.group_size == 1 else "Not measured: nothing says which rollouts are correct.")
     smooth = trailing_mean(share, WINDOW, least=2)
     size, right = history.facts.group_size, float(carried(history["correct_rate"])[-1])
     by_chance = () if size is None else (Evidence(label="tied groups expected by chance", value=float(expected_tied(right, size)), unit="share of groups"),)
@@ -39,7 +40,7 @@ def mastery(history: History) -> Signal:
     share = history["groups_all_pass"] / history["groups"]
     name = dict(name="mastery", title="Groups that all pass", unit="share of groups", column="groups_all_pass")
     if np.isnan(share).all():
-        return nothing(history, **name, why="Not measured: nothing says which rollouts are correct.")
+        return nothing(history, **name, why=ALONE if history.facts.group_size == 1 else "Not measured: nothing says which rollouts are correct.")
     smooth = trailing_mean(share, WINDOW, least=2)
     return signal(
         history, **name, values=smooth,

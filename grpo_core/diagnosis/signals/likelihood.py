@@ -35,7 +35,7 @@ def displacement(history: History) -> Signal:
         return nothing(history, **name, why="Not measured: no correct rollout was scored again after the updates (option rescore).")
     share = change_of_correct(history)
     spiral = spiralling(delta)
-    void = VOID_PENALTY if history.facts.penalised and history.facts.updates == 1 else ""
+    void = VOID_PENALTY if history.facts.penalised and history.facts.updates == 1 and not history.facts.clips else ""
     return signal(
         history,
         **name,

@@ -81,7 +81,7 @@ def sample_size(history: History) -> Signal:
     """Effective sample size of the token ratios in a step's worst update."""
     ess = history["ess"]
     name = dict(name="ess", title="Effective sample size", unit="share", column="ess")
-    if history.facts.updates == 1 or np.isnan(ess).all():
+    if np.isnan(ess).all():
         return nothing(history, **name, why=ONE_UPDATE if history.facts.updates == 1 else "Not measured: the trace has no importance ratios.")
     typical = trailing(ess, WINDOW, np.median, least=2)
     return signal(

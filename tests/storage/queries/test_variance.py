@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from storage.queries.variance import outcome_counts, prompt_groups, prompt_scores
+from storage.queries.variance import outcome_counts, prompt_groups, prompt_scores, prompt_states
 from storage.reader import Store
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
@@ -65,3 +65,36 @@ def test_one_prompts_groups_in_order(store):
     assert groups[["step", "group_index", "outcome", "correct", "scored"]].values.tolist() == [[0, 0, "all_fail", 0, 2], [3, 1, "mixed", 1, 2]]
     assert groups["diversity"].tolist() == [0.2, 0.6]
     assert prompt_groups(store, "r1", "nobody").empty
+
+
+@pytest.fixture(scope="module", params=["live", "sealed"])
+def replaying(request, tmp_path_factory) -> Store:
+    """Step 0: prompt a with one of its two rollouts replayed, and remembered; step 1: a group of a that is all replayed, and prompt b."""
+    root = tmp_path_factory.mktemp(f"replay-{request.param}")
+    with RunWriter.open(root / "runs" / "r1") as writer:
+        for step in (0, 1):
+            made = make_step_tables(step, groups=2, group_size=2)
+            first, second = made["groups"].to_pylist()
+            first |= {"prompt_hash": "a", "rewards": [1, 0], "correct": 0, "prompt_state": [("p", 0.25 + step / 4), ("stored", 1.0)]}
+            first |= {"replayed": 1, "outcome": "all_fail"} if step == 0 else {"replayed": 2, "outcome": "replayed"}
+            second |= {"prompt_hash": "b", "rewards": [1, 1], "correct": 2, "outcome": "all_pass"}
+            writer.append_step(made | {"groups": type(made["groups"]).from_pylist([first, second], schema=made["groups"].schema)})
+        writer.write_vocabulary(["a"])
+    if request.param == "sealed":
+        seal(root / "runs" / "r1")
+    return Store(root)
+
+
+def test_what_is_replayed_counts_nowhere_as_sampled(replaying):
+    counts = outcome_counts(replaying, "r1")
+    known = counts[["step", "outcome", "correct", "scored", "groups"]].values.tolist()
+    assert known == [[0, "all_fail", 0, 1, 1], [0, "all_pass", 2, 2, 1], [1, "all_pass", 2, 2, 1]]
+    a = prompt_scores(replaying, "r1").set_index("prompt_hash").loc["a"]
+    assert (a["seen"], a["correct"], a["scored"], a["last_step"]) == (1, 0, 1, 0)
+    assert prompt_groups(replaying, "r1", "a")[["step", "outcome", "scored", "replayed"]].values.tolist() == [[0, "all_fail", 1, 1], [1, "replayed", 0, 2]]
+
+
+def test_what_was_remembered_of_a_prompt_step_by_step(replaying, store):
+    states = prompt_states(replaying, "r1", "a")
+    assert states[["step", "name", "value"]].values.tolist() == [[0, "p", 0.25], [0, "stored", 1.0], [1, "p", 0.5], [1, "stored", 1.0]]
+    assert prompt_states(replaying, "r1", "b").empty and prompt_states(store, "r1", "a").empty
