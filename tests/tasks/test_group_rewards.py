@@ -157,6 +157,7 @@ def test_every_rule_that_is_said_to_train_is_in_the_config_and_the_other_way_rou
         (dict(group_reward="otc", task="dataset", data="x.jsonl"), "needs mark_pattern"),
         (dict(group_reward="otc", method="psr", group_size=1), "group_size=1 leaves none to compare"),
         (dict(group_reward="ps_grpo"), "set paraphrases=2"),
+        (dict(group_reward="otc", method="gdpo"), "takes the parts of the reward apart"),
         (dict(paraphrases=3), "does not divide the 16 prompts .* try prompts_per_step=15"),
         (dict(paraphrases=2, replay_size=4), "draw whole questions"),
         (dict(paraphrases=2, task="dataset", data="x.jsonl"), "only the arithmetic task"),
