@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
     red_temperature: float | None = option(None, "method", "Temperature τ of RED-Weight, in which a rollout weighs exp(A / τ); empty takes the method's own.", unit="advantage", ge=0.01)
     disco_beta: float | None = option(None, "method", "Weight β of DisCO's squared hinge on the KL to the policy that sampled; empty takes the method's own.", unit="1/nat", ge=0.0)
     disco_tau: float | None = option(None, "method", "Temperature τ at which DisCO weighs wrong completions by their score; large ones weigh all alike. Empty takes the method's own.", unit="score", ge=0.01)
-    reg_floor: float | None = option(None, "method", "Smallest standard deviation by which Reg-GRPO divides a group's log-ratios; empty takes the method's own.", unit="nats", ge=1e-4)
+    reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
     lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
