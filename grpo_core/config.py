@@ -115,7 +115,7 @@ class RunConfig(BaseModel):
     red_temperature: float | None = option(None, "method", "Temperature τ of RED-Weight, in which a rollout weighs exp(A / τ); empty takes the method's own.", unit="advantage", ge=0.01)
     disco_beta: float | None = option(None, "method", "Weight β of DisCO's squared hinge on the KL to the policy that sampled; empty takes the method's own.", unit="1/nat", ge=0.0)
     disco_tau: float | None = option(None, "method", "Temperature τ at which DisCO weighs wrong completions by their score; large ones weigh all alike. Empty takes the method's own.", unit="score", ge=0.01)
-    reg_floor: float | None = option(None, "method", "Smallest standard deviation by which Reg-GRPO divides a group's log-ratios; empty takes the method's own.", unit="nats", ge=1e-4)
+    reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
     spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)

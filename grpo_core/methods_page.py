@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -157,10 +157,13 @@ def _harms() -> list[str]:
 
 
 def _trained() -> list[str]:
-    """One row per method that was trained here, under the commands that train it again."""
-    commands = dict.fromkeys(run.command for runs in trained().values() for run in runs)
-    rows = [f"| {METHODS[name].title} | {_each(runs)} | {gain(runs)} |" for name, runs in trained().items()]
-    return [*(f"    {command}\n" for command in commands), "| method | first → last, per seed | change |", "|---|---|---|", *rows]
+    """For every command one row per method that it trained."""
+    return [line for command, found in trained().items() for line in (f"    {command}\n", *_study(found), "")]
+
+
+def _study(found: Mapping[str, Sequence[Trained]]) -> list[str]:
+    rows = [f"| {METHODS[name].title} | {_each(found[name])} | {gain(found[name])} |" for name in METHODS if name in found]
+    return ["| method | first → last, per seed | change |", "|---|---|---|", *rows]
 
 
 def _each(runs: Sequence[Trained]) -> str:

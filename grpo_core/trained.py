@@ -2,7 +2,7 @@
 
     python -m grpo_core.trained "python -m grpo_core compare --methods NAME …" result.json …
 
-replaces the runs of every method in the results.
+replaces the runs that this command made of every method in the results.
 """
 
 from __future__ import annotations
@@ -34,10 +34,19 @@ class Trained:
 
 
 @cache
-def trained() -> dict[str, tuple[Trained, ...]]:
-    """The runs of every method that has some, by seed."""
+def trained() -> dict[str, dict[str, tuple[Trained, ...]]]:
+    """By command, the runs it made of every method."""
     runs = [Trained(**row) for row in json.loads(PATH.read_text(encoding="utf-8"))]
-    return {name: tuple(run for run in runs if run.method == name) for name in dict.fromkeys(run.method for run in runs)}
+    found: dict[str, dict[str, tuple[Trained, ...]]] = {}
+    for run in runs:
+        of_command = found.setdefault(run.command, {})
+        of_command[run.method] = (*of_command.get(run.method, ()), run)
+    return found
+
+
+def of_method(method: str) -> dict[str, tuple[Trained, ...]]:
+    """The runs of a method by the command that made them; empty where it was not trained."""
+    return {command: found[method] for command, found in trained().items() if method in found}
 
 
 def outcome(runs: Sequence[Trained]) -> str:
@@ -55,10 +64,11 @@ def gain(runs: Sequence[Trained]) -> str:
 
 
 def keep(command: str, results: Sequence[Path]) -> None:
-    """Write the runs of compare's JSON into the data, in place of older ones of the same methods. Raises KeyError for another JSON."""
+    """Write the runs of compare's JSON into the data, in place of older ones of the same methods and command. Raises KeyError for another JSON."""
     rows = [row for result in results for row in json.loads(result.read_text(encoding="utf-8"))["runs"]]
     new = [Trained(method=row["method"], seed=row["seed"], first=row["held_out_first"], last=row["held_out_last"], command=command) for row in rows]
-    old = [run for runs in trained().values() for run in runs if run.method not in {one.method for one in new}] if PATH.exists() else []
+    again = {(one.method, one.command) for one in new}
+    old = [run for found in trained().values() for runs in found.values() for run in runs if (run.method, run.command) not in again] if PATH.exists() else []
     PATH.write_text(json.dumps([asdict(run) for run in [*old, *new]], indent=1) + "\n", encoding="utf-8")
 
 

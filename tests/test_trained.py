@@ -6,7 +6,7 @@ import pytest
 
 from grpo_core import trained as module
 from grpo_core.methods import METHODS
-from grpo_core.trained import Trained, gain, keep, outcome, trained
+from grpo_core.trained import Trained, gain, keep, of_method, outcome, trained
 
 
 def run(first: float, last: float, seed: int = 0, method: str = "grpo") -> Trained:
@@ -14,10 +14,11 @@ def run(first: float, last: float, seed: int = 0, method: str = "grpo") -> Train
 
 
 def test_the_kept_runs_are_of_methods_that_exist_three_seeds_each():
-    assert set(trained()) <= set(METHODS)
-    for runs in trained().values():
-        assert len({one.seed for one in runs}) == len(runs) >= 3 and all(0 <= one.first <= 1 and 0 <= one.last <= 1 for one in runs)
-        assert all("--methods NAME" in one.command and "--seeds 3" in one.command for one in runs)
+    assert trained()
+    for command, found in trained().items():
+        assert "--methods NAME" in command and "--seeds 3" in command and set(found) <= set(METHODS)
+        for runs in found.values():
+            assert len({one.seed for one in runs}) == len(runs) == 3 and all(0 <= one.first <= 1 and 0 <= one.last <= 1 for one in runs)
 
 
 def test_outcomes_in_words():
@@ -29,15 +30,16 @@ def test_outcomes_in_words():
 def test_results_of_compare_take_the_place_of_older_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATH", tmp_path / "trained.json")
     results = []
-    for method, last in (("grpo", 0.7), ("opmd", 0.6), ("grpo", 0.8)):
+    for method, last in (("grpo", 0.7), ("opmd", 0.6), ("grpo", 0.8), ("grpo", 0.9)):
         results.append(tmp_path / f"{len(results)}.json")
         results[-1].write_text(json.dumps({"study": "s", "runs": [{"method": method, "seed": 0, "held_out_first": 0.5, "held_out_last": last, "reward": 1}]}))
     try:
-        keep("one", results[:2])
-        trained.cache_clear()
-        keep("two", results[2:])
-        trained.cache_clear()
-        assert {name: (runs[0].last, runs[0].command) for name, runs in trained().items()} == {"opmd": (0.6, "one"), "grpo": (0.8, "two")}
+        for command, some in (("one", results[:2]), ("two", results[2:3]), ("one", results[3:])):
+            keep(command, some)
+            trained.cache_clear()
+        kept = {(command, name): [one.last for one in runs] for command, found in trained().items() for name, runs in found.items()}
+        assert kept == {("one", "opmd"): [0.6], ("one", "grpo"): [0.9], ("two", "grpo"): [0.8]}
+        assert list(of_method("grpo")) == ["one", "two"] and of_method("gspo") == {}
     finally:
         monkeypatch.undo()
         trained.cache_clear()

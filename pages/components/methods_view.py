@@ -33,7 +33,7 @@ from grpo_core.equations import (
 )
 from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
-from grpo_core.trained import outcome, trained
+from grpo_core.trained import of_method, outcome
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states
 from pages.components.rank_table import Column, rank_table
 from pages.components.run_table import what
@@ -151,10 +151,11 @@ def reasons(method: Method) -> None:
         _badges(dict(signals()[name] for name in method.moves), "blue", ":material/sensors:")
         if not method.moves:
             st.markdown("None in particular.")
-    if runs := trained().get(method.name):
+    if runs := of_method(method.name):
         with st.container(gap="xsmall"):
             st.markdown("**Trained here**", help=TRAINED)
-            st.markdown(escape(outcome(runs)))
+            for command, found in runs.items():
+                st.markdown(escape(outcome(found)), help=f"`{command}`")
     if method.note:
         with st.container(gap="xsmall"):
             st.markdown("**How it is done here**", help="Defaults, and where the paper, its authors' code and this one differ.")

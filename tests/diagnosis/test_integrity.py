@@ -19,8 +19,11 @@ def recorded(method: str) -> np.ndarray:
     reward = torch.from_numpy(REWARD)
     scored = ~reward.isnan()
     verdicts = torch.where(scored, torch.where(reward > 0.5, 1.0, -1.0), 0.0).double()
-    facts = CreditFacts(rewards_B=reward, verdicts_B=verdicts, entropies_B=torch.zeros_like(reward))
-    advantages, _ = credit(facts, torch.from_numpy(GROUP), scored, METHODS[method].credit)
+    facts = CreditFacts(
+        rewards_B=reward, verdicts_B=verdicts, entropies_B=torch.zeros_like(reward), parts_BK=reward[:, None], part_weights_K=torch.ones(1),
+        draws_B=torch.linspace(0, 1, len(reward)), greedy_B=torch.zeros_like(reward),
+    )  # fmt: skip
+    advantages, _ = credit(facts, torch.from_numpy(GROUP), scored, METHODS[method].credit, whole=METHODS[method].whole)
     return advantages.numpy()
 
 
