@@ -1,6 +1,6 @@
-"""Two ways to run a policy, one interface: the fused decoder where it applies, the model's own modules everywhere else.
+"""Three ways to run a policy, one interface: the fused decoder where it applies, else the model's own modules, with prompts shared where they can be.
 
-Both score completions (log-prob and entropy per token, with gradient) and decode with a cache, each prompt computed once
+All score completions (log-prob and entropy per token, with gradient) and decode with a cache, each prompt computed once
 for its whole group.
 """
 
@@ -14,12 +14,16 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grpo_core.rollout.batch import Rows
+from grpo_core.rollout.cost import flop_ratio, groups_of, work_of
 from grpo_core.rollout.fused import KV, FusedDecoder, Weights, rms_norm, supports
 from grpo_core.rollout.head import scores_of_logits, token_scores
+from grpo_core.rollout.shared import shared_logits
 
 AGREEMENT = 1e-3
-"""Largest difference in log-prob (nats, float32) at which the fused forward is taken for the model's own."""
+"""Largest difference in log-prob (nats, float32) at which another forward is taken for the model's own."""
 
+WORTH = 0.9
+"""Ratio of FLOPs below which the shared forward is taken: what it saves must also pay for two attention calls and the moves between them."""
 
 NARROW = 16
 """Attention over fewer slots than this is several times slower per slot on a CPU, so that many are always taken, the unwritten ones hidden."""
@@ -46,23 +50,42 @@ class Forward(Protocol):
 
 
 def choose_forward(model: PreTrainedModel) -> Forward:
-    """The fused forward if the architecture allows and it agrees with the model on a probe, else the modules."""
-    modules = ModuleForward(model)
-    if not supports(model):
-        return modules
-    fused = FusedForward(model)
-    ids = torch.arange(12, device=model.device).remainder(model.config.vocab_size)
-    probe = Rows(
-        prompt_ids_PL=ids[None, :6],
-        prompt_lengths_P=torch.tensor([6], device=model.device),
-        prompt_of_row_B=torch.tensor([0], device=model.device),
-        completion_ids_BT=ids[None, 6:],
-        mask_BT=torch.ones(1, 6, device=model.device),
-    )
+    """The fastest forward that agrees with the model's own on a probe: fused, the modules with shared prompts, else the modules as they are."""
+    modules, probe = ModuleForward(model), _probe(model)
     with torch.no_grad():
-        gap = (fused.score(probe, temperature=1.0)[0] - modules.score(probe, temperature=1.0)[0]).abs().max().item()
-    tolerance = AGREEMENT if model.dtype == torch.float32 else 0.1  # half precision rounds after every operation, in another order
-    return fused if gap <= tolerance else modules
+        own_BT = modules.score(probe, temperature=1.0)[0]
+        if supports(model) and _agree(own_BT, (fused := FusedForward(model)).score(probe, temperature=1.0)[0], model.dtype):
+            return fused
+        shared_BT = _tried_shared(model, probe)
+    return SharedForward(model) if shared_BT is not None and _agree(own_BT, shared_BT, model.dtype) else modules
+
+
+def _tried_shared(model: PreTrainedModel, probe: Rows) -> Tensor | None:
+    """Log-probs (B, T) of the shared forward, or None where a model cannot share or has layers whose attention it did not compute."""
+    try:
+        logits_KV, stream = shared_logits(model, probe)
+    except Exception:  # a refusal, or whatever a model's own code makes of a mask, an argument or a batch that it does not expect
+        return None
+    if len(stream.calls) < model.config.get_text_config().num_hidden_layers:
+        return None
+    return _scatter(scores_of_logits(logits_KV, probe.completion_ids_BT[probe.mask_BT > 0], temperature=1.0)[0], probe.mask_BT)
+
+
+def _agree(own_BT: Tensor, other_BT: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = AGREEMENT if dtype == torch.float32 else 0.1  # half precision rounds after every operation, in another order
+    return (own_BT - other_BT).abs().max().item() <= tolerance
+
+
+def _probe(model: PreTrainedModel) -> Rows:
+    """Two prompts of 6 and 4 tokens with completions of 5, 2 and 4, so that a row that sees another, or padding, gives itself away."""
+    ids = torch.arange(24, device=model.device).remainder(model.config.get_text_config().vocab_size)
+    return Rows(
+        prompt_ids_PL=ids[:12].view(2, 6),
+        prompt_lengths_P=torch.tensor([6, 4], device=model.device),
+        prompt_of_row_B=torch.tensor([0, 0, 1], device=model.device),
+        completion_ids_BT=ids[9:].view(3, 5),
+        mask_BT=(torch.arange(5) < torch.tensor([[5], [2], [4]])).float().to(model.device),
+    )
 
 
 def _scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:
@@ -174,6 +197,29 @@ class ModuleForward:
         decoding = _ModuleDecoding(self.model, cache, mask[rows.prompt_of_row_B], positions[rows.prompt_of_row_B, -1])
         return out.logits[rows.prompt_of_row_B, -1], decoding
 
+
+class SharedForward:
+    """The model's own modules with every prompt computed once in scoring (shared.py), wherever `flop_ratio` says that this pays."""
+
+    name = "shared"
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.modules = ModuleForward(model)
+        self.start = self.modules.start
+        self.work = work_of(model)
+
+    def score(self, rows: Rows, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        return (self.score_shared if self.pays(rows) else self.modules.score)(rows, temperature=temperature, banned=banned)
+
+    def score_shared(self, rows: Rows, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        targets_K = rows.completion_ids_BT[rows.mask_BT > 0]
+        logp_K, entropy_K = scores_of_logits(shared_logits(self.model, rows)[0], targets_K, temperature=temperature, banned=banned)
+        return _scatter(logp_K, rows.mask_BT), _scatter(entropy_K, rows.mask_BT)
+
+    def pays(self, rows: Rows) -> bool:
+        """Never in train mode: layers computed again in the backward pass would find the model's own attention in place."""
+        return not self.model.training and flop_ratio(groups_of(rows), self.work) < WORTH
 
 class _ModuleDecoding:
     def __init__(self, model: PreTrainedModel, cache: DynamicCache, mask: Tensor, position_B: Tensor) -> None:

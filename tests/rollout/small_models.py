@@ -1,7 +1,33 @@
-"""Small random models of every architecture the fused forward covers, and one it does not, built from their configs."""
+"""Small random models of the architectures the fused forward covers, of some that share prompts, and of some that cannot, built from their configs."""
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 
 from grpo_core.rollout.batch import Rows
 from grpo_core.rollout.forward import choose_forward
@@ -14,18 +40,39 @@ SHAPE = dict(
 )
 
 
-def build(kind: str):
+def build(kind: str, attention: str = "sdpa"):
+    """A model of one kind, its weights spread so far that every token matters, with `attention` as its implementation."""
     torch.manual_seed(7)
-    model = {
-        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8, tie_word_embeddings=True)),
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**(SHAPE | {"num_key_value_heads": 4}))),
-        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=EOS, eos_token_id=EOS)),
-    }[kind]()
+    model = _KINDS[kind]()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    model.config._attn_implementation = attention
     return model.eval()
+
+
+_KINDS = {
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8, tie_word_embeddings=True)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**(SHAPE | {"num_key_value_heads": 4}))),
+    "lora": lambda: get_peft_model(LlamaForCausalLM(LlamaConfig(**SHAPE)), LoraConfig(target_modules="all-linear", r=2, task_type="CAUSAL_LM")),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=EOS, eos_token_id=EOS)),
+    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SHAPE, head_dim=8)),
+    "gemma2-full": lambda: Gemma2ForCausalLM(_gemma2(["full_attention"] * 2)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, head_dim=8, sliding_window=None)),
+    "stablelm": lambda: StableLmForCausalLM(StableLmConfig(**SHAPE)),
+    "opt": lambda: OPTForCausalLM(OPTConfig(**SHAPE, ffn_dim=48, word_embed_proj_dim=32)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, head_dim=8, sliding_window=32)),
+    "gemma2-window": lambda: Gemma2ForCausalLM(_gemma2(["sliding_attention", "full_attention"])),
+    "bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, attn_implementation="eager")),
+}
+
+
+def _gemma2(layer_types: list[str]) -> Gemma2Config:
+    """Soft caps low enough to bend the scores; a window longer than any probe."""
+    return Gemma2Config(**SHAPE, head_dim=8, sliding_window=32, layer_types=layer_types, attn_logit_softcapping=2.0, attn_implementation="eager")
 
 
 def writer(model, **changes) -> Writer:

