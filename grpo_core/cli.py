@@ -30,6 +30,7 @@ from storage.errors import StoreError
 INTERRUPTED = 130
 BENCHMARKS = {
     "train": "a step beside TRL's on the same model and work",
+    "prefix": "what computing a prompt once for its group saves, in time and memory",
     "recorder": "what recording costs",
     "diagnosis": "is the verdict right, on runs that collapse and healthy ones (trains them first: a quarter of an hour)",
     "remedies": "do forks as proposed hold",
