@@ -50,8 +50,8 @@ class Case:
 CASES = (
     Case(name="short prompt, 1 update", prompts=8, prompt_tokens=6, tokens=32, vocabulary=54, updates=1, target=1.5),
     Case(name="short prompt, 2 updates", prompts=8, prompt_tokens=6, tokens=32, vocabulary=54, updates=2, target=1.5),
-    Case(name="long prompt, 1 update", prompts=4, prompt_tokens=128, tokens=32, vocabulary=4096, updates=1, target=2.0),
-    Case(name="long prompt, 2 updates", prompts=4, prompt_tokens=128, tokens=32, vocabulary=4096, updates=2, target=2.0),
+    Case(name="long prompt, 1 update", prompts=4, prompt_tokens=128, tokens=32, vocabulary=4096, updates=1, target=3.0),
+    Case(name="long prompt, 2 updates", prompts=4, prompt_tokens=128, tokens=32, vocabulary=4096, updates=2, target=3.0),
 )
 
 

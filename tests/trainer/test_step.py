@@ -130,4 +130,4 @@ def test_lora_trains_only_the_adapter(model_cache):
     state = small_state(model_cache, lora_rank=4, kl_coef=0.05)
     frozen = {n: p.detach().clone() for n, p in state.model.named_parameters() if not p.requires_grad}
     run_step(state, 0)
-    assert state.forward.name == "modules" and all(torch.equal(p, frozen[n]) for n, p in state.model.named_parameters() if n in frozen)
+    assert state.forward.name == "shared" and all(torch.equal(p, frozen[n]) for n, p in state.model.named_parameters() if n in frozen)
