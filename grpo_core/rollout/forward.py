@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grpo_core.rollout.batch import Rows
-from grpo_core.rollout.cost import flop_ratio, groups_of, work_of
+from grpo_core.rollout.cost import Work, flop_ratio, groups_of, work_of
 from grpo_core.rollout.fused import KV, FusedDecoder, Weights, rms_norm, supports
 from grpo_core.rollout.head import scores_of_logits, token_scores
 from grpo_core.rollout.shared import shared_logits
@@ -76,6 +76,11 @@ def _agree(own_BT: Tensor, other_BT: Tensor, dtype: torch.dtype) -> bool:
     return (own_BT - other_BT).abs().max().item() <= tolerance
 
 
+def pays(rows: Rows, work: Work) -> bool:
+    """Whether computing each prompt of some rows once is cheaper than repeating it."""
+    return flop_ratio(groups_of(rows), work) < WORTH
+
+
 def _probe(model: PreTrainedModel) -> Rows:
     """Two prompts of 6 and 4 tokens with completions of 5, 2 and 4, so that a row that sees another, or padding, gives itself away."""
     ids = torch.arange(24, device=model.device).remainder(model.config.get_text_config().vocab_size)
@@ -100,20 +105,36 @@ class FusedForward:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.decoder = FusedDecoder(model)
+        self.work = work_of(model)
 
     def score(self, rows: Rows, *, temperature: float, banned: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         weights = self.decoder.weights()
+        hidden_Nh = (self.shared if pays(rows, self.work) else self.repeated)(weights, rows)
+        targets_N = rows.completion_ids_BT[rows.mask_BT > 0]
+        logp_N, entropy_N = token_scores(hidden_Nh, weights.head, targets_N, temperature=temperature, banned=banned)
+        return _scatter(logp_N, rows.mask_BT), _scatter(entropy_N, rows.mask_BT)
+
+    def shared(self, weights: Weights, rows: Rows) -> Tensor:
+        """Hidden states (N, hidden) that predict each completion token, every prompt computed once."""
         last_Ph, cache = self._prefix(weights, rows)
         hidden_BTh = last_Ph.index_select(0, rows.prompt_of_row_B).unsqueeze(1)
         if rows.completion_ids_BT.shape[1] > 1:
             inputs = rows.completion_ids_BT[:, :-1]  # nothing is predicted from the last token
             suffix_BTh = self.decoder.suffix(weights, cache, rows.prompt_of_row_B, rows.prompt_lengths_P, inputs)
             hidden_BTh = torch.cat((hidden_BTh, suffix_BTh), dim=1)
-        trained_N = rows.mask_BT.flatten().nonzero().squeeze(1)
-        hidden_Nh = hidden_BTh.flatten(0, 1).index_select(0, trained_N)
-        targets_N = rows.completion_ids_BT.flatten()[trained_N]
-        logp_N, entropy_N = token_scores(hidden_Nh, weights.head, targets_N, temperature=temperature, banned=banned)
-        return _scatter(logp_N, rows.mask_BT), _scatter(entropy_N, rows.mask_BT)
+        return hidden_BTh.flatten(0, 1).index_select(0, rows.mask_BT.flatten().nonzero().squeeze(1))
+
+    def repeated(self, weights: Weights, rows: Rows) -> Tensor:
+        """The same with the prompt in front of each completion and all padding behind both: one causal attention without a mask."""
+        lengths_B1 = rows.prompt_lengths_P[rows.prompt_of_row_B, None]
+        slots_1S = torch.arange(int((lengths_B1 + rows.mask_BT.sum(1, keepdim=True)).max()) - 1, device=lengths_B1.device)[None]
+        before_BS = slots_1S.clamp(max=rows.prompt_ids_PL.shape[1] - 1).expand(len(rows), -1)
+        behind_BS = (slots_1S - lengths_B1).clamp(0, rows.completion_ids_BT.shape[1] - 1)
+        prompts_BL = rows.prompt_ids_PL[rows.prompt_of_row_B]
+        ids_BS = torch.where(slots_1S < lengths_B1, prompts_BL.gather(1, before_BS), rows.completion_ids_BT.gather(1, behind_BS))
+        hidden_BSh, _ = self.decoder.prefix(weights, ids_BS)
+        row_N, token_N = (rows.mask_BT > 0).nonzero(as_tuple=True)
+        return hidden_BSh.flatten(0, 1).index_select(0, row_N * ids_BS.shape[1] + lengths_B1[row_N, 0] - 1 + token_N)
 
     def start(self, rows: Rows, room: int) -> tuple[Tensor, Decoding]:
         weights = self.decoder.decoding_weights()
@@ -219,7 +240,7 @@ class SharedForward:
 
     def pays(self, rows: Rows) -> bool:
         """Never in train mode: layers computed again in the backward pass would find the model's own attention in place."""
-        return not self.model.training and flop_ratio(groups_of(rows), self.work) < WORTH
+        return not self.model.training and pays(rows, self.work)
 
 class _ModuleDecoding:
     def __init__(self, model: PreTrainedModel, cache: DynamicCache, mask: Tensor, position_B: Tensor) -> None:

@@ -1,7 +1,7 @@
 """What computing a prompt once for its whole group saves: forward and backward, beside the prompts repeated and beside the FLOPs.
 
 One group per case on one Qwen3 model: `repeated` is the model's own modules with the prompt in front of every completion, `shared` the same
-modules with the prompt once (rollout/shared.py), `fused` our own forward of this architecture (rollout/fused.py), which shares always. The
+modules with the prompt once (rollout/shared.py), `fused` our own forward of this architecture (rollout/fused.py), sharing where it pays. The
 three take turns in one process, so that a machine that slows down slows all; speed-ups are medians of paired turns. Memory is the growth of
 the peak resident size of a fresh process that does one forward and backward after a small one, so weights and gradients are not in it.
 FLOPs leave out the head, which reads the same hidden states either way; the vocabulary is kept small for that reason.

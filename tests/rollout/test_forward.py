@@ -33,6 +33,31 @@ def test_fused_equals_the_modules_in_values_and_gradients(kind, temperature):
         torch.testing.assert_close(grad, grads_modules[name], atol=2e-4, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize("kind", FUSED)
+def test_the_fused_forward_shares_and_repeats_prompts_alike(kind):
+    model, rows = build(kind), ragged_rows()
+    forward, found = FusedForward(model), []
+    for hidden in (forward.shared, forward.repeated):
+        model.zero_grad()
+        hidden_Nh = hidden(forward.decoder.weights(), rows)
+        (hidden_Nh * torch.linspace(-1, 1, len(hidden_Nh))[:, None]).mean().backward()
+        found.append({"hidden": hidden_Nh.detach()} | {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=1e-5, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_fused_group_of_one_repeats_its_prompt(monkeypatch):
+    model, rows = build("qwen3"), ragged_rows()
+    alone = rows.select(torch.tensor([0, 4, 6]))
+    expected = [ModuleForward(model).score(part, temperature=1.0)[0] for part in (rows, alone)]
+    for unused in ("repeated", "shared"):
+        monkeypatch.undo()
+        monkeypatch.delattr(FusedForward, unused)
+        part = rows if unused == "repeated" else alone
+        torch.testing.assert_close(FusedForward(model).score(part, temperature=1.0)[0], expected[part is alone], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [*FUSED, "gpt2"])
 def test_log_probs_are_those_of_each_row_alone(kind):
     model, rows = build(kind), ragged_rows()
