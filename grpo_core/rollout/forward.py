@@ -23,7 +23,7 @@ AGREEMENT = 1e-3
 """Largest difference in log-prob (nats, float32) at which another forward is taken for the model's own."""
 
 WORTH = 0.9
-"""Ratio of FLOPs below which the shared forward is taken: what it saves must also pay for two attention calls and the moves between them."""
+"""Ratio of FLOPs below which prompts are shared: what that saves must also pay for a second attention call. Ours, from `bench prefix`."""
 
 NARROW = 16
 """Attention over fewer slots than this is several times slower per slot on a CPU, so that many are always taken, the unwritten ones hidden."""
