@@ -19,7 +19,7 @@ def recorded(method: str) -> np.ndarray:
     reward = torch.from_numpy(REWARD)
     scored = ~reward.isnan()
     verdicts = torch.where(scored, torch.where(reward > 0.5, 1.0, -1.0), 0.0).double()
-    facts = CreditFacts(rewards_B=reward, verdicts_B=verdicts, entropies_B=torch.zeros_like(reward))
+    facts = CreditFacts(rewards_B=reward, verdicts_B=verdicts, entropies_B=torch.zeros_like(reward), tracked_B=torch.zeros_like(reward))
     advantages, _ = credit(facts, torch.from_numpy(GROUP), scored, METHODS[method].credit)
     return advantages.numpy()
 
