@@ -23,8 +23,6 @@ from grpo_core.methods import METHODS
 Array = np.ndarray
 LAST = 5
 """Steps at the end over which a run's reward is averaged."""
-APART = 2.0
-"""Standard errors of the difference by which two means must lie apart to be told apart; ours, about 95 % with many seeds."""
 OWN = frozenset({"method", "seed", "name"})
 """Options in which the runs of a study may differ."""
 _TAG = re.compile(r"study-\d{8}-\d{6}")
@@ -106,17 +104,21 @@ def _ranking(grouped: dict[str, list[Outcome]]) -> str:
     if not others:
         return f"{head}; no other method has been evaluated yet."
     second = others[0]
-    apart = told_apart(ends[first], ends[second])
-    how = {None: "but one seed cannot say how much of that is chance", True: "clearly apart", False: "too close to tell apart from chance"}[apart]
-    return f"{head}; next is {_title(second)} with {spread(ends[second])}, {how}."
+    return f"{head}; next is {_title(second)} with {spread(ends[second])}, {_how_surely(ends[first], ends[second])}."
 
 
-def told_apart(one: Sequence[float], other: Sequence[float]) -> bool | None:
-    """Whether two means lie more than APART standard errors of their difference apart (Welch); None with fewer than two values on a side."""
+def _how_surely(one: Sequence[float], other: Sequence[float]) -> str:
+    """How far the seeds of the higher method and of the other lie apart."""
     if min(len(one), len(other)) < 2:
-        return None
-    error = math.sqrt(statistics.variance(one) / len(one) + statistics.variance(other) / len(other))
-    return abs(statistics.mean(one) - statistics.mean(other)) > APART * error
+        return "but one seed cannot say how much of that is chance"
+    if min(one) <= max(other):
+        return "but their seeds overlap"
+    return f"all seeds above all of the other's, as chance alone would have it in 1 of {chance_of_separation(len(one), len(other))} such pairs"
+
+
+def chance_of_separation(n: int, m: int) -> int:
+    """One in how many pairs of equally good methods has all of one's n seeds above all of the other's m, either way round (permutation test)."""
+    return math.comb(n + m, n) // 2
 
 
 def _harmed(grouped: dict[str, list[Outcome]]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from grpo_core import study
 from grpo_core.config import RunConfig
-from grpo_core.study import Outcome, findings, outcome, spread, told_apart, unequal
+from grpo_core.study import Outcome, chance_of_separation, findings, outcome, spread, unequal
 from tests.factories import status_of
 
 NONE = dict.fromkeys(("reward", "held_out_first", "held_out_best", "wall_s"))
@@ -35,8 +35,8 @@ def test_outcome_of_nothing_is_not_available() -> None:
 @pytest.mark.parametrize(
     ("ends", "leader", "rest"),
     [
-        ({"grpo": [0.5, 0.51, 0.49], "opo": [0.8, 0.81, 0.79]}, "OPO 0.80 ± 0.01 over 3 seeds", "; next is GRPO with 0.50 ± 0.01, clearly apart."),
-        ({"grpo": [0.5, 0.7], "opo": [0.55, 0.7]}, "OPO 0.62 ± 0.11 over 2 seeds", "; next is GRPO with 0.60 ± 0.14, too close to tell apart from chance."),
+        ({"grpo": [0.5, 0.51, 0.49], "opo": [0.8, 0.81, 0.79]}, "OPO 0.80 ± 0.01 over 3 seeds", "; next is GRPO with 0.50 ± 0.01, all seeds above all of the other's, as chance alone would have it in 1 of 10 such pairs."),
+        ({"grpo": [0.5, 0.7], "opo": [0.55, 0.7]}, "OPO 0.62 ± 0.11 over 2 seeds", "; next is GRPO with 0.60 ± 0.14, but their seeds overlap."),
         ({"grpo": [0.5], "opo": [0.4]}, "GRPO 0.50 over one seed", "; next is OPO with 0.40, but one seed cannot say how much of that is chance."),
         ({"grpo": [0.5], "opo": [None]}, "GRPO 0.50 over one seed", "; no other method has been evaluated yet."),
     ],
@@ -58,10 +58,11 @@ def test_harm_is_counted_by_method() -> None:
     assert findings([ended("grpo", None, "not available")])[1] == "No run has a verdict yet."
 
 
-def test_told_apart_needs_two_on_each_side() -> None:
-    assert told_apart([0.1, 0.2], [0.9]) is None
-    assert told_apart([0.1, 0.2], [0.9, 0.8]) and not told_apart([0.1, 0.9], [0.3, 0.8])
-    assert told_apart([0.4, 0.4], [0.5, 0.5]) and not told_apart([0.5, 0.5], [0.5, 0.5])
+def test_separation_by_chance() -> None:
+    """Of the C(4, 2) = 6 ways to deal four values to two methods two separate them, of the C(10, 5) = 252 likewise."""
+    assert (chance_of_separation(2, 2), chance_of_separation(3, 3), chance_of_separation(5, 5)) == (3, 10, 126)
+    tie = [ended("grpo", 0.5), ended("grpo", 0.5), ended("opo", 0.5), ended("opo", 0.5)]
+    assert findings(tie)[0].endswith("but their seeds overlap.")
 
 
 def test_unequal_names_what_differs_beside_method_and_seed() -> None:

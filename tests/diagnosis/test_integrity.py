@@ -21,7 +21,7 @@ def recorded(method: str) -> np.ndarray:
     verdicts = torch.where(scored, torch.where(reward > 0.5, 1.0, -1.0), 0.0).double()
     facts = CreditFacts(
         rewards_B=reward, verdicts_B=verdicts, entropies_B=torch.zeros_like(reward), parts_BK=reward[:, None], part_weights_K=torch.ones(1),
-        draws_B=torch.linspace(0, 1, len(reward)), greedy_B=torch.zeros_like(reward),
+        draws_B=torch.linspace(0, 1, len(reward)), greedy_B=torch.zeros_like(reward), tracked_B=torch.zeros_like(reward),
     )  # fmt: skip
     advantages, _ = credit(facts, torch.from_numpy(GROUP), scored, METHODS[method].credit, whole=METHODS[method].whole)
     return advantages.numpy()
