@@ -12,6 +12,7 @@ from grpo_core.config import RunConfig
 from grpo_core.study import Outcome, chance_of_separation, findings, outcome, spread, unequal
 from tests.factories import status_of
 
+APART = "all seeds above all of the other's, as chance alone would have it in 1 of 10 such pairs"
 NONE = dict.fromkeys(("reward", "held_out_first", "held_out_best", "wall_s"))
 
 
@@ -35,7 +36,7 @@ def test_outcome_of_nothing_is_not_available() -> None:
 @pytest.mark.parametrize(
     ("ends", "leader", "rest"),
     [
-        ({"grpo": [0.5, 0.51, 0.49], "opo": [0.8, 0.81, 0.79]}, "OPO 0.80 ± 0.01 over 3 seeds", "; next is GRPO with 0.50 ± 0.01, all seeds above all of the other's, as chance alone would have it in 1 of 10 such pairs."),
+        ({"grpo": [0.5, 0.51, 0.49], "opo": [0.8, 0.81, 0.79]}, "OPO 0.80 ± 0.01 over 3 seeds", f"; next is GRPO with 0.50 ± 0.01, {APART}."),
         ({"grpo": [0.5, 0.7], "opo": [0.55, 0.7]}, "OPO 0.62 ± 0.11 over 2 seeds", "; next is GRPO with 0.60 ± 0.14, but their seeds overlap."),
         ({"grpo": [0.5], "opo": [0.4]}, "GRPO 0.50 over one seed", "; next is OPO with 0.40, but one seed cannot say how much of that is chance."),
         ({"grpo": [0.5], "opo": [None]}, "GRPO 0.50 over one seed", "; no other method has been evaluated yet."),
