@@ -148,7 +148,7 @@ HARMS: dict[str, str] = {
 
 _RED_PULL = Penalty(name="forward_kl", coef=0.0, knob="forward_kl_coef")
 _OFF_POLICY_NOTE = (
-    "Made for rollouts of older policies; here it trains on its own, so only the updates after the first of a rollout batch are off-policy."
+    "Made for rollouts of older policies, which `replay_size` brings; without it, only the updates after the first of a rollout batch are off-policy."
 )
 _KL = Penalty(name="kl_ref_k3", coef=0.0, knob="kl_coef")
 _GROUP_NORM = (Component(base="mean", norm="std"),)

@@ -82,7 +82,7 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         multipliers_BT=None if batch.multipliers_BT is None else batch.multipliers_BT[rows],
         answer_BT=None if batch.answer_BT is None else batch.answer_BT[rows],
         group_B=batch.group_B[rows],
-        now_BT=_now(state, batch, rows) if objective.needs_current and where[0] else None,
+        now_BT=_now(state, batch, rows) if objective.needs_current and where[0] else batch.policy_BT[rows],
     )
     tokens = float(whole.mask_BT.sum())
     weight_BT[rows] = whole.weights_BT * tokens / whole.weights_BT.sum().clamp(min=1e-30)
@@ -118,7 +118,7 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
 
 
 def _now(state: TrainState, batch: TrainBatch, rows: Tensor) -> Tensor:
-    """Log-probs of some rows under the current policy, as wide as the batch. The first update does without: its policy is the one that sampled."""
+    """Log-probs of some rows under the current policy, as wide as the batch. The first update does without: its policy is that of the step."""
     scored_bt = score_quietly(state, batch.rows.select(rows))
     now_BT = torch.zeros_like(batch.before_BT[rows])
     now_BT[:, : scored_bt.shape[1]] = scored_bt

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.loss import loss_batch
 from grpo_core.methods import METHODS
 from grpo_core.records import POLICY, REPLAY
+from grpo_core.trainer.batch import train_batch
+from grpo_core.trainer.clock import Clock
+from grpo_core.trainer.collect import collect_groups
 from grpo_core.trainer.step import run_step
+from grpo_core.trainer.update import run_updates
 from tests.trainer.small_runs import Watched, small_config, small_state
 from tests.trainer.test_resume import fingerprint
 
@@ -102,3 +107,18 @@ def test_arpo_resumes_bit_for_bit(tmp_path, model_cache):
     sources = [[(r.completion.source, r.completion.age) for g in t.groups for r in g.rollouts] for t in whole.traces]
     assert sources == [[(r.completion.source, r.completion.age) for g in t.groups for r in g.rollouts] for t in halves.traces]
     assert any(source == REPLAY for step in sources[6:] for source, _ in step)
+
+
+@pytest.mark.parametrize("method", ["reg_grpo", "disco"])
+def test_a_group_objective_takes_its_scores_from_the_policy_of_today(model_cache, method):
+    """At the first update too, where replayed rollouts were written by another."""
+    state = small_state(model_cache, method=method, replay_size=8, replay_share=0.5)
+    for step in range(2):
+        run_step(state, step)
+    batch = train_batch(state, [j.scored for j in collect_groups(state, 2, Clock()) if j.kept], 2)
+    inputs = {name: getattr(batch, name) for name in ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT", "group_B")}
+    today, then = (
+        float(loss_batch(state.objective, max_length=state.config.max_new_tokens, now_BT=now_BT, **inputs).objective) for now_BT in (batch.policy_BT, None)
+    )
+    assert batch.replayed_B.any() and today != then
+    assert run_updates(state, batch, 2).traces[0].objective == pytest.approx(today, rel=1e-6)
