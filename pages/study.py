@@ -16,8 +16,8 @@ tagged = study_view.studies()
 if not tagged:
     empty.nothing(
         "No study yet",
-        "A study is two or more runs with the same tag. `python -m grpo_core compare --methods grpo,dapo --seeds 3` trains one; "
-        "or give runs of yours a common tag on the page Runs.",
+        "A study is two or more runs with the same tag: give runs of yours a common one on the page Runs, or train one with",
+        command="python -m grpo_core compare --methods grpo,dapo --seeds 3",
     )
     st.stop()
 asked = st.query_params.get("study", "")

@@ -23,7 +23,7 @@ from grpo_core.launch.status import RunStatus, run_status
 from grpo_core.launch.stop import stop_run
 from storage.reader import Store
 
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(900)]
 
 URL = re.compile(r"http://127\.0\.0\.1:\d+/\?token=\S+")
 
@@ -64,7 +64,7 @@ def demo(store_root: Path) -> Iterator[Callable[[], Demo]]:
         stop_run(store_root, run_id, grace_s=0)
 
 
-def wait_until(found: Callable[[], object], shown: Callable[[], object], patience_s: float = 120.0):
+def wait_until(found: Callable[[], object], shown: Callable[[], object], patience_s: float = 400.0):
     deadline = time.monotonic() + patience_s
     while not (result := found()):
         assert time.monotonic() < deadline, shown()

@@ -22,9 +22,11 @@ def no_runs() -> None:
         st.caption(f"The store is {escape(str(data.root()))}; GROUPSCOPE_STORE names another.")
 
 
-def nothing(sentence: str, hint: str = "") -> None:
-    """One sentence on what is missing, and one on when it will be there."""
+def nothing(sentence: str, hint: str = "", command: str = "") -> None:
+    """One sentence on what is missing, one on when it will be there, and the command that brings it."""
     with st.container(border=True):
         st.markdown(f"**{escape(sentence)}**")
         if hint:
             st.caption(escape(hint))
+        if command:
+            st.code(command, language="shell")

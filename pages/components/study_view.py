@@ -52,13 +52,14 @@ AXES = {"step": "Step", "elapsed_s": "Training time"}
 
 
 def studies() -> dict[str, list[Run]]:
-    """The runs of every tag that two or more share, oldest run first; studies of `compare` before other tags, the newest first."""
+    """The runs of every tag that two or more share, by method and seed; studies of `compare` before other tags, the newest first."""
     found: dict[str, list[Run]] = {}
-    for run in reversed(data.runs()[0]):
+    for run in sorted(data.runs()[0], key=lambda run: (run.config.method, run.config.seed, run.run_id)):
         for tag in run.tags:
             found.setdefault(tag, []).append(run)
     shared = {tag: runs for tag, runs in found.items() if len(runs) > 1}
-    return dict(sorted(shared.items(), key=lambda item: (study.is_tag(item[0]), item[1][-1].status.started_at or 0.0), reverse=True))
+    begun = {tag: max(run.status.started_at or 0.0 for run in runs) for tag, runs in shared.items()}
+    return dict(sorted(shared.items(), key=lambda item: (study.is_tag(item[0]), begun[item[0]]), reverse=True))
 
 
 def outcomes(runs: Sequence[Run]) -> tuple[list[Outcome], dict[str, pd.DataFrame]]:

@@ -36,7 +36,7 @@ TRACES = (
 
 @pytest.fixture
 def encoder() -> Iterator[StepEncoder]:
-    with_patience = StepEncoder("rounded", start_after=0, patience_s=5.0)
+    with_patience = StepEncoder("rounded", start_after=0, patience_s=60.0)
     yield with_patience
     with_patience.close()
 
@@ -89,6 +89,7 @@ def test_a_process_that_dies_or_hangs_is_given_up_and_nothing_is_lost(encoder: S
     traces = steps_from(0, trace, trace, trace)
     for step in traces[:known]:
         encoder.add(flatten(step))
+    encoder._process._patience_s = 2.0
     os.kill(pid, deadly)
     assert made_by(encoder, traces[known:]) == made_here(traces)
     assert made_by(encoder, traces) == made_here(traces)
