@@ -60,9 +60,9 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
         try:
             ending = _train_and_record(folder, config, heartbeat, requests, progress)
         except TrainingStopped:
-            ending = Ending("stopped", OK, f"Stopped while {progress.busy_with}; steps finished before that: {heartbeat.step_count}.")
+            ending = Ending("stopped", OK, f"Stopped {progress.amid}; steps finished before that: {heartbeat.step_count}.")
         except KeyboardInterrupt:
-            ending = Ending("stopped", FAILED, f"Stopped in the middle of a step; steps finished before that: {heartbeat.step_count}.")
+            ending = Ending("stopped", FAILED, f"Stopped {progress.amid}; steps finished before that: {heartbeat.step_count}.")
         except (GroupscopeError, StoreError) as error:
             ending = Ending("failed", BAD_INPUT, str(error))
         except BaseException as error:  # SystemExit too: a reward function is user code
@@ -189,6 +189,11 @@ class Progress:
             self._bar.close()
             self.busy_with, self._bar = name, self._new_bar(name, total)
         self._bar.update(done - self._bar.n)
+
+    @property
+    def amid(self) -> str:
+        """What an interruption interrupts."""
+        return "in the middle of a step" if self.training else f"while {self.busy_with or 'starting'}"
 
     def begin(self, first_step: int) -> None:
         """The step loop starts, at this step."""
