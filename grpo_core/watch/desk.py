@@ -165,9 +165,15 @@ def _look(desk: Desk, store: Store, run_id: str, diagnosed: int, every: int) -> 
 
 
 def _tell(content: dict[str, object]) -> None:
-    """One line, whole: the webhook's thread tells things too, and two lines run into each other would end the watcher's hearing."""
+    """One line, whole: the webhook's thread tells things too, and two lines run into each other would end the watcher's hearing.
+
+    A trainer that was killed hears nothing; what is recorded and posted of its end does not depend on that.
+    """
     with _telling:
-        print(json.dumps(content), flush=True)
+        try:
+            print(json.dumps(content), flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
