@@ -19,11 +19,11 @@ SPO = dict(method="spo", group_size=1, prompts_per_step=8, spo_pool=12)
 
 
 @pytest.mark.parametrize("changes", [SPO, dict(SPO, prompt_sampler="uniform", spo_init=0, replay_size=16, replay_max_age=3), dict(replay_size=6)], ids=str)
-def test_ten_and_ten_are_twenty(tmp_path, model_cache, changes):
-    config = small_config(steps=20, checkpoint_every=7, **changes)
+def test_six_and_six_are_twelve(tmp_path, model_cache, changes):
+    config = small_config(steps=12, checkpoint_every=5, **changes)
     whole, halves = Watched(tmp_path / "whole", model_cache), Watched(tmp_path / "halves", model_cache)
     whole.run(config)
-    halves.run(config, stop_at=10)
+    halves.run(config, stop_at=6)
     halves.run(config, resume=True)
     for a, b in zip(whole.traces, halves.traces, strict=True):
         assert fingerprint(a) == fingerprint(b), f"step {a.step} differs"
