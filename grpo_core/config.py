@@ -118,6 +118,7 @@ class RunConfig(BaseModel):
     reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
     spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
+    grao_imitation: float | None = option(None, "method", "Weight β of the worked answer in GRAO, against all sampled rollouts of its group together; empty takes the method's own.", ge=0.0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
     lr: float = option(2e-4, "optimizer", "AdamW learning rate. 2e-4 suits tiny; a real model wants about 1e-6, LoRA about 1e-5.", unit="1/update", gt=0.0, le=1.0)
@@ -198,6 +199,7 @@ class RunConfig(BaseModel):
             unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
             if unread:
                 raise ValueError(f"{', '.join(unread)}: not read by the arithmetic task, which brings its own prompts and reward; leave it empty or set task=dataset")
+        self._demonstrations_fit(method)
         self._group_reward_fits(method)
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError(
@@ -205,6 +207,13 @@ class RunConfig(BaseModel):
                 f"try {self.max_new_tokens // 4}"
             )
         return self
+
+    def _demonstrations_fit(self, method: Method) -> None:
+        """Raise ValueError where a method's worked answers are missing or would be judged otherwise than the rollouts."""
+        if method.sampler == "demonstrated" and self.task == "dataset" and not self.gold_column:
+            raise ValueError(f"method {method.name} trains on a worked answer beside the rollouts; set gold_column to a column with worked completions")
+        if method.sampler == "demonstrated" and self.group_reward != "none":
+            raise ValueError(f"group_reward={self.group_reward} shapes sampled rollouts alone, and method {method.name} compares them with a worked answer; leave it at none")
 
     def _group_reward_fits(self, method: Method) -> None:
         """Raise ValueError for a group_reward, or a setting of one, that cannot do anything."""

@@ -276,6 +276,12 @@ WEIGHTS = Choice(
         ),
         "exp_advantage": Piece(latex=r"e^{A_i / $value}", means="exp(A / τ): better rollouts weigh more, worse ones less"),
         "mirror": Piece(latex=r"\frac{1}{1 + $value}", means="1 / (1 + τ) on every token"),
+        "reference": Piece(
+            latex="w_i",
+            means="of a worked answer β times as much as of all sampled rollouts of its group together, and λ = 0.6 more of each",
+            where=r"w_i = \frac{G + 1}{G} \begin{cases} 1 + \lambda & o_i \text{ sampled} \\ $value\, G + \lambda & o_i = y_g \end{cases} \\ "
+            r"\lambda = 0.6,\quad G\text{: sampled rollouts of the group},\quad y_g\text{: its worked answer}",
+        ),
         "entropy_filter": Piece(
             latex=r"\delta_i",
             means="completions above this mean token entropy, in nats, are left out, unless the run's first rollouts were above it already",
@@ -374,6 +380,7 @@ SAMPLERS = Choice(
             latex=r"o_1 \leftarrow \text{success},\quad \operatorname{std}_j r_j < 0.05,\ \operatorname{mean}_j r_j < 0.2",
             means="in a hopeless group one rollout gives way to a stored success of the prompt",
         ),
+        "demonstrated": Piece(latex=r"g \leftarrow g \cup \{y_g\}", means="the task's worked answer is one more row of every group"),
     },
 )
 CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)

@@ -599,6 +599,22 @@ METHODS: dict[str, Method] = {
             "rollouts before the first step where theirs is a list made offline. The replayed rollout is marked in the record (`source`, `age`), and figures of "
             "the step leave it out. Recorded per prompt: stored, newest_success.",
         ),
+        Method(
+            name="grao", title="GRAO", paper="arXiv:2508.07750",
+            summary="REINFORCE on the group and the task's worked answer as one more row of it, compared and taught like a rollout.",
+            protects="Hopeless groups: where every rollout fails, the worked answer is above them and is taught; where all are right it is one of many and "
+            "nothing is.",
+            costs="Needs worked answers, and pulls the policy towards their words, which no policy sampled: no ratio corrects for that, and rollouts that are "
+            "right otherwise are compared with them.",
+            against=("groups without signal",), moves=("starvation", "step_kl", "displacement", "entropy_fall"),
+            credit=(Component(base="mean", norm="std_population"),), surrogate="log_prob", level="token", clip=None, normaliser="sequence",
+            weights=(Weight(name="reference", value=0.5, knob="grao_imitation"),), sampler="demonstrated",
+            note="The worked answer is a row with reward, advantage and trace of its own (`source` reference), and without sampling log-probs and entropies; figures of "
+            "what the policy writes leave it out. Assumed: one normalisation over the G + 1 rows, which the paper's words allow, std over n. Its alignment "
+            "term, weight λ = 0.6, is then redundant: J = (1 + λ) · mean A_i J_i + (β + λ/G) · A_y J_y. So λ is reported as what it is, an effective learning "
+            "rate 1.6 times `lr` with β = (0.5 + 0.6/G)/1.6, and is no option. No ratio, clip or KL, as in the paper; its code was not found. Not with "
+            "`group_reward`, which would shape the rollouts and not the answer. A dataset needs `gold_column`.",
+        ),
     )
 }
 

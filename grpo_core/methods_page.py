@@ -97,7 +97,9 @@ _MEMORY = """## What a run remembers of prompts
 All of it is in every checkpoint, and a resumed run goes on bit for bit. What is replayed keeps the log-probs it was written with
 (`logp_old`): ratios are taken against the policy that wrote it, and differ from 1 at the first update already. Rollouts that are
 replayed are no samples of the step's policy: rewards, lengths, entropy, pass@k, displacement and every other figure of what the
-policy writes leave them out; updates, clip shares and conflicts, which are of what is trained on, count them.
+policy writes leave them out; updates, clip shares and conflicts, which are of what is trained on, count them. The same goes for the
+worked answers of GRAO (`source` reference), which no policy wrote: their `logp_old` is under the policy before the update, and they have
+neither sampling log-probs nor entropies.
 """
 
 _SEGMENTS = """## Credit of ranks, steps and actions

@@ -62,6 +62,7 @@ def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Ten
         advantages_B=earned_B.to(device),
         entropies_B=facts.entropies_B.to(device),
         first_entropy=first_entropy,
+        reference_B=None if facts.reference_B is None else facts.reference_B.to(device),
     )
     return token_weights(written, method.weights)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 Array = np.ndarray
 
-POLICY, REPLAY = "policy", "replay"
-"""Where a completion comes from: the policy wrote it in this step, or an older policy did and it was kept."""
+POLICY, REPLAY, REFERENCE = "policy", "replay", "reference"
+"""Where a completion comes from: the policy wrote it in this step, an older policy did and it was kept, or it is the task's own worked answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +46,15 @@ class Completion:
     `logp_sampling` (T,) is under the distribution sampled from (temperature and top-p), `logp` (T,) under the policy at
     the sampling temperature without truncation, `entropy` (T,) of that same distribution, all in nats.
     `finish` is `stop`, `stop_string` or `length`. A completion that is replayed has `source` REPLAY and `age` in steps since it was
-    written; its log-probs and entropies are then those of the policy that wrote it.
+    written; its log-probs and entropies are then those of the policy that wrote it. One with `source` REFERENCE was not sampled: its
+    log-probs and entropies are zeros on the way to the trainer, and None in a trace.
     """
 
     token_ids: Array
     text: str
-    logp_sampling: Array
-    logp: Array
-    entropy: Array
+    logp_sampling: Array | None
+    logp: Array | None
+    entropy: Array | None
     finish: str
     source: str = POLICY
     age: int = 0
@@ -106,7 +107,7 @@ class ScoredGroup:
     @property
     def outcome(self) -> str:
         """mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct), failed (fewer than two scored, where there
-        were two), or replayed (none was sampled in this step). Replayed rollouts do not count."""
+        were two), or replayed (none was sampled in this step). Replayed rollouts and reference answers do not count."""
         written = [r for c, r in zip(self.group.completions, self.rewards, strict=True) if c.source == POLICY]
         scored = [r for r in written if not r.failed]
         if not written:
@@ -129,7 +130,8 @@ class RolloutTrace:
     `logp_delta` is None if the rollout was not rescored, `logp_ref` None without a reference model. `nthr` (T,) is the
     push of each token of a wrong rollout against the group's correct ones, `gwhes` that of the wrong rollouts against this
     correct one (algorithms/nthr.py); both None where not measured. Of a replayed rollout `logp_old` (T,) is the log-prob under the
-    policy that wrote it, which its ratio is taken against, and the completion's `logp` that of the policy before the step.
+    policy that wrote it, which its ratio is taken against, and the completion's `logp` that of the policy before the step; of a reference
+    answer, which no policy wrote, `logp_old` is that of the policy before the step.
     """
 
     completion: Completion

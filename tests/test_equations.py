@@ -8,7 +8,7 @@ import pytest
 from grpo_core.algorithms import credit, group_objectives, normalisers, penalties, surrogates, weights
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
-from grpo_core.equations import CHOICES, PENALTIES, SURROGATES, advantage, defined, differences, equations, loss, slots
+from grpo_core.equations import CHOICES, PENALTIES, SURROGATES, WEIGHTS, advantage, defined, differences, equations, loss, slots
 from grpo_core.methods import HARMS, METHODS, Component, Penalty
 from grpo_core.tasks.sampler import DATA_RULES
 
@@ -32,6 +32,7 @@ def test_constants_in_the_pieces_are_those_of_the_code():
     assert "10^{-4}" in PENALTIES.pieces["llds_token"].where and penalties.DEAD_ZONE == 1e-4
     assert "10^{-4}" in PENALTIES.pieces["kl_hinge"].latex and penalties.KL_BOUND == 1e-4
     assert r"\le 0.4 " in SURROGATES.pieces["ring"].latex and r"\ge 3 " in SURROGATES.pieces["ring"].latex and surrogates.REC_RING == (0.6, 2.0)
+    assert r"\lambda = 0.6" in WEIGHTS.pieces["reference"].where and weights.ALIGNMENT == 0.6
 
 
 def test_penalties_are_averaged_as_the_loss_averages_them():

@@ -24,7 +24,7 @@ class Facts:
 
     `parts_BK` are the unweighted parts of each reward, `part_weights_K` what they weigh in its total. `draws_B` is a random number in
     [0, 1) per rollout, for what is left out at random, `greedy_B` the reward of its prompt's greedy completion, `tracked_B` the success
-    rate of its prompt that a memory brings.
+    rate of its prompt that a memory brings. `reference_B` marks worked answers among the rollouts.
     """
 
     rewards_B: Tensor
@@ -36,6 +36,7 @@ class Facts:
     draws_B: Tensor | None = None
     greedy_B: Tensor | None = None
     tracked_B: Tensor | None = None
+    reference_B: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ class Written:
     """What weight rules look at: right-padded completions, their loss mask, and per row its group, reward advantage and mean entropy.
 
     `advantages_B` is r − baseline, before anything else is added to it. `first_entropy` is the mean of the entropies of the
-    run's first rollouts. Entropies are in nats per token.
+    run's first rollouts. Entropies are in nats per token. `reference_B` marks worked answers, None where there are none.
     """
 
     ids_BT: Tensor
@@ -26,6 +26,7 @@ class Written:
     advantages_B: Tensor
     entropies_B: Tensor
     first_entropy: float
+    reference_B: Tensor | None = None
 
 
 class Ruled(Protocol):
@@ -36,6 +37,10 @@ class Ruled(Protocol):
 
 
 WEIGHTS: Registry[Callable[[Written, float], Tensor]] = Registry("token weight")
+
+ALIGNMENT = 0.6
+"""λ of GRAO (arXiv:2508.07750): with the group normalised over its G + 1 rows its alignment term is (1 + λ) times the policy term and λ/G
+more imitation, so that it only scales the learning rate and β (variants.md E5)."""
 
 
 def token_weights(written: Written, rules: Sequence[Ruled]) -> Tensor:
@@ -108,6 +113,24 @@ def exp_advantage(written: Written, temperature: float) -> Tensor:
 def mirror(written: Written, temperature: float) -> Tensor:
     """1 / (1 + τ) on every token (OPMD, arXiv:2505.17826): the larger the temperature, the closer the policy stays."""
     return torch.full_like(written.mask_BT, 1 / (1 + temperature))
+
+
+@WEIGHTS.register("reference")
+def reference(written: Written, imitation: float) -> Tensor:
+    """(1 + λ)·n/G on sampled rows, (βG + λ)·n/G on the worked answer of a group of G sampled rows and n in all; β = `imitation`.
+
+    Under the normaliser `sequence`, with A over all n rows, the loss is then −J of GRAO (arXiv:2508.07750): J = (1/G) Σ A_i J_i + β A_y J_y
+    + (λ/G) Σ A_i (J_i − J_y), J_i the mean log-prob of row i's tokens. A group without a worked answer has the first and the last term.
+    """
+    inside_B = (written.mask_BT > 0).any(1).double()
+    worked_B = torch.zeros_like(inside_B, dtype=torch.bool) if written.reference_B is None else written.reference_B
+
+    def in_group(values_B: Tensor) -> Tensor:
+        return torch.zeros_like(values_B).index_add(0, written.group_B, values_B)[written.group_B]
+
+    sampled_B = in_group(inside_B * ~worked_B).clamp(min=1)
+    factor_B = torch.where(worked_B, imitation * sampled_B + ALIGNMENT, 1 + ALIGNMENT) * in_group(inside_B) / sampled_B
+    return factor_B.to(written.mask_BT.dtype)[:, None].expand_as(written.mask_BT)
 
 
 @WEIGHTS.register("entropy_filter")

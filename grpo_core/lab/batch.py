@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from grpo_core.measures.flat import end_to_end
+from grpo_core.records import REFERENCE
 
 Array = np.ndarray
 
@@ -26,7 +27,8 @@ class RecordedBatch:
     marks groups that did not come from sampling again, `surplus_R` those that a dynamic sampler had no use for. `first_entropy` is
     the mean over the run's first rollouts of their mean token entropy. `parts` are the unweighted parts of the rewards (R,),
     `part_weights` what each weighs in the total where that is known, `greedy_R` the reward of the prompt's greedy completion. `step` is
-    the training step, None where unknown.
+    the training step, None where unknown. `reference_R` marks worked answers among the rollouts (None: there are none), whose `logp_N` is
+    under the policy before the update as well.
     """
 
     group_R: Array
@@ -49,6 +51,7 @@ class RecordedBatch:
     step: int | None = None
     old_N: Array | None = None
     tracked_R: Array | None = None
+    reference_R: Array | None = None
 
     @property
     def written_N(self) -> Array:
@@ -92,7 +95,9 @@ def recorded_batch(
 ) -> RecordedBatch:
     """From rows of storage.queries.lab.rollouts_of_step, and the weights of lab.part_weights."""
     length_R = rollouts["length"].to_numpy("i8")
-    sampled_N = end_to_end(rollouts["logp_sampling"], length_R)
+    sampled_N, old_N = (end_to_end(rollouts[name], length_R) for name in ("logp_sampling", "logp_old"))
+    reference_R = (rollouts["source"] == REFERENCE).to_numpy("?")
+    policy_N = sampled_N + np.nan_to_num(end_to_end(rollouts["logp_gap"], length_R))
     correct = rollouts["correct"]
     return RecordedBatch(
         group_R=rollouts["group_index"].to_numpy("i8"),
@@ -103,7 +108,7 @@ def recorded_batch(
         first_round_R=(rollouts["sampling_round"] == 0).to_numpy("?"),
         surplus_R=rollouts["reason"].str.startswith("surplus").to_numpy("?"),
         token_ids_N=end_to_end(rollouts["token_ids"], length_R).astype("i8"),
-        logp_N=sampled_N + np.nan_to_num(end_to_end(rollouts["logp_gap"], length_R)),
+        logp_N=np.where(np.repeat(reference_R, length_R), old_N, policy_N),
         delta_N=end_to_end(rollouts["logp_delta"], length_R),
         ref_N=end_to_end(rollouts["logp_ref"], length_R),
         entropy_N=end_to_end(rollouts["entropy"], length_R),
@@ -113,7 +118,8 @@ def recorded_batch(
         part_weights=part_weights or {},
         greedy_R=rollouts["greedy_reward"].to_numpy("f8", na_value=np.nan),
         step=step,
-        old_N=end_to_end(rollouts["logp_old"], length_R),
+        old_N=old_N,
+        reference_R=reference_R,
         tracked_R=np.array([_tracked(*group) for group in zip(rollouts["prompt_state"], rollouts["baseline"], strict=True)], "f8"),
     )
 

@@ -87,13 +87,14 @@ class _Shape:
 
 
 def _taken(batch: RecordedBatch, sampler: str) -> Array:
-    """A method that samples again trains on groups with a signal, any other on the prompts drawn first."""
+    """A method that samples again trains on groups with a signal, any other on the prompts drawn first; worked answers are for a method that asks."""
+    sampled_R = np.ones(len(batch.reward_R), "?") if batch.reference_R is None or sampler == "demonstrated" else ~batch.reference_R
     if sampler != "dynamic":
-        return batch.first_round_R
+        return batch.first_round_R & sampled_R
     group_R = torch.from_numpy(np.unique(batch.group_R, return_inverse=True)[1])
     rewards_R = torch.tensor(batch.reward_R)  # a copy: what was sent to the process is not writable
-    scored_R = ~rewards_R.isnan()
-    return ~batch.surplus_R & ~tied(rewards_R.nan_to_num(), group_R, scored_R).numpy()
+    scored_R = ~rewards_R.isnan() & torch.from_numpy(sampled_R)
+    return sampled_R & ~batch.surplus_R & ~tied(rewards_R.nan_to_num(), group_R, scored_R).numpy()
 
 
 def _facts(batch: RecordedBatch, taken_R: Array, seed: int) -> Facts:
@@ -109,6 +110,8 @@ def _facts(batch: RecordedBatch, taken_R: Array, seed: int) -> Facts:
         per_rollout["greedy_B"] = batch.greedy_R
     if batch.tracked_R is not None:
         per_rollout["tracked_B"] = batch.tracked_R
+    if batch.reference_R is not None:
+        per_rollout["reference_B"] = batch.reference_R
     return Facts(
         **{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()},
         parts_BK=torch.from_numpy(parts[taken_R]),
@@ -136,7 +139,7 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
     """What the method reads and the record lacks, as the end of a sentence; empty where nothing is missing."""
     reads_entropy = any(c.value == "certainty" and c.weight for c in method.credit) or any("entropy" in w.name for w in method.weights)
     scored_R = ~np.isnan(batch.reward_R)
-    if reads_entropy and (np.isnan(batch.entropy_N).any() or np.isnan(batch.first_entropy)):
+    if reads_entropy and (np.isnan(batch.entropy_N[taken_R[batch.rollout_N]]).any() or np.isnan(batch.first_entropy)):
         return "the entropies of its tokens, which were not recorded"
     if any(c.value in ("verdict", "correct") for c in method.credit) and (batch.verdict_R[scored_R] == 0).any():
         return "whether each rollout is correct, which was not recorded"
@@ -144,6 +147,8 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
         return "reward parts that add up to the rewards with the weights recorded" + ("" if batch.part_weights else ", and no weights were")
     if method.needs_greedy and (batch.greedy_R is None or np.isnan(batch.greedy_R[taken_R]).all()):
         return "the reward of a greedy completion of every prompt, which was not recorded"
+    if method.sampler == "demonstrated" and (batch.reference_R is None or not batch.reference_R[taken_R].any()):
+        return "worked answers as rows of its groups, which only a run of such a method records"
     if any(c.drop != "none" for c in method.credit) and batch.step is None:
         return "the number of the step, from which it draws what to leave out"
     if any(c.base == "tracked" for c in method.credit) and (batch.tracked_R is None or np.isnan(batch.tracked_R).any()):

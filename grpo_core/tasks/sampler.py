@@ -77,13 +77,14 @@ class DataRule:
     """Which scored groups enter the loss. `reject` gives the reason to drop a group, or an empty string to keep it.
 
     `refill`: the loop samples further prompts until the step has as many kept groups as it wants. `helps`: hopeless groups get a
-    stored success.
+    stored success. `demonstrates`: every group gets the task's worked answer as one more row.
     """
 
     name: str
     refill: bool
     reject: Callable[[ScoredGroup], str]
     helps: bool = False
+    demonstrates: bool = False
 
 
 def keep(rule: DataRule, scored: ScoredGroup) -> tuple[bool, str]:
@@ -119,6 +120,7 @@ DATA_RULES: dict[str, DataRule] = {
         DataRule("dynamic", refill=True, reject=_without_signal),
         DataRule("tracked", refill=False, reject=_no_objection),
         DataRule("replay_success", refill=False, reject=_no_objection, helps=True),
+        DataRule("demonstrated", refill=False, reject=_no_objection, demonstrates=True),
     )
 }
 """The data rules by the name methods use (`Method.sampler`)."""

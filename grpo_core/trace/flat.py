@@ -14,7 +14,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from grpo_core.records import POLICY, Array, GroupTrace, StepTrace
+from grpo_core.records import POLICY, REPLAY, Array, GroupTrace, StepTrace
 
 TRACES = (
     ("token_ids", "completion.token_ids", "i4"),
@@ -32,7 +32,7 @@ TRACES = (
 """Each per-token trace: its field in FlatStep, where a RolloutTrace has it, and the number it is kept as."""
 
 
-_PER_ROLLOUT = ("gwhes_R", "group_R", "index_R", "length_R", "correct_R", "reward_R", "replayed_R", "age_R")
+_PER_ROLLOUT = ("gwhes_R", "group_R", "index_R", "length_R", "correct_R", "reward_R", "foreign_R", "age_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,15 @@ class FlatStep:
 
     `step` comes without its groups, `groups` without their rollouts. `correct_R` is 1, 0, or -1 for unknown (int8);
     `reward_R` is float64 and NaN where scoring failed, as `gwhes_R` where it was not measured; `index_R` is a rollout's place
-    in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place. `replayed_R` marks rollouts that an older
-    policy wrote, `age_R` steps ago.
+    in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place. `sources` says where each rollout comes from,
+    `foreign_R` which ones the step's policy did not write; a replayed one was written `age_R` steps ago.
     """
 
     step: StepTrace
     groups: tuple[GroupTrace, ...]
     texts: Sequence[str]
     finishes: Sequence[str]
+    sources: Sequence[str]
     failures: Sequence[str]
     parts: Sequence[Mapping[str, float]]
     part_weights: Mapping[str, float]
@@ -66,7 +67,7 @@ class FlatStep:
     length_R: Array
     correct_R: Array
     reward_R: Array
-    replayed_R: Array
+    foreign_R: Array
     age_R: Array
     rollout_N: Array
     position_N: Array
@@ -81,6 +82,11 @@ class FlatStep:
     logp_ref: Lists
     logp_old: Lists
     nthr: Lists
+
+    @property
+    def replayed_R(self) -> Array:
+        """Which rollouts an older policy wrote."""
+        return np.array([source == REPLAY for source in self.sources], "?")
 
     @property
     def scored_R(self) -> Array:
@@ -98,8 +104,8 @@ class FlatStep:
         return self.logp.values - self.logp_sampling.values
 
     def written(self) -> FlatStep:
-        """The step without what was replayed: what its own policy wrote."""
-        return self.of(~self.replayed_R) if self.replayed_R.any() else self
+        """The step without what was replayed and without worked answers: what its own policy wrote."""
+        return self.of(~self.foreign_R) if self.foreign_R.any() else self
 
     def of(self, keep_R: Array) -> FlatStep:
         """The step with only some of its rollouts; groups keep their numbers, also those left without any."""
@@ -107,7 +113,7 @@ class FlatStep:
         traces = {name: getattr(self, name) for name, *_ in TRACES}
         return replace(
             self,
-            **{name: list(compress(getattr(self, name), keep_R)) for name in ("texts", "finishes", "failures", "parts")},
+            **{name: list(compress(getattr(self, name), keep_R)) for name in ("texts", "finishes", "sources", "failures", "parts")},
             **{name: getattr(self, name)[keep_R] for name in _PER_ROLLOUT},
             rollout_N=(np.cumsum(keep_R) - 1)[self.rollout_N[keep_N]],
             position_N=self.position_N[keep_N],
@@ -139,6 +145,7 @@ def flatten(trace: StepTrace) -> FlatStep:
         groups=tuple(replace(g, rollouts=(), prompt=replace(g.prompt, row={})) for g in trace.groups),
         texts=[r.completion.text for r in rollouts],
         finishes=[r.completion.finish for r in rollouts],
+        sources=[r.completion.source for r in rollouts],
         failures=[r.failure or "" for r in rewards],
         parts=[dict(r.parts) for r in rewards],
         part_weights={name: weight for r in rewards for name, weight in r.weights.items()},
@@ -148,7 +155,7 @@ def flatten(trace: StepTrace) -> FlatStep:
         length_R=length_R,
         correct_R=np.array([-1 if r.correct is None else r.correct for r in rewards], "i1"),
         reward_R=np.array([r.total for r in rewards], "f8"),
-        replayed_R=np.array([r.completion.source != POLICY for r in rollouts], "?"),
+        foreign_R=np.array([r.completion.source != POLICY for r in rollouts], "?"),
         age_R=np.array([r.completion.age for r in rollouts], "i8"),
         rollout_N=rollout_N,
         position_N=_places(length_R),

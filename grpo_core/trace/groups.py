@@ -16,7 +16,7 @@ from grpo_core.trace.flat import FlatStep
 class GroupFigures:
     """Per group (P,) and rollout (R,), NaN for not available; `conflicts` is per token.
 
-    Conflicts are of all that is trained on; changes of log-prob and diversity of what the step's own policy wrote, replays left out.
+    Conflicts are of all that is trained on; changes of log-prob and diversity of what the step's own policy wrote, replays and worked answers left out.
     `divided_P` says which groups have advantages of both signs, `pushed_tokens_P` counts tokens of rollouts with A ≠ 0.
     """
 

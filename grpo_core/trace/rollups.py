@@ -24,10 +24,10 @@ LOOPING = 0.5
 def steps_row(flat: FlatStep, figures: GroupFigures, *, missing_before: int = 0) -> dict[str, object]:
     """The row of `steps` for this step: column name → number, None, or rows (lists of dicts).
 
-    Replayed rollouts count in what describes the updates and in conflicts, and nowhere else: the rest is of what this policy wrote.
+    Replayed rollouts and worked answers count in what describes the updates and in conflicts, and nowhere else: the rest is of what this policy wrote.
     """
     trace, written = flat.step, flat.written()
-    conflicted_N = (figures.conflicts.run | figures.conflicts.mid)[~flat.replayed_R[flat.rollout_N]]
+    conflicted_N = (figures.conflicts.run | figures.conflicts.mid)[~flat.foreign_R[flat.rollout_N]]
     return {
         "step": trace.step,
         "attempt": trace.attempt,
@@ -41,7 +41,7 @@ def steps_row(flat: FlatStep, figures: GroupFigures, *, missing_before: int = 0)
         **_divergences(written),
         **_updates(trace.updates),
         **_lengths(written),
-        **_texts(figures.repetition_R[~flat.replayed_R], figures.diversity_P),
+        **_texts(figures.repetition_R[~flat.foreign_R], figures.diversity_P),
         **_conflicts(figures),
         **_evaluation(trace.evaluation),
         **_probe(trace.probe),
@@ -168,7 +168,8 @@ def _counts(flat: FlatStep, written: FlatStep) -> dict[str, object]:
 
 
 def _replays(flat: FlatStep) -> dict[str, object]:
-    return {"rollouts_replayed": int(flat.replayed_R.sum()), "replay_age": mean(flat.age_R[flat.replayed_R])}
+    replayed_R = flat.replayed_R
+    return {"rollouts_replayed": int(replayed_R.sum()), "replay_age": mean(flat.age_R[replayed_R])}
 
 
 def _groups_all(flat: FlatStep, verdict: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from grpo_core.records import POLICY, REPLAY, Array, StepTrace
+from grpo_core.records import Array, StepTrace
 from grpo_core.trace.flat import FlatStep, Lists, flatten
 from grpo_core.trace.groups import GroupFigures, group_figures
 from grpo_core.trace.rollups import group_std, steps_row
@@ -60,7 +60,7 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
     groups, step, group_R = flat.groups, flat.step.step, flat.group_R
     size_P = np.bincount(group_R, minlength=len(groups))
     known_P, scored_P = (np.bincount(group_R[which], minlength=len(groups)) for which in (flat.correct_R >= 0, flat.scored_R))
-    correct_R = (flat.correct_R == 1) & ~flat.replayed_R
+    correct_R = (flat.correct_R == 1) & ~flat.foreign_R
     with np.errstate(invalid="ignore"):
         mean_P = np.bincount(group_R[flat.scored_R], weights=flat.reward_R[flat.scored_R], minlength=len(groups)) / scored_P
     return {
@@ -78,7 +78,7 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "baseline": _nan_as_null([g.baseline for g in groups]),
         "correct": pa.array(np.bincount(group_R[correct_R], minlength=len(groups)).astype("i4"), mask=known_P == 0),
         "size": size_P.astype("i4"),
-        "replayed": np.bincount(group_R[flat.replayed_R], minlength=len(groups)).astype("i4"),
+        "replayed": np.bincount(group_R[flat.foreign_R], minlength=len(groups)).astype("i4"),
         "outcome": [g.outcome for g in groups],
         "kept": [g.kept for g in groups],
         "reason": [g.reason for g in groups],
@@ -115,7 +115,7 @@ def _rollouts(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "advantage": pa.array(advantage_R, pa.float64(), mask=length_R == 0),
         "length": length_R.astype("i4"),
         "finish": flat.finishes,
-        "source": np.where(flat.replayed_R, REPLAY, POLICY).tolist(),
+        "source": flat.sources,
         "age": flat.age_R.astype("i4"),
         "delta_sum": pa.array(flat.sums_R(flat.logp_delta), pa.float64(), mask=~flat.logp_delta.present_R),
         "repetition": _nan_as_null(figures.repetition_R),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grpo_core.algorithms.credit import Facts, credit
 from grpo_core.objectives import multipliers_of, random_draws
-from grpo_core.records import POLICY, Reward, ScoredGroup
+from grpo_core.records import POLICY, REFERENCE, Reward, ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
 from grpo_core.trainer.answers import answer_mask
 from grpo_core.trainer.state import TrainState
@@ -25,9 +25,10 @@ class TrainBatch:
     """The kept groups of a step. `mask_BT` leaves out rollouts whose scoring failed; `group_B` numbers the groups from 0.
 
     `before_BT` are log-probs under the policy that wrote each rollout, `policy_BT` under the one the step begins with: the same but
-    for rollouts that are replayed, which `replayed_B` marks.
+    for rollouts that are replayed. `foreign_B` marks rows that the policy did not write in this step, `reference_B` those among them that
+    no policy wrote: worked answers, whose `before_BT` is under the policy the step begins with.
 
-    `verdict_B` is +1 for correct rollouts, −1 for wrong ones, 0 where scoring failed. `multipliers_BT` are the method's token
+    `verdict_B` is +1 for correct rollouts, −1 for wrong ones, 0 where scoring failed and for worked answers. `multipliers_BT` are the method's token
     weights, `answer_BT` marks the final answer with 1.0; each None where the method does not read it.
     """
 
@@ -40,7 +41,8 @@ class TrainBatch:
     verdict_B: Tensor
     ref_BT: Tensor | None
     policy_BT: Tensor
-    replayed_B: Tensor
+    foreign_B: Tensor
+    reference_B: Tensor
     multipliers_BT: Tensor | None = None
     answer_BT: Tensor | None = None
 
@@ -61,11 +63,12 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
     facts = _facts(state, kept, random_draws(state.config.seed, step, len(group_B)))
     scored_B = ~facts.rewards_B.isnan()
     if state.memory.first_entropy is None:
-        state.memory.first_entropy = float(facts.entropies_B.mean())
+        state.memory.first_entropy = float(facts.entropies_B[~facts.reference_B].mean())
     advantages_B, baseline_B = credit(facts, group_B, scored_B, state.method.credit, whole=state.method.whole)
     mask_BT = rows.mask_BT * scored_B.to(device)[:, None]
-    replayed_B = torch.tensor([c.source != POLICY for s in kept for c in s.group.completions], device=device)
-    before_BT, policy_BT = _before(state, kept, rows, replayed_B)
+    foreign_B = torch.tensor([c.source != POLICY for s in kept for c in s.group.completions], device=device)
+    reference_B = facts.reference_B.to(device)
+    before_BT, policy_BT = _before(state, kept, rows, foreign_B, reference_B)
     return TrainBatch(
         rows=rows,
         group_B=group_B.to(device),
@@ -73,10 +76,11 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
         advantages_BT=advantages_B.float().to(device)[:, None] * rows.mask_BT,
         mask_BT=mask_BT,
         baseline_B=baseline_B,
-        verdict_B=facts.verdicts_B.to(device),
+        verdict_B=facts.verdicts_B.masked_fill(facts.reference_B, 0.0).to(device),
         ref_BT=None if state.reference is None else in_parts(rows, state.config.micro_batch, state.reference),
         policy_BT=policy_BT,
-        replayed_B=replayed_B,
+        foreign_B=foreign_B,
+        reference_B=reference_B,
         multipliers_BT=multipliers_of(
             state.method, facts, ids_BT=rows.completion_ids_BT, mask_BT=mask_BT, group_B=group_B, first_entropy=state.memory.first_entropy
         ),
@@ -99,6 +103,7 @@ def _facts(state: TrainState, kept: Sequence[ScoredGroup], draws_B: Tensor) -> F
         draws_B=draws_B,
         greedy_B=torch.tensor([float("nan") if s.greedy is None else s.greedy for s in kept for _ in s.rewards], dtype=torch.float64),
         tracked_B=None if rates is None else torch.tensor(rates, dtype=torch.float64),
+        reference_B=torch.tensor([completion.source == REFERENCE for completion, _ in pairs]),
     )
 
 
@@ -116,10 +121,10 @@ def _answers(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor:
     return torch.from_numpy(pad(masks, fill=0.0, dtype=np.float32)[0])
 
 
-def _before(state: TrainState, kept: Sequence[ScoredGroup], rows: Rows, replayed_B: Tensor) -> tuple[Tensor, Tensor]:
+def _before(state: TrainState, kept: Sequence[ScoredGroup], rows: Rows, foreign_B: Tensor, reference_B: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probs under the policy that wrote each rollout, and under the policy before the update, (B, T) both.
 
-    A replayed rollout brings the first with it, and a pass is made for the second. For the others, in float32, the sampler's own
+    A replayed rollout brings the first with it, and a pass is made for the second; a worked answer has the second for both. For the others, in float32, the sampler's own
     agree with the training forward to rounding (tested), so no pass is spent on them; in half precision they differ by more than
     an update moves them, so the training forward is asked.
     """
@@ -127,13 +132,13 @@ def _before(state: TrainState, kept: Sequence[ScoredGroup], rows: Rows, replayed
     written_BT = torch.from_numpy(values).to(rows.mask_BT.device)
     if state.model.dtype != torch.float32:
         policy_BT = score_quietly(state, rows)
-        return torch.where(replayed_B[:, None], written_BT, policy_BT), policy_BT
-    if not replayed_B.any():
+        return torch.where((foreign_B & ~reference_B)[:, None], written_BT, policy_BT), policy_BT
+    if not foreign_B.any():
         return written_BT, written_BT
-    policy_BT, old = written_BT.clone(), replayed_B.nonzero().squeeze(1)
-    scored_BT = score_quietly(state, rows.select(old))
-    policy_BT[old, : scored_BT.shape[1]] = scored_BT
-    return written_BT, policy_BT
+    policy_BT, others = written_BT.clone(), foreign_B.nonzero().squeeze(1)
+    scored_BT = score_quietly(state, rows.select(others))
+    policy_BT[others, : scored_BT.shape[1]] = scored_BT
+    return torch.where(reference_B[:, None], policy_BT, written_BT), policy_BT
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grpo_core.records import Group, Prompt, ScoredGroup
+from grpo_core.errors import TaskError
+from grpo_core.records import REFERENCE, Group, Prompt, ScoredGroup
 from grpo_core.rollout.generate import sample_groups
 from grpo_core.tasks.sampler import DATA_RULES, Draw, keep
 from grpo_core.tasks.scoring import score
 from grpo_core.tasks.shaping import shape
 from grpo_core.trainer.clock import Clock
+from grpo_core.trainer.evaluate import gold_completion
 from grpo_core.trainer.state import TrainState
 
 
@@ -32,7 +34,8 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
 
     A refilling data rule (DAPO) samples whole rounds of prompts until enough groups carry signal or `max_sampling_rounds` is
     reached; groups beyond the number wanted are dropped as surplus, as in verl. Groups of a replay buffer come last and take the
-    place of as many sampled ones; memories take in only what was sampled.
+    place of as many sampled ones; memories take in only what was sampled. Where the rule demonstrates (GRAO), every group then gets the
+    task's worked answer as its last row.
     """
     config, rule = state.config, DATA_RULES[state.method.sampler]
     judged: list[Judged] = []
@@ -63,7 +66,26 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
         if sum(j.kept for j in judged) >= wanted:
             break
     _take_in(state, sampled, step)
-    return [*judged, *(Judged(scored, True, "", Draw(scored.group.prompt)) for scored in replayed)]
+    judged += [Judged(scored, True, "", Draw(scored.group.prompt)) for scored in replayed]
+    if not rule.demonstrates:
+        return judged
+    with clock.part("score"):
+        return [dataclasses.replace(j, scored=_demonstrated(state, j.scored)) for j in judged]
+
+
+def _demonstrated(state: TrainState, scored: ScoredGroup) -> ScoredGroup:
+    """The group with its prompt's worked answer as one more row, judged like the others. Raises TaskError for a prompt without one."""
+    prompt = scored.group.prompt
+    if prompt.gold is None:
+        raise TaskError(
+            f"method {state.method.name} trains on a worked answer beside the rollouts, and {prompt.prompt_id} has none; set gold_column to a column "
+            "with worked completions"
+        )
+    answer = dataclasses.replace(gold_completion(state, prompt), source=REFERENCE)
+    (judged,) = score([Group(prompt=prompt, completions=(answer,))], state.task)
+    return dataclasses.replace(
+        scored, group=dataclasses.replace(scored.group, completions=(*scored.group.completions, answer)), rewards=(*scored.rewards, *judged.rewards)
+    )
 
 
 def _replayed(state: TrainState, step: int) -> list[ScoredGroup]:

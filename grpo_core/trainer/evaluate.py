@@ -38,10 +38,11 @@ def gold_rows(state: TrainState, prompts: list[Prompt]) -> Rows | None:
     """The task's own worked answers as rows to score; None without prompts or where one has no such answer."""
     if not prompts or any(p.gold is None for p in prompts):
         return None
-    return rows_of([Group(prompt=p, completions=(_gold(state, p),)) for p in prompts], pad_id=state.writer.pad_id, device=state.writer.device)
+    return rows_of([Group(prompt=p, completions=(gold_completion(state, p),)) for p in prompts], pad_id=state.writer.pad_id, device=state.writer.device)
 
 
-def _gold(state: TrainState, prompt: Prompt) -> Completion:
+def gold_completion(state: TrainState, prompt: Prompt) -> Completion:
+    """The task's own worked answer, ended by the end-of-sequence token; nobody sampled it, so its log-probs and entropies are zeros."""
     assert prompt.gold is not None
     ids = np.array([*state.policy.encode(prompt.gold), *state.writer.eos_ids[:1]], "i4")
     nothing = np.zeros(len(ids), "f4")

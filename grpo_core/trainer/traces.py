@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from grpo_core.records import Completion, GroupTrace, Reward, RolloutTrace
+from grpo_core.records import REFERENCE, Completion, GroupTrace, Reward, RolloutTrace
 from grpo_core.trainer.batch import TrainBatch
 from grpo_core.trainer.collect import Judged
 from grpo_core.trainer.pressure import Pressure
@@ -53,14 +53,14 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pre
     """One RolloutTrace per row of the batch, in order."""
     pairs = [pair for j in judged if j.kept for pair in zip(j.scored.group.completions, j.scored.rewards, strict=True)]
     before, old, advantages = batch.unpad(batch.policy_BT), batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
-    replayed = batch.replayed_B.tolist()
+    foreign = batch.foreign_B.tolist()
     weights, sides = batch.unpad(updated.weight_BT), batch.unpad(updated.side_BT, "i1")
     deltas, measured = batch.unpad(after.delta_BT), after.measured_B.tolist()
     nthr, gwhes = ([None] * len(pairs),) * 2 if pressure is None else (pressure.nthr, pressure.gwhes)
     refs = [None] * len(pairs) if batch.ref_BT is None else batch.unpad(batch.ref_BT)
     for b, (completion, reward) in enumerate(pairs):
         yield RolloutTrace(
-            completion=dataclasses.replace(completion, logp=before[b]),
+            completion=_as_read(completion, before[b]),
             reward=reward,
             advantages=advantages[b],
             weights=weights[b],
@@ -69,10 +69,17 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pre
             logp_ref=refs[b],
             nthr=nthr[b],
             gwhes=gwhes[b],
-            logp_old=old[b] if replayed[b] else None,
+            logp_old=old[b] if foreign[b] else None,
         )
+
+
+def _as_read(completion: Completion, logp: np.ndarray) -> Completion:
+    """The completion with its log-prob before the step; of a worked answer nothing that sampling would have brought."""
+    if completion.source == REFERENCE:
+        return dataclasses.replace(completion, logp_sampling=None, logp=None, entropy=None)
+    return dataclasses.replace(completion, logp=logp)
 
 
 def _untrained(completion: Completion, reward: Reward) -> RolloutTrace:
     zeros = np.zeros(len(completion.token_ids), "f4")
-    return RolloutTrace(completion=completion, reward=reward, advantages=zeros, weights=zeros, clipped=zeros.astype("i1"))
+    return RolloutTrace(completion=_as_read(completion, completion.logp), reward=reward, advantages=zeros, weights=zeros, clipped=zeros.astype("i1"))

@@ -95,7 +95,7 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
             _backward(state, batch, rows[part], whole.rows(part), side_BT, tally)
     norm = _optimize(state)
     update, epoch, minibatch = where
-    apart = update > 0 or bool(batch.replayed_B[rows].any())  # else the policy is the sampler: every ratio is 1 and nothing can be clipped
+    apart = update > 0 or not torch.equal(batch.before_BT[rows], batch.policy_BT[rows])  # else every ratio is 1 and nothing can be clipped
     clipped = apart and tokens > 0 and state.method.clip is not None
     return UpdateTrace(
         update=update,
@@ -140,7 +140,7 @@ def _backward(state: TrainState, batch: TrainBatch, rows: Tensor, part: LossBatc
             tally.terms[name] += term_bt.sum().item()
         tally.low += (loss.side_BT < 0).sum().item()
         tally.high += (loss.side_BT > 0).sum().item()
-        own_b1 = ~batch.replayed_B[rows][:, None]
+        own_b1 = ~batch.foreign_B[rows][:, None]
         tally.kl_before += (k3(change_bt) * own_b1).sum().item()
         tally.own_tokens += (part.mask_BT * own_b1).sum().item()
         tally.ratio_max = max(tally.ratio_max, change_bt.max().exp().item())

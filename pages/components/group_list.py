@@ -19,6 +19,7 @@ OUTCOMES = {
     "failed": {"text": "not scored", "tone": "red", "icon": "!"},
     "replayed": {"text": "replayed", "tone": "gray", "icon": "↺"},
 }
+NOTES = {"replay": ", replayed", "reference": ", worked answer"}
 _HTML = """
 <div class="frame" tabindex="0" role="region" aria-label="Groups of the step"></div>
 """
@@ -47,7 +48,7 @@ def _row(group, dots: list[dict], href: Callable[[int], str]) -> dict:
 
 
 def _dots(rollouts: pd.DataFrame) -> list[dict]:
-    """One dot per rollout: correct, wrong, or failed where scoring gave no number; `note` says which are replayed."""
+    """One dot per rollout: correct, wrong, or failed where scoring gave no number; `note` says which were not sampled in the step."""
     kinds = ["failed" if correct is None else "correct" if correct else "wrong" for correct in rollouts["correct"]]
-    notes = [", replayed" if source == "replay" else "" for source in rollouts["source"]]
+    notes = [NOTES.get(source, "") for source in rollouts["source"]]
     return [{"kind": kind, "reward": fixed(reward), "note": note} for kind, reward, note in zip(kinds, rollouts["reward"], notes, strict=True)]

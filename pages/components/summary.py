@@ -32,10 +32,13 @@ def step_sentence(step: int, groups: pd.DataFrame) -> str:
 def group_sentence(group, rollouts: pd.DataFrame) -> str:
     """`3 of 8 correct; mean 0.38, std 0.48; advantages +1.29 and −0.77.`"""
     scored = rollouts["reward"].notna().sum()
-    replayed = int(rollouts["source"].eq("replay").sum())
-    parts = [f"{group.correct} of {group.size - replayed} correct"] if replayed < group.size else []
+    replayed, worked = (int(rollouts["source"].eq(source).sum()) for source in ("replay", "reference"))
+    sampled = group.size - replayed - worked
+    parts = [f"{group.correct} of {sampled} correct"] if sampled > 0 else []
     if replayed:
         parts.append(f"{counted(replayed, 'rollout')} replayed, not sampled in this step")
+    if worked:
+        parts.append(f"{counted(worked, 'worked answer')} beside them, not sampled")
     if scored < len(rollouts):
         parts.append(f"{len(rollouts) - scored} could not be scored")
     parts.append(f"mean reward {fixed(group.reward_mean)}, std {fixed(group.reward_std)}")

@@ -125,6 +125,10 @@ REPLAYED = (
     "An older policy wrote this completion and the run replayed it: it is no sample of this step's policy, and figures of the step leave it out. Its ratios "
     "are taken against the policy that wrote it."
 )
+REFERENCE = (
+    "The task's worked answer, a row of the group beside the rollouts: no policy sampled it, so it has no sampling log-prob or entropy, and figures of what the "
+    "policy writes leave it out."
+)
 FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
 """Ways to end that are worth a word; a rollout usually ends with its end-of-sequence token."""
 _STORED = {
@@ -243,6 +247,8 @@ def _facts(row) -> list[tuple[str, ...]]:
         facts.append((number(row.gwhes, 3, sign=True), "GWHES", GWHES))
     if row.source == "replay":
         facts.append((str(int(row.age)), "step old, replayed" if row.age == 1 else "steps old, replayed", REPLAYED))
+    if row.source == "reference":
+        facts.append(("", "worked answer, not sampled", REFERENCE))
     return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts
 
 
@@ -250,6 +256,8 @@ def _notes(row) -> list[dict]:
     notes = []
     if row.source == "replay":
         notes.append({"text": REPLAYED, "tone": ""})
+    if row.source == "reference":
+        notes.append({"text": REFERENCE, "tone": ""})
     if row.failure:
         notes.append({"text": f"Scoring failed: {row.failure}", "tone": "red"})
     if row.logp_delta is None:

@@ -31,7 +31,7 @@ ROLLOUT_FIGURES = {
 def worst_groups(store: Store, run_id: str, step: int, figure: str, *, lowest: bool, count: int = 3) -> pd.DataFrame:
     """The `count` groups of a step with the largest figure, the smallest where `lowest`, of those that have it. Columns: group_index, value."""
     source = f"select group_index, {GROUP_FIGURES[figure]} as value from groups where step = $1" if figure in GROUP_FIGURES else (
-        f"select group_index, {ROLLOUT_FIGURES[figure]} as value from rollouts where step = $1 and source is distinct from 'replay' group by group_index"
+        f"select group_index, {ROLLOUT_FIGURES[figure]} as value from rollouts where step = $1 and coalesce(source, 'policy') = 'policy' group by group_index"
     )
     sql = f"select * from ({source}) where value is not null and not isnan(value) order by value {'asc' if lowest else 'desc'}, group_index limit $2"
     return store.frame(run_id, sql, [step, count], steps=(step, step), skip_damaged=True)
@@ -49,7 +49,7 @@ def lost_token(store: Store, run_id: str, step: int) -> pd.DataFrame:
     Columns: group_index, rollout_index, token_id, value (nats).
     """
     sql = """with least as (select group_index, rollout_index, token_ids, logp_delta, list_min(logp_delta) as value
-                              from rollouts where step = ? and correct and rescored and source is distinct from 'replay')
+                              from rollouts where step = ? and correct and rescored and coalesce(source, 'policy') = 'policy')
              select group_index, rollout_index, token_ids[list_position(logp_delta, value)] as token_id, value
                from least where value < 0 order by value, group_index, rollout_index limit 1"""
     return store.frame(run_id, sql, [step], steps=(step, step), skip_damaged=True)

@@ -19,7 +19,7 @@ def worst_tokens(store: Store, run_id: str, step: int, count: int = 20) -> pd.Da
                                     unnest(token_ids) as token_id,
                                     unnest(list_transform(list_zip(logp_sampling, logp_gap), lambda pair: pair[1] + pair[2])) as logp_before,
                                     unnest(logp_delta) as logp_delta
-                               from rollouts where step = ? and correct and rescored and source is distinct from 'replay')
+                               from rollouts where step = ? and correct and rescored and coalesce(source, 'policy') = 'policy')
              select group_index, min(rollout_index) as rollout_index, count(*) as alike, position, token_id,
                     avg(logp_before) as logp_before, min(logp_delta) as logp_delta
                from tokens where logp_delta < 0

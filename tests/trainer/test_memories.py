@@ -120,5 +120,5 @@ def test_a_group_objective_takes_its_scores_from_the_policy_of_today(model_cache
     today, then = (
         float(loss_batch(state.objective, max_length=state.config.max_new_tokens, now_BT=now_BT, **inputs).objective) for now_BT in (batch.policy_BT, None)
     )
-    assert batch.replayed_B.any() and today != then
+    assert batch.foreign_B.any() and today != then
     assert run_updates(state, batch, 2).traces[0].objective == pytest.approx(today, rel=1e-6)
