@@ -118,6 +118,7 @@ class RunConfig(BaseModel):
     reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
     spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
+    gepo_coef: float | None = option(None, "method", "Weight of GEPO's preference of correct over wrong rollouts, beside REINFORCE++; empty takes the method's own.", ge=0.0)
     grao_imitation: float | None = option(None, "method", "Weight β of the worked answer in GRAO, against all sampled rollouts of its group together; empty takes the method's own.", ge=0.0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 

@@ -321,6 +321,13 @@ PENALTIES = Choice(
             means="distance to a frozen copy of the start model, k3 estimate, nats per token",
             averaged=True,
         ),
+        "gepo": Piece(
+            latex=r"\frac{1}{Q} \sum_g \Bigl( -\log \sigma\bigl( \operatorname*{mean}_{i \in g,\, A_i > 0} \hat{r}_i "
+            r"- \operatorname*{mean}_{i \in g,\, A_i < 0} \hat{r}_i \bigr) + \operatorname*{var}_{i \in g,\, A_i > 0} \hat{r}_i \Bigr)",
+            means="better rollouts of a group are preferred to worse ones by whole completions' log-ratios to the start model, and better ones kept alike",
+            where=r"\hat{r}_i = 0.1 \sum_t \log \frac{\pi_\theta(o_{i,t} \mid \cdot)}{\pi_{\text{ref}}(o_{i,t} \mid \cdot)},\quad "
+            r"\operatorname{var} \text{ over } n,\quad Q \text{: groups}",
+        ),
         "forward_kl": Piece(
             latex=r"\bigl(-\log \pi_\theta(o_{i,t} \mid \cdot)\bigr)", means="minus log π of every sampled token: all rollouts become likelier", averaged=True
         ),

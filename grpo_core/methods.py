@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 STANDALONE = ("zero", "tracked", "greedy")
 """Baselines that are not taken from the prompt's other rollouts."""
 
+CONTRASTS = ("gepo",)
+"""Regularisers that hold rollouts of a group against each other."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
@@ -102,7 +105,8 @@ class Method:
     @property
     def compares_groups(self) -> bool:
         """Whether a rollout is compared with others of its prompt, so that a group of one has no baseline or no sign."""
-        return self.group is not None or any(component.base not in STANDALONE for component in self.credit)
+        contrasts = any(penalty.name in CONTRASTS for penalty in self.penalties)
+        return self.group is not None or contrasts or any(component.base not in STANDALONE for component in self.credit)
 
     @property
     def own_values(self) -> dict[str, float]:
@@ -614,6 +618,21 @@ METHODS: dict[str, Method] = {
             "term, weight λ = 0.6, is then redundant: J = (1 + λ) · mean A_i J_i + (β + λ/G) · A_y J_y. So λ is reported as what it is, an effective learning "
             "rate 1.6 times `lr` with β = (0.5 + 0.6/G)/1.6, and is no option. No ratio, clip or KL, as in the paper; its code was not found. Not with "
             "`group_reward`, which would shape the rollouts and not the answer. A dataset needs `gold_column`.",
+        ),
+        Method(
+            name="gepo", title="GEPO", paper="arXiv:2505.12723",
+            summary="REINFORCE++ on correctness, and beside it a preference of each group's correct rollouts over its wrong ones, measured from the start model.",
+            protects="Correct rollouts of a group that gain no more than the wrong ones they share tokens with: whole completions are held against each other, "
+            "and a winner far ahead of the other winners is held back.",
+            costs="A frozen copy of the start model and, at every update but the first of a rollout batch, one more forward pass; its pull grows with the length "
+            "of completions, and groups without both kinds get none.",
+            against=("likelihood displacement", "groups without signal", "difficulty bias"), moves=("displacement", "gradient_spike", "step_kl"),
+            credit=(Component(value="correct", base="zero", norm="token_whiten"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token",
+            penalties=(Penalty(name="gepo", coef=0.01, knob="gepo_coef"), _KL),
+            note="One of the GEPOs: that of OORL (Group Equivalent Preference Optimization). The reward of the first stream is correctness, 1 or 0, as the paper's "
+            "unit tests have it; other parts do not count. Assumed, as they could not be read: β = 0.1 of the implicit reward, the winners' variance over n, "
+            "and the mean over all groups of an update. A group's winners are its correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
+            "exact in any micro-batches.",
         ),
     )
 }

@@ -37,6 +37,7 @@ are no tie.
 scores of the whole update without gradient, and stands in for A in the loss of tokens. So any micro-batch will do, and a group may be
 split. DisCO's bound on the KL is a number of the whole update too. Both cost one more forward pass without gradient at every update but
 the first of a rollout batch, whose policy is the one that sampled. The loss then says nothing; the objective is recorded as `objective`.
+GEPO adds such an objective to a loss of tokens: its slopes weigh its tokens, and its term is recorded at what it is worth.
 
 **LLDS.** Its penalty is λ · Σ max(0, log-prob when sampled − log-prob now) over the tokens of completions with A ≥ 0 that fell as a
 whole, divided by the tokens with A ≥ 0 (arXiv:2512.04220, Eq. 10). Falls below 1e-4 nats count as rounding: the gradient of the

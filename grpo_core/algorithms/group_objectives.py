@@ -34,11 +34,17 @@ GROUP_OBJECTIVES: Registry[Callable[[Scores, float], Tensor]] = Registry("group 
 
 def pulls(name: str, rows: Scores, number: float) -> tuple[Tensor, Tensor]:
     """Every row's pull (B,), and J."""
+    gradient_B, value = slopes(lambda scored: GROUP_OBJECTIVES[name](scored, number), rows)
+    return (gradient_B * rows.inside_B.sum()).to(rows.scores_B.dtype), value
+
+
+def slopes(objective: Callable[[Scores], Tensor], rows: Scores) -> tuple[Tensor, Tensor]:
+    """∂J/∂s of every row (B,), float64, and J, both without gradient."""
     with torch.enable_grad():
         scores_B = rows.scores_B.detach().double().requires_grad_()
-        value = GROUP_OBJECTIVES[name](replace(rows, scores_B=scores_B, advantages_B=rows.advantages_B.double()), number)
+        value = objective(replace(rows, scores_B=scores_B, advantages_B=rows.advantages_B.double()))
         (gradient_B,) = torch.autograd.grad(value, scores_B)
-    return (gradient_B * rows.inside_B.sum()).to(rows.scores_B.dtype), value.detach()
+    return gradient_B, value.detach()
 
 
 @GROUP_OBJECTIVES.register("discriminate")
@@ -48,12 +54,12 @@ def discriminate(rows: Scores, temperature: float) -> Tensor:
     DisCO (arXiv:2505.12366). A group with one sign only adds 0 and is counted in Q.
     """
     up_B, down_B = ((rows.advantages_B > 0) & rows.inside_B, (rows.advantages_B < 0) & rows.inside_B)
-    ups_B, downs_B = _group_sum(up_B.double(), rows), _group_sum(down_B.double(), rows)
+    ups_B, downs_B = group_sum(up_B.double(), rows), group_sum(down_B.double(), rows)
     highest_B = _group_highest(rows, down_B)
     risen_B = ((rows.scores_B - highest_B).clamp(max=0) / temperature).exp() * down_B
-    better_B = _group_sum(rows.scores_B * up_B, rows) / ups_B.clamp(min=1)
-    worse_B = highest_B + temperature * (_group_sum(risen_B, rows) / downs_B.clamp(min=1)).clamp(min=1e-300).log()
-    return _mean_over_groups(torch.where((ups_B > 0) & (downs_B > 0), better_B - worse_B, 0.0), rows)
+    better_B = group_sum(rows.scores_B * up_B, rows) / ups_B.clamp(min=1)
+    worse_B = highest_B + temperature * (group_sum(risen_B, rows) / downs_B.clamp(min=1)).clamp(min=1e-300).log()
+    return mean_over_groups(torch.where((ups_B > 0) & (downs_B > 0), better_B - worse_B, 0.0), rows)
 
 
 @GROUP_OBJECTIVES.register("regress")
@@ -63,10 +69,10 @@ def regress(rows: Scores, floor: float) -> Tensor:
     Reg-GRPO (arXiv:2506.07464 Eq. 8) with s the log-ratio of a completion: at a std above the floor it is 2·(corr(r, s) − 1). At the
     policy that sampled all scores are 0 and so is the std, hence the floor. A group whose advantages are all 0 adds nothing.
     """
-    count_B = _group_sum(rows.inside_B.double(), rows).clamp(min=1)
-    live_B = rows.inside_B & (_group_sum((rows.advantages_B != 0) * rows.inside_B.double(), rows) > 0)
-    centred_B = (rows.scores_B - _group_sum(rows.scores_B * rows.inside_B, rows) / count_B) * rows.inside_B
-    variance_B = _group_sum(centred_B**2, rows) / count_B
+    count_B = group_sum(rows.inside_B.double(), rows).clamp(min=1)
+    live_B = rows.inside_B & (group_sum((rows.advantages_B != 0) * rows.inside_B.double(), rows) > 0)
+    centred_B = (rows.scores_B - group_sum(rows.scores_B * rows.inside_B, rows) / count_B) * rows.inside_B
+    variance_B = group_sum(centred_B**2, rows) / count_B
     z_B = centred_B / variance_B.clamp(min=floor**2).sqrt()
     return -((rows.advantages_B - z_B) ** 2 * live_B).sum() / rows.inside_B.sum().clamp(min=1)
 
@@ -79,12 +85,13 @@ def _group_highest(rows: Scores, among_B: Tensor) -> Tensor:
     return found.masked_fill(found.isinf(), 0.0)[rows.group_B]
 
 
-def _group_sum(x_B: Tensor, rows: Scores) -> Tensor:
+def group_sum(x_B: Tensor, rows: Scores) -> Tensor:
+    """(B,) sum over the row's group."""
     n = int(rows.group_B.max()) + 1 if len(rows.group_B) else 0
     return torch.zeros(n, dtype=x_B.dtype, device=x_B.device).index_add(0, rows.group_B, x_B)[rows.group_B]
 
 
-def _mean_over_groups(values_B: Tensor, rows: Scores) -> Tensor:
+def mean_over_groups(values_B: Tensor, rows: Scores) -> Tensor:
     """Mean over the groups of a value that every row of a group has."""
-    size_B = _group_sum(torch.ones_like(values_B), rows)
+    size_B = group_sum(torch.ones_like(values_B), rows)
     return (values_B / size_B).sum() / len(rows.group_B.unique())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.group_objectives import Scores, pulls
+from grpo_core.algorithms.group_objectives import Scores, pulls, slopes
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES, answer_weights
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES, Tokens
@@ -34,7 +34,7 @@ class Objective:
     @property
     def needs_current(self) -> bool:
         """Whether an update's weights depend on its rows' log-probs under the current policy: one more pass, without gradient."""
-        return self.group is not None or any(PENALTIES[name].factor for name in self.penalties)
+        return self.group is not None or any(PENALTIES[name].factor or PENALTIES[name].groups for name in self.penalties)
 
     @property
     def needs_reference(self) -> bool:
@@ -51,6 +51,7 @@ class LossBatch:
     """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update.
 
     With a group objective the advantages are its pulls, and `objective` is its value under the current policy; None for other methods.
+    `penalty_offsets` are added to the terms of regularisers of whole groups, so that these sum to what they are worth.
     """
 
     before_BT: Tensor
@@ -60,6 +61,7 @@ class LossBatch:
     penalty_weights: Mapping[str, Tensor]
     ref_BT: Tensor | None = None
     objective: Tensor | None = None
+    penalty_offsets: Mapping[str, Tensor] = field(default_factory=dict)
 
     def rows(self, index: Tensor | slice | tuple[slice, slice]) -> LossBatch:
         """The same update restricted to some rows; losses of disjoint row sets add up to the whole."""
@@ -71,6 +73,7 @@ class LossBatch:
             penalty_weights={name: w_BT[index] for name, w_BT in self.penalty_weights.items()},
             ref_BT=None if self.ref_BT is None else self.ref_BT[index],
             objective=self.objective,
+            penalty_offsets={name: offset_BT[index] for name, offset_BT in self.penalty_offsets.items()},
         )
 
     def narrow(self, width: int) -> LossBatch:
@@ -103,13 +106,22 @@ def loss_batch(
     """Token weights of a whole update, from all its rows.
 
     `multipliers_BT` are the method's W: they weigh the policy term only, and do not enter the normaliser. `answer_BT` marks the
-    tokens of the final answer with 1.0. `group_B` is read by a group objective alone; `now_BT` are log-probs under the current
+    tokens of the final answer with 1.0. `group_B` is read by a group objective and regularisers of whole groups alone; `now_BT` are log-probs under the current
     policy for methods that need them, None where that is the policy before the update.
     """
     now_BT = before_BT if now_BT is None else now_BT
     plain_BT = NORMALISERS[objective.normaliser](mask_BT, max_length)
     preserve_BT = mask_BT * (advantages_BT >= 0)
     over = {"method": plain_BT, "preserve": preserve_BT / preserve_BT.sum().clamp(min=1), "loss": mask_BT / mask_BT.sum().clamp(min=1)}
+
+    def of_groups(name: str, coef: float) -> tuple[Tensor, Tensor]:
+        """Token weights of a regulariser of whole groups, and what makes its term its value."""
+        assert group_B is not None
+        values_BT = PENALTIES[name].values(now_BT, before_BT, ref_BT, advantages_BT, mask_BT).detach()
+        rows = Scores(scores_B=values_BT.sum(1), advantages_B=_row_mean(advantages_BT, mask_BT), group_B=group_B, inside_B=mask_BT.sum(1) > 0)
+        slope_B, value = slopes(PENALTIES[name].groups, rows)
+        weights_BT = coef * slope_B.to(mask_BT.dtype)[:, None] * mask_BT
+        return weights_BT, coef * value.to(mask_BT.dtype) * over["loss"] - weights_BT * values_BT
 
     def penalty_weights(name: str, coef: float) -> Tensor:
         rule = PENALTIES[name]
@@ -118,6 +130,8 @@ def loss_batch(
             weights_BT = weights_BT * rule.factor(now_BT, before_BT, mask_BT)
         return weights_BT * answer_weights(answer_BT, objective.answer_weight) if rule.answer_weighted and answer_BT is not None else weights_BT
 
+    grouped = {name: of_groups(name, coef) for name, coef in objective.penalties.items() if PENALTIES[name].groups}
+    weighed = {name: grouped[name][0] if name in grouped else penalty_weights(name, coef) for name, coef in objective.penalties.items()}
     value = None
     if objective.group is not None:
         assert group_B is not None
@@ -129,9 +143,10 @@ def loss_batch(
         advantages_BT=advantages_BT,
         mask_BT=mask_BT,
         weights_BT=plain_BT if multipliers_BT is None else plain_BT * multipliers_BT,
-        penalty_weights={name: penalty_weights(name, coef) for name, coef in objective.penalties.items()},
+        penalty_weights=weighed,
         ref_BT=ref_BT,
         objective=value,
+        penalty_offsets={name: offset_BT for name, (_, offset_BT) in grouped.items()},
     )
 
 
@@ -143,9 +158,13 @@ def _scores(objective: Objective, now_BT: Tensor, before_BT: Tensor, advantages_
         advantages_BT=torch.ones_like(mask_BT),
         mask_BT=mask_BT,
     )
-    length_B = mask_BT.sum(1)
-    scores_B = (SURROGATES[objective.surrogate](tokens, objective.clip)[0] * mask_BT).sum(1) / length_B.clamp(min=1)
-    return Scores(scores_B=scores_B, advantages_B=(advantages_BT * mask_BT).sum(1) / length_B.clamp(min=1), group_B=group_B, inside_B=length_B > 0)
+    scores_B = _row_mean(SURROGATES[objective.surrogate](tokens, objective.clip)[0], mask_BT)
+    return Scores(scores_B=scores_B, advantages_B=_row_mean(advantages_BT, mask_BT), group_B=group_B, inside_B=mask_BT.sum(1) > 0)
+
+
+def _row_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean over each row's tokens (B,), 0 for a row without any."""
+    return (values_BT * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
 
 
 def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss:
@@ -160,7 +179,7 @@ def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss
     terms: dict[str, Tensor] = {"policy": -objective_BT * batch.weights_BT}
     for name, weights_BT in batch.penalty_weights.items():
         values_BT = PENALTIES[name].values(logp_BT, batch.before_BT, batch.ref_BT, batch.advantages_BT, batch.mask_BT)
-        terms[name] = values_BT * weights_BT
+        terms[name] = values_BT * weights_BT + batch.penalty_offsets.get(name, 0.0)
     return Loss(total=sum((t.sum() for t in terms.values()), torch.zeros(())), terms=terms, side_BT=side_BT * (batch.mask_BT > 0))
 
 

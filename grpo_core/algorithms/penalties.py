@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
+from grpo_core.algorithms.group_objectives import Scores, group_sum, mean_over_groups
 from grpo_core.algorithms.registry import Registry
 
 
@@ -18,6 +20,10 @@ class PenaltyRule:
     `over` is "method" (averaged with the loss's own normaliser), "preserve" (over tokens with A ≥ 0) or "loss" (over all loss
     tokens). `answer_weighted` says that tokens of the final answer may weigh less in it. `factor(now, before, mask)` multiplies the
     coefficient by a number taken from the whole update under the current policy, without gradient.
+
+    `groups` makes the regulariser one of whole groups: a number of all rows' scores, each the sum of the row's values under the current
+    policy. Every token is then weighed by that number's slope in its row's score, which has the exact gradient in any micro-batches; `over`
+    is "groups", and the term is set right to the number itself.
     """
 
     values: Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor], Tensor]
@@ -26,6 +32,7 @@ class PenaltyRule:
     needs_tied_groups: bool = False
     answer_weighted: bool = False
     factor: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    groups: Callable[[Scores], Tensor] | None = None
 
 
 DEAD_ZONE = 1e-4
@@ -34,6 +41,11 @@ gradient does not shrink with the fall, so without it noise would be penalised l
 
 KL_BOUND = 1e-4
 """Nats per token of KL(old ‖ policy) that DisCO allows (arXiv:2505.12366, δ)."""
+
+GEPO_BETA = 0.1
+"""β of GEPO's implicit reward β·log(π/π_ref). Assumed: the paper's (arXiv:2505.12723) was not read; 0.1 is what DPO is mostly used with."""
+GEPO_SPREAD = 1.0
+"""λ of the variance of the winners' rewards in GEPO (arXiv:2505.12723)."""
 
 PENALTIES: Registry[PenaltyRule] = Registry("regulariser")
 
@@ -118,6 +130,28 @@ def kl_excess(now_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return (kl - KL_BOUND).clamp(min=0)
 
 
+def _drift_from_ref(logp_BT: Tensor, before_BT: Tensor, ref_BT: Tensor | None, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """log π − log π_ref of every token."""
+    assert ref_BT is not None
+    return (logp_BT - ref_BT) * mask_BT
+
+
+def prefer_winners(rows: Scores) -> Tensor:
+    """Mean over groups of −log σ(mean r̂ of winners − mean r̂ of losers) + Var(r̂ of winners), r̂ = β·log(π/π_ref) of a whole completion.
+
+    GEPO (arXiv:2505.12723), λ = 1. Winners are rows with A > 0, losers rows with A < 0; a group without either adds 0 and is counted. Assumed,
+    as the paper does not say: β = 0.1, the variance over n (so that a single winner has one, 0), and the mean over groups.
+    """
+    implicit_B = GEPO_BETA * rows.scores_B
+    up_B, down_B = ((rows.advantages_B > 0) & rows.inside_B, (rows.advantages_B < 0) & rows.inside_B)
+    ups_B, downs_B = group_sum(up_B.double(), rows), group_sum(down_B.double(), rows)
+    won_B, lost_B = (group_sum(implicit_B * side_B, rows) / n_B.clamp(min=1) for side_B, n_B in ((up_B, ups_B), (down_B, downs_B)))
+    spread_B = group_sum((implicit_B - won_B) ** 2 * up_B, rows) / ups_B.clamp(min=1)
+    loss_B = softplus(lost_B - won_B) + GEPO_SPREAD * spread_B
+    return mean_over_groups(torch.where((ups_B > 0) & (downs_B > 0), loss_B, 0.0), rows)
+
+
+PENALTIES.register("gepo")(PenaltyRule(values=_drift_from_ref, over="groups", needs_reference=True, groups=prefer_winners))
 PENALTIES.register("forward_kl")(PenaltyRule(values=_unlikely, over="method", needs_tied_groups=True))
 PENALTIES.register("k2_before")(PenaltyRule(values=_moved_squared, over="method", needs_tied_groups=True))
 PENALTIES.register("kl_hinge")(PenaltyRule(values=_lost, over="loss", needs_tied_groups=True, factor=kl_excess))

@@ -15,7 +15,7 @@ from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 from grpo_core.algorithms.weights import WEIGHTS
-from grpo_core.methods import METHODS, STANDALONE, Component
+from grpo_core.methods import CONTRASTS, METHODS, STANDALONE, Component
 
 NAMES = sorted(METHODS)
 LOG_PROBS = {"clipped_weight", "gamma_gate", "log_prob", *(f"{region}{how}" for region in ("one_side", "two_side", "ring") for how in ("", "_weighted"))}
@@ -68,6 +68,7 @@ def test_every_name_of_every_row_is_registered(name):
 
 def test_what_stands_alone_is_what_no_base_takes_from_the_group():
     assert {name for name in BASES if not BASES[name].compares} == {*STANDALONE, "below_mean"}
+    assert {name for name in PENALTIES if PENALTIES[name].groups} == set(CONTRASTS)
 
 
 def test_a_registry_refuses_duplicates_and_names_what_it_knows():
