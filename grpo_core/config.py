@@ -56,7 +56,7 @@ class RunConfig(BaseModel):
     lora_rank: int = option(0, "model", "Rank of LoRA adapters through peft; 0 trains all weights.", unit="rank", ge=0, le=1024)
     lora_alpha: float = option(16.0, "model", "LoRA scale numerator (alpha / rank multiplies the adapter).", gt=0)
 
-    task: Literal["arithmetic", "dataset"] = option("arithmetic", "task", "arithmetic (built in: a+b with a worked column sum) or dataset (your own prompts and answers).")
+    task: Literal["arithmetic", "ranking", "dataset"] = option("arithmetic", "task", "arithmetic (built in: a+b with a worked column sum), ranking (built in: list the three largest of five numbers) or dataset (your own prompts and answers).")
     data: str = option("", "task", "For the dataset task: a .jsonl or .parquet file, or a datasets path or id, ID:SUBSET where it has subsets.")
     split: str = option("train", "task", "For the dataset task with a datasets path: the split to train on.")
     prompt_column: str = option("prompt", "task", "For the dataset task: column with the prompt (text, or a list of chat messages).")
@@ -118,6 +118,7 @@ class RunConfig(BaseModel):
     reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
     spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
+    rank_decay: Literal["log_decay", "exp_inf"] = option("log_decay", "method", "What an item of a list earns in rank_grpo: the discounted hits from its rank on (log_decay), or its own hit alone (exp_inf).")
     gepo_coef: float | None = option(None, "method", "Weight of GEPO's preference of correct over wrong rollouts, beside REINFORCE++; empty takes the method's own.", ge=0.0)
     grao_imitation: float | None = option(None, "method", "Weight β of the worked answer in GRAO, against all sampled rollouts of its group together; empty takes the method's own.", ge=0.0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
@@ -196,10 +197,12 @@ class RunConfig(BaseModel):
             raise ValueError("vas_alpha and vas_beta are both 0, so every VAS score would be 0; the paper has 0.8 and 0.2")
         if self.task == "dataset" and not self.data:
             raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
-        if self.task == "arithmetic":
+        if self.task != "dataset":
             unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
             if unread:
-                raise ValueError(f"{', '.join(unread)}: not read by the arithmetic task, which brings its own prompts and reward; leave it empty or set task=dataset")
+                raise ValueError(f"{', '.join(unread)}: not read by the {self.task} task, which brings its own prompts and reward; leave it empty or set task=dataset")
+        if method.spread == "ranks" and self.task != "ranking":
+            raise ValueError(f"method {self.method} needs a reward for every item of a list, which task={self.task} does not give; set task=ranking")
         self._demonstrations_fit(method)
         self._group_reward_fits(method)
         if self.overlong_buffer >= self.max_new_tokens:
@@ -227,7 +230,7 @@ class RunConfig(BaseModel):
             raise ValueError("group_reward_weight is not read by group_reward=datarus, whose weight follows the cosine schedule; leave it at 0")
         if rule not in _MARKED and self.mark_pattern:
             raise ValueError(f"mark_pattern is read only with group_reward={', '.join(_MARKED)}; leave it empty or choose one")
-        if rule in _MARKED and self.task == "dataset" and not self.mark_pattern:
+        if rule in _MARKED and self.task != "arithmetic" and not self.mark_pattern:
             raise ValueError(f"group_reward={rule} needs mark_pattern to know what it looks for in a completion; try mark_pattern='<tool_call>'")
         try:
             re.compile(self.mark_pattern)
@@ -270,7 +273,7 @@ class RunConfig(BaseModel):
 
     @property
     def title(self) -> str:
-        return self.name or f"{self.method} on {self.task if self.task == 'arithmetic' else Path(self.data).stem}"
+        return self.name or f"{self.method} on {Path(self.data).stem if self.task == 'dataset' else self.task}"
 
     def with_changes(self, **changes) -> RunConfig:
         """A checked copy with some fields changed (raises ConfigError like make_config)."""

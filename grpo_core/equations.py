@@ -72,6 +72,11 @@ VALUES = Choice(
             where=r"r_{i,k} \text{: part } k \text{ of the reward},\quad v_k \text{: its weight in } r_i = \textstyle\sum_k v_k\, r_{i,k}",
             over=r"\sum_k v_k\, ",
         ),
+        "ranks": Piece(
+            latex="r_{$i,k}",
+            means="what the list earns from each of its ranks on, every rank compared for itself",
+            where=r"r_{i,k} = \sum_{l \ge k} \frac{h_{i,l}}{\log_2(l + 1)},\quad h_{i,l} = 1 \text{ if item } l \text{ is a hit},\ 0 \text{ if not}",
+        ),
         "certainty": Piece(
             latex=r"\left(-\langle H \rangle_{$i}\right)",
             means="minus the mean token entropy of the completion, in nats",
@@ -176,6 +181,18 @@ WHOLES = Choice(
         ),
     },
 )
+SPREADS = Choice(
+    title="How it comes to the tokens",
+    home="algorithms/segments.py",
+    pieces={
+        "rows": Piece(latex="A_i = $x", means="every token of a rollout has the rollout's A"),
+        "ranks": Piece(
+            latex=r"A_{i,t} = $x",
+            means="every token has the A of its item, ∓0.1 at the end token of a list that is complete or not and −0.1 on items beyond the list",
+            where=r"k \text{: the item of token } t;\quad A_{i,t} = -0.1 \text{ for } k > K;\quad A_{i,t} = \pm 0.1 \text{ at the end token, } + \text{ if } k_{\max} = K",
+        ),
+    },
+)
 LEVELS = Choice(
     title="Level of the ratio ρ",
     home="algorithms/surrogates.py",
@@ -190,6 +207,11 @@ LEVELS = Choice(
             latex=r"\rho_i",
             means="the completion's probability now over that when sampled: the product of its token ratios",
             where=rf"\rho_i = \prod_t {_RATIO}",
+        ),
+        "segment": Piece(
+            latex=r"\rho_{i,k}",
+            means="the geometric mean of the token ratios of an item, the same on each of its tokens",
+            where=rf"\rho_{{i,k}} = \Bigl( \prod_{{t \in k}} {_RATIO} \Bigr)^{{1/|k|}}",
         ),
     },
 )
@@ -390,13 +412,13 @@ SAMPLERS = Choice(
         "demonstrated": Piece(latex=r"g \leftarrow g \cup \{y_g\}", means="the task's worked answer is one more row of every group"),
     },
 )
-CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
+CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SPREADS, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)
 
 
 def advantage(method: Method) -> str:
     """A_i = …, LaTeX."""
     terms = [_component(c) for c in method.credit]
-    return "A_i = " + _fill(WHOLES, method.whole, x=terms[0] + "".join(f" + {term}" for term in terms[1:]))
+    return _fill(SPREADS, method.spread, x=_fill(WHOLES, method.whole, x=terms[0] + "".join(f" + {term}" for term in terms[1:])))
 
 
 def loss(method: Method) -> str:
@@ -417,6 +439,7 @@ def definitions(method: Method) -> tuple[str, ...]:
     slots_read = (("value", VALUES), ("base", BASES), ("norm", NORMS), ("drop", DROPS))
     pieces = [choice.pieces.get(getattr(c, slot)) for slot, choice in slots_read for c in method.credit]
     found = [piece.where for piece in pieces if piece]
+    found.append(SPREADS.pieces[method.spread].where if method.spread in SPREADS.pieces else "")
     ratio = LEVELS.pieces.get(method.level)
     found.append(ratio.where if ratio and ratio.latex in " ".join([loss(method), *(_surrogate(method, part) for part in ("where", "score"))]) else "")
     found.append(_surrogate(method, "where"))
@@ -444,8 +467,8 @@ def slots(method: Method) -> tuple[Slot, ...]:
             title="credit",
             symbol="A",
             means="How a rollout's reward becomes its advantage: value − baseline, normed, and which rollouts it is kept for.",
-            names=(*(_component_name(c) for c in method.credit), *([method.whole] if method.whole != "none" else [])),
-            explains=tuple(dict.fromkeys([*(line for c in method.credit for line in _component_words(c)), _words(WHOLES, method.whole)])),
+            names=(*(_component_name(c) for c in method.credit), *([method.whole] if method.whole != "none" else []), *([method.spread] if method.spread != "rows" else [])),
+            explains=tuple(dict.fromkeys([*(line for c in method.credit for line in _component_words(c)), _words(WHOLES, method.whole), _words(SPREADS, method.spread)])),
         ),
         Slot(
             title="surrogate",
@@ -536,7 +559,8 @@ def _surrogate(method: Method, part: str) -> str:
     symbols = dict(ratio=ratio, low=f"{low:g}", high=f"{high:g}", floor=f"{max(1 - low, 0):.6g}", ceiling=f"{1 + high:.6g}")
     if method.surrogate not in SURROGATES.pieces:
         return _fill(SURROGATES, method.surrogate, ratio=ratio, A="A_i") if part == "latex" else ""
-    return Template(getattr(SURROGATES.pieces[method.surrogate], part)).substitute(symbols)
+    text = Template(getattr(SURROGATES.pieces[method.surrogate], part)).substitute(symbols)
+    return text if method.spread == "rows" else text.replace("A_i", "A_{i,t}")
 
 
 def _weight_symbols(weights: Sequence[Weight]) -> str:

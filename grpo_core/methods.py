@@ -69,7 +69,7 @@ class Method:
     costs. `moves` names the signals of grpo_core/diagnosis that its choices act on, or by which their cost shows. All are read off
     the equation; what only the paper found is marked as the paper's.
 
-    `whole` is what is done with the sum of all components over the batch; `group` is an objective of whole groups, whose
+    `whole` is what is done with the sum of all components over the batch, `spread` how it comes to the tokens; `group` is an objective of whole groups, whose
     pulls are taken from the current policy at every update. `options` are further RunConfig options the method reads; `released` holds the fields that its authors' code has otherwise
     than the paper, taken when the option named `released_knob` is "released".
     """
@@ -88,6 +88,7 @@ class Method:
     penalties: tuple[Penalty, ...] = ()
     weights: tuple[Weight, ...] = ()
     whole: str = "none"
+    spread: str = "rows"
     group: Weight | None = None
     sampler: str = "uniform"
     against: tuple[str, ...] = ()
@@ -633,6 +634,22 @@ METHODS: dict[str, Method] = {
             "unit tests have it; other parts do not count. Assumed, as they could not be read: β = 0.1 of the implicit reward, the winners' variance over n, "
             "and the mean over all groups of an update. A group's winners are its correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
             "exact in any micro-batches.",
+        ),
+        Method(
+            name="rank_grpo", title="Rank-GRPO", paper="arXiv:2510.20150",
+            summary="For ranked lists: every item has its own advantage, compared with the same rank of the group, and its own ratio.",
+            protects="Items taught by what others earned: a good list with one bad item pushes that item down, and one good item of a bad list up; the clip holds "
+            "items, not tokens.",
+            costs="Needs a reward per rank and completions that are lists. Ranks are compared as if what stands before them were alike; what is added for the length "
+            "moves tied groups too.",
+            against=("noisy gradients", "large updates"), moves=("clipping", "step_kl", "length"),
+            credit=(Component(value="ranks", base="mean", norm="std"),), spread="ranks", surrogate="clip", level="segment", clip=(0.06, 0.08),
+            normaliser="sequence", penalties=(_KL,), options=("rank_decay",),
+            note="Trained with `task=ranking`. A rank earns the discounted hits from it on (`rank_decay=log_decay`) or its own hit (`exp_inf`). After the norm every token of an "
+            "item beyond the list gets −0.1, the end token +0.1 where the list has exactly K items and −0.1 where it ends otherwise. The line break belongs to the item before it. "
+            "Items beyond the list share one ratio, the end token has its own; the released code leaves the latter out of all. ε is 1e-6 as elsewhere here, 1e-4 there. A line that "
+            "cannot be read earns 0 for its rank. Its KL weight is 1e-3, the default here 0; it makes one update per rollout batch (μ = 1) and is then never clipped. The baseline recorded is the sum over "
+            "ranks. Recorded per token: `items`.",
         ),
     )
 }

@@ -67,7 +67,7 @@ $harms
 
 ## Trained here
 
-Held-out accuracy (share correct, greedy decoding) of the tiny model on the arithmetic task after the first and after the last step of
+Held-out accuracy (share correct, greedy decoding) of the tiny model on the arithmetic task (or that which the command names) after the first and after the last step of
 short runs, a seed each, and its mean change ± standard deviation over seeds. Enough to see that a method learns, not which is best:
 the settings are the same for all and tuned for none. At twice the learning rate, where there is a table for it, the same methods do not
 improve reliably in so few steps, GDPO aside. Rollouts are the policy's own throughout, so none of this shows what methods made for
@@ -103,11 +103,11 @@ worked answers of GRAO (`source` reference), which no policy wrote: their `logp_
 neither sampling log-probs nor entropies.
 """
 
-_SEGMENTS = """## Credit of ranks, steps and actions
+_SEGMENTS = """## Credit of steps and actions
 
-`grpo_core/algorithms/segments.py` has Rank-GRPO's credit per rank and ratio per item, GiGPO's sum of episode and step credit
+`grpo_core/algorithms/segments.py` has, beside Rank-GRPO's credit per rank and ratio per item, GiGPO's sum of episode and step credit
 (arXiv:2505.10978) and HRPO's of system and action (arXiv:2506.08507; its formula could not be obtained, so this is a reading of its
-text), tested on worked numbers. No method trains with them yet: that needs a task that writes ranked lists, and tasks of several turns.
+text), tested on worked numbers. No method trains with these two yet: that needs tasks of several turns.
 """
 
 _ADDING = """## Adding a method
@@ -197,7 +197,7 @@ def _row(label: str, method: Method) -> str:
     weights = ", ".join(_weight(w) for w in method.weights) or "none"
     surrogate = method.surrogate + (f"; {_weight(method.group)}" if method.group else "")
     clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
-    credit = "; ".join(_component(c) for c in method.credit) + ("" if method.whole == "none" else f"; whole {method.whole}")
+    credit = "; ".join(_component(c) for c in method.credit) + ("" if method.whole == "none" else f"; whole {method.whole}") + ("" if method.spread == "rows" else f"; by {method.spread}")
     return f"| {label} | {credit} | {surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
 
 

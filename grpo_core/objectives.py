@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from grpo_core.algorithms.credit import Facts, credit
 from grpo_core.algorithms.loss import Objective, resolve
+from grpo_core.algorithms.segments import SPREADS, Earned, rank_rewards, ratio_segments
 from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.config import RunConfig
 from grpo_core.methods import Method, Penalty
 
+RANK = "rank_"
+"""How reward parts begin that judge one item of a ranked list, in order of rank."""
 DRAWS = 2**23
 """The purpose of this stream of random numbers, which sets it apart from the trainer's own (trainer/collect.py)."""
 
@@ -44,6 +48,34 @@ def method_of(config: RunConfig) -> Method:
         credit=tuple(replace(c, weight=config.strength(c.knob, c.weight), at=config.strength(c.at_knob, c.at)) for c in method.credit),
         weights=tuple(replace(w, value=config.strength(w.knob, w.value)) for w in method.weights),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credited:
+    """What a method's credit makes of a batch: every token's advantage (B, T), every rollout's baseline (B,), and the segments of its ratios."""
+
+    advantages_BT: Tensor
+    baseline_B: Tensor
+    segment_BT: Tensor | None
+
+
+def credited(method: Method, facts: Facts, group_B: Tensor, *, inside_BT: Tensor, item_BT: Tensor | None) -> Credited:
+    """Advantages of all tokens of the completions, which `inside_BT` marks; `item_BT` numbers their items where they are lists. All on one device."""
+    scored_B = ~facts.rewards_B.isnan()
+    advantages_B, baseline_B = credit(facts, group_B, scored_B, method.credit, whole=method.whole)
+    earned = Earned(advantages_B=advantages_B, ranks_BK=facts.ranks_BK, group_B=group_B, scored_B=scored_B)
+    by_rank = item_BT is not None and facts.ranks_BK is not None
+    return Credited(
+        advantages_BT=SPREADS[method.spread](earned, inside_BT.double(), item_BT),
+        baseline_B=baseline_B,
+        segment_BT=ratio_segments(item_BT, facts.ranks_BK.shape[1]) if by_rank else None,
+    )
+
+
+def ranks_of(parts: Mapping[str, Tensor], config: RunConfig) -> Tensor | None:
+    """What every rank earned (B, K), from the reward parts (B,) named rank_1, rank_2, …; None where there are none."""
+    hits = [parts[name] for name in parts if name.startswith(RANK)]
+    return rank_rewards(torch.stack(hits, dim=1), decay=config.rank_decay) if hits else None
 
 
 def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor, first_entropy: float) -> Tensor | None:

@@ -131,7 +131,8 @@ class RolloutTrace:
     push of each token of a wrong rollout against the group's correct ones, `gwhes` that of the wrong rollouts against this
     correct one (algorithms/nthr.py); both None where not measured. Of a replayed rollout `logp_old` (T,) is the log-prob under the
     policy that wrote it, which its ratio is taken against, and the completion's `logp` that of the policy before the step; of a reference
-    answer, which no policy wrote, `logp_old` is that of the policy before the step.
+    answer, which no policy wrote, `logp_old` is that of the policy before the step. `items` (T,) int16 numbers the items of a completion that
+    is a list, from 0, with −2 for its end token; None for other completions.
     """
 
     completion: Completion
@@ -144,6 +145,7 @@ class RolloutTrace:
     nthr: Array | None = None
     gwhes: float | None = None
     logp_old: Array | None = None
+    items: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -307,6 +307,7 @@ ROLLOUTS = Table(
             "negative token hidden reward of a token of a wrong rollout: how much pushing it down takes from correct ones; empty unless measured",
         ),
         Column("clipped", pa.list_(I8), "side", "-1 held at the lower bound, +1 at the upper, in any update of the step, 0 in none"),
+        Column("items", pa.list_(I16), "index", "item of the list that the token belongs to, from 0, a separator to the item before it, -2 for the end token; empty where completions are no lists or the group was dropped"),
     ),
 )
 

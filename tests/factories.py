@@ -63,6 +63,7 @@ def _rollout(rng: np.random.Generator, step: int, group: int, index: int, group_
         "repetition": 0.25 if length >= 3 else None,
         "gwhes": None,
         "nthr": None,
+        "items": None,
         "token_ids": rng.integers(0, 50, length, "i4"),
         "logp_sampling": -np.abs(trace(1.0)),
         "logp_gap": np.zeros(length, "f4"),

@@ -116,7 +116,7 @@ def test_presets_are_valid_configs(name: str) -> None:
             f"error: method: unknown method 'grop'; known: {', '.join(METHODS)}; did you mean grpo?",
         ),
         (["train", "--group-size", "1"], 2, "error: group_size=1 leaves no other rollout to compare with"),
-        (["train", "--task", "chess"], 2, "error: task: input should be 'arithmetic' or 'dataset', got 'chess'"),
+        (["train", "--task", "chess"], 2, "error: task: input should be 'arithmetic', 'ranking' or 'dataset', got 'chess'"),
         (["train", "--steps", "many"], 2, "error: steps: input should be a valid integer"),
         (["train", "--lr", "nan"], 2, "error: lr: "),
         (["train", "--preset", "sick"], 2, "error: unknown preset 'sick'; known: healthy, collapse, llds"),

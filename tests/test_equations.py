@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from grpo_core.algorithms import credit, group_objectives, normalisers, penalties, surrogates, weights
+from grpo_core.algorithms import credit, group_objectives, normalisers, penalties, segments, surrogates, weights
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
 from grpo_core.equations import CHOICES, PENALTIES, SURROGATES, WEIGHTS, advantage, defined, differences, equations, loss, slots
@@ -13,7 +13,7 @@ from grpo_core.methods import HARMS, METHODS, Component, Penalty
 from grpo_core.tasks.sampler import DATA_RULES
 
 REGISTRIES = (
-    credit.VALUES, credit.BASES, credit.NORMS, credit.SCALES, credit.DROPS, credit.WHOLES, surrogates.SURROGATES, surrogates.LEVELS,
+    credit.VALUES, credit.BASES, credit.NORMS, credit.SCALES, credit.DROPS, credit.WHOLES, segments.SPREADS, surrogates.SURROGATES, surrogates.LEVELS,
     group_objectives.GROUP_OBJECTIVES, weights.WEIGHTS, penalties.PENALTIES, normalisers.NORMALISERS, DATA_RULES,
 )  # fmt: skip
 

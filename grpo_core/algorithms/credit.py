@@ -24,7 +24,8 @@ class Facts:
 
     `parts_BK` are the unweighted parts of each reward, `part_weights_K` what they weigh in its total. `draws_B` is a random number in
     [0, 1) per rollout, for what is left out at random, `greedy_B` the reward of its prompt's greedy completion, `tracked_B` the success
-    rate of its prompt that a memory brings. `reference_B` marks worked answers among the rollouts.
+    rate of its prompt that a memory brings. `reference_B` marks worked answers among the rollouts. `ranks_BK` is what
+    every item of a ranked list earned.
     """
 
     rewards_B: Tensor
@@ -37,6 +38,7 @@ class Facts:
     greedy_B: Tensor | None = None
     tracked_B: Tensor | None = None
     reference_B: Tensor | None = None
+    ranks_BK: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def credit(
     baselines: list[Tensor] = []
     for component in components:
         baseline_B = torch.zeros_like(advantages_B)
-        for values_B, weight in _columns(VALUES[component.value](facts).double(), facts):
+        for values_B, weight in _columns(component.value, facts):
             normed_B, base_B = _compared(component, values_B.masked_fill(~scored_B, 0.0), rows, epsilon)
             advantages_B = advantages_B + component.weight * weight * SCALES[component.scale](normed_B) * normed_B
             baseline_B = baseline_B + weight * base_B
@@ -105,12 +107,13 @@ def credit(
     return WHOLES[whole](advantages_B.masked_fill(~scored_B, 0.0), scored_B, epsilon), baselines[0]
 
 
-def _columns(values: Tensor, facts: Facts) -> list[tuple[Tensor, float]]:
-    """A value (B,) with weight 1, or its columns (B, K) with the weights of the reward's parts."""
+def _columns(name: str, facts: Facts) -> list[tuple[Tensor, float]]:
+    """A value (B,) with weight 1, or its columns (B, K): parts of a reward with their weights, others with weight 1."""
+    values = VALUES[name](facts).double()
     if values.dim() == 1:
         return [(values, 1.0)]
-    assert facts.part_weights_K is not None
-    return list(zip(values.unbind(1), facts.part_weights_K.tolist(), strict=True))
+    weights = facts.part_weights_K.tolist() if name == "parts" and facts.part_weights_K is not None else [1.0] * values.shape[1]
+    return list(zip(values.unbind(1), weights, strict=True))
 
 
 def _compared(component: Summand, values_B: Tensor, rows: Rows, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -158,6 +161,13 @@ def parts(facts: Facts) -> Tensor:
     """Every part of the reward for itself, (B, K) (GDPO, arXiv:2601.05242)."""
     assert facts.parts_BK is not None
     return facts.parts_BK
+
+
+@VALUES.register("ranks")
+def ranks(facts: Facts) -> Tensor:
+    """What every item of the list earned, (B, K) (Rank-GRPO)."""
+    assert facts.ranks_BK is not None
+    return facts.ranks_BK
 
 
 @VALUES.register("certainty")

@@ -51,7 +51,7 @@ class LossBatch:
     """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update.
 
     With a group objective the advantages are its pulls, and `objective` is its value under the current policy; None for other methods.
-    `penalty_offsets` are added to the terms of regularisers of whole groups, so that these sum to what they are worth.
+    `segment_BT` numbers the segments of ratios taken by segment. `penalty_offsets` are added to the terms of regularisers of whole groups, so that these sum to what they are worth.
     """
 
     before_BT: Tensor
@@ -62,6 +62,7 @@ class LossBatch:
     ref_BT: Tensor | None = None
     objective: Tensor | None = None
     penalty_offsets: Mapping[str, Tensor] = field(default_factory=dict)
+    segment_BT: Tensor | None = None
 
     def rows(self, index: Tensor | slice | tuple[slice, slice]) -> LossBatch:
         """The same update restricted to some rows; losses of disjoint row sets add up to the whole."""
@@ -74,6 +75,7 @@ class LossBatch:
             ref_BT=None if self.ref_BT is None else self.ref_BT[index],
             objective=self.objective,
             penalty_offsets={name: offset_BT[index] for name, offset_BT in self.penalty_offsets.items()},
+            segment_BT=None if self.segment_BT is None else self.segment_BT[index],
         )
 
     def narrow(self, width: int) -> LossBatch:
@@ -102,6 +104,7 @@ def loss_batch(
     answer_BT: Tensor | None = None,
     group_B: Tensor | None = None,
     now_BT: Tensor | None = None,
+    segment_BT: Tensor | None = None,
 ) -> LossBatch:
     """Token weights of a whole update, from all its rows.
 
@@ -136,7 +139,7 @@ def loss_batch(
     if objective.group is not None:
         assert group_B is not None
         name, number = objective.group
-        pulls_B, value = pulls(name, _scores(objective, now_BT, before_BT, advantages_BT, mask_BT, group_B), number)
+        pulls_B, value = pulls(name, _scores(objective, now_BT, before_BT, advantages_BT, mask_BT, group_B, segment_BT), number)
         advantages_BT = pulls_B[:, None] * mask_BT
     return LossBatch(
         before_BT=before_BT,
@@ -147,14 +150,17 @@ def loss_batch(
         ref_BT=ref_BT,
         objective=value,
         penalty_offsets={name: offset_BT for name, (_, offset_BT) in grouped.items()},
+        segment_BT=segment_BT,
     )
 
 
-def _scores(objective: Objective, now_BT: Tensor, before_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, group_B: Tensor) -> Scores:
+def _scores(
+    objective: Objective, now_BT: Tensor, before_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, group_B: Tensor, segment_BT: Tensor | None
+) -> Scores:
     """Every row's mean of the surrogate with A = 1 over its tokens, under the current policy."""
     tokens = Tokens(
         logp_BT=now_BT * mask_BT,
-        log_ratio_BT=LEVELS[objective.level](now_BT, before_BT, mask_BT),
+        log_ratio_BT=LEVELS[objective.level](now_BT, before_BT, mask_BT, segment_BT),
         advantages_BT=torch.ones_like(mask_BT),
         mask_BT=mask_BT,
     )
@@ -171,7 +177,7 @@ def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss
     """The loss of some rows of an update, differentiable in logp_BT (B, T)."""
     tokens = Tokens(
         logp_BT=logp_BT * batch.mask_BT,
-        log_ratio_BT=LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT),
+        log_ratio_BT=LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT, batch.segment_BT),
         advantages_BT=batch.advantages_BT,
         mask_BT=batch.mask_BT,
     )

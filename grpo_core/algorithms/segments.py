@@ -1,18 +1,70 @@
 """Credit and ratios for parts of a completion: ranks of a list (Rank-GRPO), steps of a trajectory (GiGPO), actions of a system (HRPO).
 
-No task here writes lists or takes several turns yet, so no method trains with these; they are complete for whoever brings rows with
-their segments. Shape letters here: N rows (completions or steps), K ranks, B and T as elsewhere. Arithmetic is in the tensors' own type.
+No task here takes several turns yet, so no method trains with the last two; they are complete for whoever brings rows with their
+segments. Shape letters here: N rows (completions or steps), K ranks, B and T as elsewhere. Arithmetic is in the tensors' own type.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from grpo_core.algorithms.registry import Registry
+
 RANK_EPSILON = 1e-4
+OUTSIDE, END = -1, -2
+"""What a token is that belongs to no item: nothing of the list, or its end token. Items are numbered from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earned:
+    """What the rollouts of a batch earned, before it is spread over their tokens: advantages (B,), rank rewards (B, K), and who is compared."""
+
+    advantages_B: Tensor
+    ranks_BK: Tensor | None
+    group_B: Tensor
+    scored_B: Tensor
+
+
+SPREADS: Registry[Callable[[Earned, Tensor, Tensor | None], Tensor]] = Registry("spread over tokens")
+"""Each takes what was earned, the completions' mask (B, T) and their items (B, T), and gives every token's advantage (B, T)."""
+
+
+@SPREADS.register("rows")
+def over_rows(earned: Earned, mask_BT: Tensor, item_BT: Tensor | None) -> Tensor:
+    """The rollout's advantage on each of its tokens."""
+    return earned.advantages_B[:, None] * mask_BT
+
+
+@SPREADS.register("ranks")
+def over_ranks(earned: Earned, mask_BT: Tensor, item_BT: Tensor | None) -> Tensor:
+    """Each item's own advantage on its tokens, compared with the same rank of the group, and the shaping of the list's length (`spread_ranks`).
+
+    Rank-GRPO; `item_BT` numbers the items, with OUTSIDE and END. ε is 1e-6, as for the other methods here.
+    """
+    assert earned.ranks_BK is not None and item_BT is not None
+    credit_BK, ranks = torch.zeros_like(earned.ranks_BK), earned.ranks_BK.shape[1]
+    for group in earned.group_B.unique():
+        rows = ((earned.group_B == group) & earned.scored_B).nonzero().squeeze(1)
+        if len(rows) > 1:
+            credit_BK[rows] = rank_credit(earned.ranks_BK[rows], epsilon=1e-6)
+    end_BT, items_B = item_BT == END, item_BT.amax(1) + 1
+    complete_B = (items_B == ranks) & end_BT.any(1)
+    return spread_ranks(credit_BK, item_BT, end_BT=end_BT, complete_B=complete_B) * earned.scored_B[:, None] * mask_BT
+
+
+def ratio_segments(item_BT: Tensor, ranks: int) -> Tensor:
+    """Which tokens share a ratio (B, T): those of an item, all of the items beyond the list, and the end token for itself; −1 outside."""
+    return torch.where(item_BT == END, ranks + 1, item_BT.clamp(max=ranks))
+
+
+def discounts(ranks: int) -> Tensor:
+    """d_j = 1/log2(j + 2) from 0, (K,) float64 (Rank-GRPO, `reward_funcs.py`)."""
+    return torch.tensor([1 / math.log2(j + 2) for j in range(ranks)], dtype=torch.float64)
 
 
 def rank_rewards(hits_NK: Tensor, *, decay: str = "log_decay") -> Tensor:
@@ -25,8 +77,7 @@ def rank_rewards(hits_NK: Tensor, *, decay: str = "log_decay") -> Tensor:
         return hits_NK.clone()
     if decay != "log_decay":
         raise ValueError(f"unknown decay {decay!r}; known: exp_inf, log_decay")
-    discounts_K = torch.tensor([1 / math.log2(j + 2) for j in range(hits_NK.shape[1])], dtype=hits_NK.dtype)
-    return (hits_NK * discounts_K).flip(1).cumsum(1).flip(1)
+    return (hits_NK * discounts(hits_NK.shape[1]).to(hits_NK.dtype)).flip(1).cumsum(1).flip(1)
 
 
 def rank_credit(rewards_NK: Tensor, *, epsilon: float = RANK_EPSILON) -> Tensor:
@@ -60,7 +111,7 @@ def segment_log_ratio(logp_BT: Tensor, before_BT: Tensor, segment_BT: Tensor) ->
     inside_BT = segment_BT >= 0
     change_BT = (logp_BT - before_BT) * inside_BT
     place_BT, count = segment_BT.clamp(min=0), int(segment_BT.max()) + 1 if segment_BT.numel() else 1
-    zeros = torch.zeros(len(logp_BT), max(count, 1), dtype=change_BT.dtype)
+    zeros = torch.zeros(len(logp_BT), max(count, 1), dtype=change_BT.dtype, device=change_BT.device)
     sums_BS = zeros.scatter_add(1, place_BT, change_BT)
     tokens_BS = zeros.scatter_add(1, place_BT, inside_BT.to(change_BT.dtype))
     return (sums_BS / tokens_BS.clamp(min=1)).gather(1, place_BT) * inside_BT

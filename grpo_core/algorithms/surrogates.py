@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from grpo_core.algorithms.registry import Registry
+from grpo_core.algorithms.segments import segment_log_ratio
 
 Bounds = tuple[float, float]
 
@@ -24,7 +25,8 @@ class Tokens:
     mask_BT: Tensor
 
 
-LEVELS: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry("ratio level")
+LEVELS: Registry[Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = Registry("ratio level")
+"""Each takes log-probs now and before, the loss mask and the number of each token's segment (−1 outside; None: a completion is one)."""
 SURROGATES: Registry[Callable[[Tokens, Bounds], tuple[Tensor, Tensor]]] = Registry("surrogate")
 """Each gives the objective (to maximise) and the side on which a bound held the token (−1 low, 0 none, +1 high), both (B, T)."""
 
@@ -40,21 +42,31 @@ DUAL_CLIP = 3.0
 
 
 @LEVELS.register("token")
-def token_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def token_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor, segment_BT: Tensor | None = None) -> Tensor:
     """Log-ratio of each token, (B, T), 0 outside the mask."""
     return (logp_BT - before_BT) * mask_BT
 
 
 @LEVELS.register("sequence")
-def sequence_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def sequence_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor, segment_BT: Tensor | None = None) -> Tensor:
     """Mean log-ratio of the whole completion on each of its tokens, (B, T): the log of the geometric mean (GSPO, arXiv:2507.18071 Eq. 7)."""
     return _row_mean(token_level(logp_BT, before_BT, mask_BT), mask_BT)
 
 
 @LEVELS.register("sequence_sum")
-def sequence_sum_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def sequence_sum_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor, segment_BT: Tensor | None = None) -> Tensor:
     """Log-ratio of the whole completion, summed over its tokens, on each of them (B, T): the true importance weight (VESPO, arXiv:2602.10693)."""
     return token_level(logp_BT, before_BT, mask_BT).sum(1, keepdim=True) * mask_BT
+
+
+@LEVELS.register("segment")
+def segment_level(logp_BT: Tensor, before_BT: Tensor, mask_BT: Tensor, segment_BT: Tensor | None = None) -> Tensor:
+    """Mean log-ratio of the token's segment on each of its tokens, (B, T): the log of a geometric mean per item (Rank-GRPO, its released code).
+
+    A token of the loss outside every segment has ratio 1 and no gradient.
+    """
+    found_BT = torch.zeros_like(mask_BT, dtype=torch.long) if segment_BT is None else segment_BT
+    return segment_log_ratio(logp_BT, before_BT, found_BT.masked_fill(mask_BT == 0, -1))
 
 
 @SURROGATES.register("clip")

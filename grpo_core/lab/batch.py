@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from grpo_core.measures.flat import end_to_end
-from grpo_core.records import REFERENCE
 
 Array = np.ndarray
 
@@ -28,7 +27,7 @@ class RecordedBatch:
     the mean over the run's first rollouts of their mean token entropy. `parts` are the unweighted parts of the rewards (R,),
     `part_weights` what each weighs in the total where that is known, `greedy_R` the reward of the prompt's greedy completion. `step` is
     the training step, None where unknown. `reference_R` marks worked answers among the rollouts (None: there are none), whose `logp_N` is
-    under the policy before the update as well.
+    under the policy before the update as well. `items_N` numbers the items of completions that are lists, NaN for others (None: for all).
     """
 
     group_R: Array
@@ -52,6 +51,7 @@ class RecordedBatch:
     old_N: Array | None = None
     tracked_R: Array | None = None
     reference_R: Array | None = None
+    items_N: Array | None = None
 
     @property
     def written_N(self) -> Array:
@@ -96,7 +96,7 @@ def recorded_batch(
     """From rows of storage.queries.lab.rollouts_of_step, and the weights of lab.part_weights."""
     length_R = rollouts["length"].to_numpy("i8")
     sampled_N, old_N = (end_to_end(rollouts[name], length_R) for name in ("logp_sampling", "logp_old"))
-    reference_R = (rollouts["source"] == REFERENCE).to_numpy("?")
+    reference_R = rollouts["reference"].to_numpy("?")
     policy_N = sampled_N + np.nan_to_num(end_to_end(rollouts["logp_gap"], length_R))
     correct = rollouts["correct"]
     return RecordedBatch(
@@ -120,6 +120,7 @@ def recorded_batch(
         step=step,
         old_N=old_N,
         reference_R=reference_R,
+        items_N=end_to_end(rollouts["items"], length_R),
         tracked_R=np.array([_tracked(*group) for group in zip(rollouts["prompt_state"], rollouts["baseline"], strict=True)], "f8"),
     )
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import Facts, credit, tied
+from grpo_core.algorithms.credit import Facts, tied
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
+from grpo_core.algorithms.segments import OUTSIDE
 from grpo_core.config import RunConfig
 from grpo_core.lab.batch import Array, Push, RecordedBatch
 from grpo_core.methods import Method
-from grpo_core.objectives import method_of, multipliers_of, objective_of, random_draws
+from grpo_core.objectives import credited, method_of, multipliers_of, objective_of, random_draws, ranks_of
 
 
 def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
@@ -33,18 +34,17 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
             missing=missing,
         )
     group_B = torch.from_numpy(np.unique(batch.group_R[taken_R], return_inverse=True)[1])
-    facts = _facts(batch, taken_R, config.seed)
-    scored_B = ~facts.rewards_B.isnan()
-    advantages_B, _ = credit(facts, group_B, scored_B, method.credit, whole=method.whole)
+    facts = _facts(batch, taken_R, config)
     shape = _Shape(batch, taken_R)
     inside_BT = shape.rows(np.ones(len(batch.logp_N)))
-    mask_BT = inside_BT * scored_B[:, None]
+    mask_BT = inside_BT * ~facts.rewards_B.isnan()[:, None]
+    found = credited(method, facts, group_B, inside_BT=inside_BT, item_BT=_items(batch, shape, inside_BT))
     policy_BT = shape.rows(batch.logp_N)
     logp_BT = (policy_BT + shape.rows(batch.delta_N) if after else policy_BT.clone()).requires_grad_()
     whole = loss_batch(
         objective,
         before_BT=shape.rows(batch.written_N),
-        advantages_BT=advantages_B[:, None] * inside_BT,
+        advantages_BT=found.advantages_BT,
         mask_BT=mask_BT,
         max_length=batch.max_length,
         ref_BT=shape.rows(batch.ref_N) if objective.needs_reference else None,
@@ -53,11 +53,12 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
         ),
         group_B=group_B,
         now_BT=logp_BT.detach(),
+        segment_BT=found.segment_BT,
     )
     loss = policy_loss(objective, logp_BT, whole)
     loss.total.backward()
     return Push(
-        advantage_R=_spread(advantages_B.numpy(), taken_R),
+        advantage_R=_spread((found.advantages_BT.sum(1) / inside_BT.sum(1).clamp(min=1)).numpy(), taken_R),
         push_N=shape.flat(-logp_BT.grad),
         clipped_N=shape.flat(loss.side_BT).astype("i1"),
         taken_R=taken_R,
@@ -97,7 +98,14 @@ def _taken(batch: RecordedBatch, sampler: str) -> Array:
     return sampled_R & ~batch.surplus_R & ~tied(rewards_R.nan_to_num(), group_R, scored_R).numpy()
 
 
-def _facts(batch: RecordedBatch, taken_R: Array, seed: int) -> Facts:
+def _items(batch: RecordedBatch, shape: _Shape, inside_BT: Tensor) -> Tensor | None:
+    """The item of every token (B, T); None unless it was recorded of all."""
+    if batch.items_N is None or np.isnan(batch.items_N[shape.among_N]).any():
+        return None
+    return torch.where(inside_BT > 0, shape.rows(batch.items_N), OUTSIDE).long()
+
+
+def _facts(batch: RecordedBatch, taken_R: Array, config: RunConfig) -> Facts:
     parts, weights = _parts(batch)
     sums_R = np.bincount(batch.rollout_N, weights=batch.entropy_N, minlength=len(batch.length_R))
     per_rollout = {
@@ -116,7 +124,8 @@ def _facts(batch: RecordedBatch, taken_R: Array, seed: int) -> Facts:
         **{name: torch.from_numpy(values_R[taken_R]) for name, values_R in per_rollout.items()},
         parts_BK=torch.from_numpy(parts[taken_R]),
         part_weights_K=torch.from_numpy(weights),
-        draws_B=None if batch.step is None else random_draws(seed, batch.step, int(taken_R.sum())),
+        ranks_BK=ranks_of({name: torch.from_numpy(np.nan_to_num(values_R[taken_R])) for name, values_R in batch.parts.items()}, config),
+        draws_B=None if batch.step is None else random_draws(config.seed, batch.step, int(taken_R.sum())),
     )
 
 
@@ -143,7 +152,9 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
         return "the entropies of its tokens, which were not recorded"
     if any(c.value in ("verdict", "correct") for c in method.credit) and (batch.verdict_R[scored_R] == 0).any():
         return "whether each rollout is correct, which was not recorded"
-    if any(c.value == "parts" for c in method.credit) and not _adds_up(batch):
+    if method.spread == "ranks" and (batch.items_N is None or np.isnan(batch.items_N[taken_R[batch.rollout_N]]).any()):
+        return "the items of ranked lists, which only runs of the ranking task record"
+    if any(c.value in ("parts", "ranks") for c in method.credit) and not _adds_up(batch):
         return "reward parts that add up to the rewards with the weights recorded" + ("" if batch.part_weights else ", and no weights were")
     if method.needs_greedy and (batch.greedy_R is None or np.isnan(batch.greedy_R[taken_R]).all()):
         return "the reward of a greedy completion of every prompt, which was not recorded"

@@ -7,6 +7,7 @@ from grpo_core.tasks.arithmetic import ArithmeticSpec, arithmetic_rubric
 from grpo_core.tasks.base import Task, TaskSpec
 from grpo_core.tasks.dataset import read_dataset
 from grpo_core.tasks.prompt_memory import Memories
+from grpo_core.tasks.ranking import RankingSpec, ranking_rubric
 from grpo_core.tasks.sampler import PromptSampler
 from grpo_core.tasks.solvable_sampler import SolvableSampler
 from grpo_core.tasks.tracker import TrackedSampler
@@ -20,6 +21,8 @@ def build_task(config: RunConfig) -> TaskSpec:
     """
     if config.task == "dataset":
         return read_dataset(config)
+    if config.task == "ranking":
+        return RankingSpec(ranking_rubric(config.correct_at, config.max_new_tokens, config.overlong_buffer), config.max_new_tokens)
     rubric = arithmetic_rubric(config.correct_at, config.max_new_tokens, config.overlong_buffer)
     return ArithmeticSpec(rubric, config.max_new_tokens, config.paraphrases)
 

@@ -28,6 +28,7 @@ TRACES = (
     ("logp_ref", "logp_ref", "f4"),
     ("logp_old", "logp_old", "f4"),
     ("nthr", "nthr", "f4"),
+    ("items", "items", "i2"),
 )
 """Each per-token trace: its field in FlatStep, where a RolloutTrace has it, and the number it is kept as."""
 
@@ -82,6 +83,7 @@ class FlatStep:
     logp_ref: Lists
     logp_old: Lists
     nthr: Lists
+    items: Lists
 
     @property
     def replayed_R(self) -> Array:

@@ -16,7 +16,7 @@ from storage.schema import TABLES
 
 SCHEMAS = {name: table.arrow for name, table in TABLES.items()}
 STEP = pa.struct(list(SCHEMAS["steps"]))
-LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "logp_old", "entropy", "advantages", "weights", "nthr", "clipped")
+LISTS = ("token_ids", "logp_sampling", "logp_delta", "logp_ref", "logp_old", "entropy", "advantages", "weights", "nthr", "clipped", "items")
 
 
 def to_tables(trace: StepTrace, *, missing_before: int = 0) -> dict[str, pa.Table]:

@@ -1,4 +1,4 @@
-"""Which tokens of a completion are its final answer, by what each task asks completions to look like; numpy only."""
+"""Which tokens of a completion are its final answer, and which item of a list each belongs to, by what each task asks for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from grpo_core.algorithms.segments import END
 from grpo_core.records import Completion
 
 _TAGGED = re.compile(r"<answer>.*?</answer>", re.DOTALL)
@@ -29,8 +30,29 @@ def last_answer_tag(text: str) -> tuple[int, int]:
     return spans[-1] if spans else (0, 0)
 
 
-SPANS: dict[str, Callable[[str], tuple[int, int]]] = {"arithmetic": after_last_colon, "dataset": last_answer_tag}
+def whole(text: str) -> tuple[int, int]:
+    """Characters (from, to) of the whole text."""
+    return 0, len(text)
+
+
+SPANS: dict[str, Callable[[str], tuple[int, int]]] = {"arithmetic": after_last_colon, "ranking": whole, "dataset": last_answer_tag}
 """The answer's place in a completion's text, by RunConfig.task."""
+
+
+ITEMS = frozenset({"ranking"})
+"""Tasks whose completions are lists, an item a line."""
+
+
+def line_items(completion: Completion, decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+    """Each token's line from 0, (T,) int64; a line break belongs to the line it ends, and the end token is END (Rank-GRPO's released code).
+
+    A token with a break inside belongs to the line it begins on.
+    """
+    ids = completion.token_ids
+    found = np.array([decode(ids[:t]).count("\n") for t in range(len(ids))], "i8")
+    if completion.finish == "stop" and len(ids):
+        found[-1] = END
+    return found
 
 
 def answer_mask(task: str, completion: Completion, decode: Callable[[Sequence[int]], str]) -> np.ndarray:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import Facts, credit
-from grpo_core.objectives import multipliers_of, random_draws
+from grpo_core.algorithms.credit import Facts
+from grpo_core.algorithms.segments import OUTSIDE
+from grpo_core.objectives import credited, multipliers_of, random_draws, ranks_of
 from grpo_core.records import POLICY, REFERENCE, Reward, ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
-from grpo_core.trainer.answers import answer_mask
+from grpo_core.trainer.answers import ITEMS, answer_mask, line_items
 from grpo_core.trainer.state import TrainState
 
 SCORING_ROWS = 256
@@ -29,7 +30,8 @@ class TrainBatch:
     no policy wrote: worked answers, whose `before_BT` is under the policy the step begins with.
 
     `verdict_B` is +1 for correct rollouts, −1 for wrong ones, 0 where scoring failed and for worked answers. `multipliers_BT` are the method's token
-    weights, `answer_BT` marks the final answer with 1.0; each None where the method does not read it.
+    weights, `answer_BT` marks the final answer with 1.0; each None where the method does not read it. `item_BT` numbers the items of completions
+    that are lists (algorithms/segments.py), `segment_BT` the parts whose tokens share a ratio; None where the task writes no lists.
     """
 
     rows: Rows
@@ -45,6 +47,8 @@ class TrainBatch:
     reference_B: Tensor
     multipliers_BT: Tensor | None = None
     answer_BT: Tensor | None = None
+    item_BT: Tensor | None = None
+    segment_BT: Tensor | None = None
 
     def unpad(self, values_BT: Tensor, dtype: str = "f4") -> list[np.ndarray]:
         """One array per rollout, as long as its completion."""
@@ -64,7 +68,8 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
     scored_B = ~facts.rewards_B.isnan()
     if state.memory.first_entropy is None:
         state.memory.first_entropy = float(facts.entropies_B[~facts.reference_B].mean())
-    advantages_B, baseline_B = credit(facts, group_B, scored_B, state.method.credit, whole=state.method.whole)
+    item_BT = _items(state, kept)
+    found = credited(state.method, facts, group_B, inside_BT=rows.mask_BT.cpu(), item_BT=item_BT)
     mask_BT = rows.mask_BT * scored_B.to(device)[:, None]
     foreign_B = torch.tensor([c.source != POLICY for s in kept for c in s.group.completions], device=device)
     reference_B = facts.reference_B.to(device)
@@ -73,9 +78,9 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
         rows=rows,
         group_B=group_B.to(device),
         before_BT=before_BT,
-        advantages_BT=advantages_B.float().to(device)[:, None] * rows.mask_BT,
+        advantages_BT=found.advantages_BT.float().to(device),
         mask_BT=mask_BT,
-        baseline_B=baseline_B,
+        baseline_B=found.baseline_B,
         verdict_B=facts.verdicts_B.masked_fill(facts.reference_B, 0.0).to(device),
         ref_BT=None if state.reference is None else in_parts(rows, state.config.micro_batch, state.reference),
         policy_BT=policy_BT,
@@ -85,6 +90,8 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
             state.method, facts, ids_BT=rows.completion_ids_BT, mask_BT=mask_BT, group_B=group_B, first_entropy=state.memory.first_entropy
         ),
         answer_BT=_answers(state, kept).to(device) if state.objective.answer_weight != 1 else None,
+        item_BT=None if item_BT is None else item_BT.to(device),
+        segment_BT=None if found.segment_BT is None else found.segment_BT.to(device),
     )
 
 
@@ -104,6 +111,7 @@ def _facts(state: TrainState, kept: Sequence[ScoredGroup], draws_B: Tensor) -> F
         greedy_B=torch.tensor([float("nan") if s.greedy is None else s.greedy for s in kept for _ in s.rewards], dtype=torch.float64),
         tracked_B=None if rates is None else torch.tensor(rates, dtype=torch.float64),
         reference_B=torch.tensor([completion.source == REFERENCE for completion, _ in pairs]),
+        ranks_BK=ranks_of(dict(zip(weights, parts_BK.unbind(1), strict=True)), state.config),
     )
 
 
@@ -113,6 +121,14 @@ def _parts(rewards: Sequence[Reward]) -> tuple[dict[str, float], Tensor]:
     if not weights:
         return {"total": 1.0}, torch.tensor([[reward.total] for reward in rewards], dtype=torch.float64)
     return weights, torch.tensor([[reward.parts.get(name, 0.0) for name in weights] for reward in rewards], dtype=torch.float64)
+
+
+def _items(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor | None:
+    """The item of each token (B, T); None where the task writes no lists."""
+    if state.config.task not in ITEMS:
+        return None
+    found = [line_items(c, state.writer.decode) for s in kept for c in s.group.completions]
+    return torch.from_numpy(pad(found, fill=OUTSIDE, dtype=np.int64)[0])
 
 
 def _answers(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor:

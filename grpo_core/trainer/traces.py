@@ -54,6 +54,7 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pre
     pairs = [pair for j in judged if j.kept for pair in zip(j.scored.group.completions, j.scored.rewards, strict=True)]
     before, old, advantages = batch.unpad(batch.policy_BT), batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
     foreign = batch.foreign_B.tolist()
+    items = [None] * len(pairs) if batch.item_BT is None else batch.unpad(batch.item_BT, "i2")
     weights, sides = batch.unpad(updated.weight_BT), batch.unpad(updated.side_BT, "i1")
     deltas, measured = batch.unpad(after.delta_BT), after.measured_B.tolist()
     nthr, gwhes = ([None] * len(pairs),) * 2 if pressure is None else (pressure.nthr, pressure.gwhes)
@@ -70,6 +71,7 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pre
             nthr=nthr[b],
             gwhes=gwhes[b],
             logp_old=old[b] if foreign[b] else None,
+            items=items[b],
         )
 
 

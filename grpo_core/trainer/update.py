@@ -82,6 +82,7 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
         multipliers_BT=None if batch.multipliers_BT is None else batch.multipliers_BT[rows],
         answer_BT=None if batch.answer_BT is None else batch.answer_BT[rows],
         group_B=batch.group_B[rows],
+        segment_BT=None if batch.segment_BT is None else batch.segment_BT[rows],
         now_BT=_now(state, batch, rows) if objective.needs_current and where[0] else batch.policy_BT[rows],
     )
     tokens = float(whole.mask_BT.sum())

@@ -10,12 +10,12 @@ from storage.reader import Store
 def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
     """One row per rollout of the step, dropped groups included, in order.
 
-    Columns: group_index, rollout_index, source, reward, reward_parts, correct, length, sampling_round, reason, greedy_reward, baseline and
-    prompt_state (of the group), token_ids, and the traces logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy, None where
-    not recorded.
+    Columns: group_index, rollout_index, reference (a worked answer), reward, reward_parts, correct, length, sampling_round, reason, greedy_reward,
+    baseline and prompt_state (of the group), token_ids, and the traces logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy, items,
+    None where not recorded.
     """
-    sql = """select group_index, rollout_index, source, reward, reward_parts, correct, length, sampling_round, reason, greedy_reward, baseline, prompt_state,
-                    token_ids, logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy
+    sql = """select group_index, rollout_index, coalesce(source = 'reference', false) as reference, reward, reward_parts, correct,
+                    length, sampling_round, reason, greedy_reward, baseline, prompt_state, token_ids, logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy, items
                from rollouts
                join (select step, group_index, sampling_round, reason, greedy_reward, baseline, prompt_state from groups where step = ?)
               using (step, group_index)

@@ -13,6 +13,7 @@ from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.normalisers import NORMALISERS
 from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
+from grpo_core.algorithms.segments import SPREADS
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 from grpo_core.algorithms.weights import WEIGHTS
 from grpo_core.methods import CONTRASTS, METHODS, STANDALONE, Component
@@ -29,7 +30,8 @@ def random_batch(seed: int, rows: int = 6, width: int = 5):
     before = -torch.rand(rows, width, generator=generator, dtype=torch.float64) * 3 * mask
     logp = before + torch.randn(rows, width, generator=generator, dtype=torch.float64) * 0.3 * mask
     advantages = torch.randn(rows, 1, generator=generator, dtype=torch.float64).expand(rows, width)
-    return dict(before=before, logp=logp, advantages=advantages, mask=mask, ref=before - 0.1 * mask, group=torch.arange(rows) // 3)
+    return dict(before=before, logp=logp, advantages=advantages, mask=mask, ref=before - 0.1 * mask, group=torch.arange(rows) // 3,
+                segment=torch.arange(width).expand(rows, width) // 2)
 
 
 def objective_of(name: str) -> Objective:
@@ -45,7 +47,7 @@ def loss_and_gradient(objective, batch, *, max_length=5, parts=None):
     logp = batch["logp"].clone().requires_grad_()
     whole = loss_batch(
         objective, before_BT=batch["before"], advantages_BT=batch["advantages"], mask_BT=batch["mask"], max_length=max_length, ref_BT=batch["ref"],
-        group_B=batch["group"], now_BT=batch["logp"],
+        group_B=batch["group"], now_BT=batch["logp"], segment_BT=batch["segment"],
     )  # fmt: skip
     rows = parts or [slice(None)]
     total = sum(policy_loss(objective, logp[part], whole.rows(part)).total for part in rows)
@@ -59,7 +61,7 @@ def test_every_name_of_every_row_is_registered(name):
         assert SURROGATES[method.surrogate] and LEVELS[method.level] and NORMALISERS[method.normaliser]
         for component in method.credit:
             assert BASES[component.base] and NORMS[component.norm] and VALUES[component.value] and SCALES[component.scale] and DROPS[component.drop]
-        assert WHOLES[method.whole] and (method.group is None or GROUP_OBJECTIVES[method.group.name])
+        assert WHOLES[method.whole] and SPREADS[method.spread] and (method.group is None or GROUP_OBJECTIVES[method.group.name])
         for penalty in method.penalties:
             assert PENALTIES[penalty.name]
         for weight in method.weights:
@@ -97,7 +99,7 @@ def test_micro_batches_give_the_same_loss_and_gradient(name, seed):
 def test_padding_and_row_order_change_nothing(name, seed):
     batch, objective = random_batch(seed), objective_of(name)
     loss, gradient = loss_and_gradient(objective, batch)
-    wide = {"advantages": batch["advantages"][:, :1].expand(6, 8), "group": batch["group"]}
+    wide = {"advantages": batch["advantages"][:, :1].expand(6, 8), "group": batch["group"], "segment": torch.arange(8).expand(6, 8) // 2}
     padded = {k: wide[k] if k in wide else torch.cat([v, torch.zeros(6, 3, dtype=v.dtype)], dim=1) for k, v in batch.items()}
     padded_loss, padded_gradient = loss_and_gradient(objective, padded)
     torch.testing.assert_close(padded_loss, loss)

@@ -8,8 +8,8 @@ from grpo_core.trainer.loop import Start, TrainResult, train
 from grpo_core.trainer.state import TrainState, build_state
 
 SMALL = dict(warmup_steps=180, prompts_per_step=4, group_size=4, steps=4, eval_every=0, lr=1e-3)
-OF_METHOD = {"spo": dict(spo_pool=16, spo_init=4)}
-"""What keeps a method's own preparations small."""
+OF_METHOD = {"spo": dict(spo_pool=16, spo_init=4), "rank_grpo": dict(task="ranking")}
+"""What keeps a method's own preparations small, and the task it cannot do without."""
 
 
 def small_config(**changes) -> RunConfig:
