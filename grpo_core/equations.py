@@ -188,8 +188,9 @@ SPREADS = Choice(
         "rows": Piece(latex="A_i = $x", means="every token of a rollout has the rollout's A"),
         "ranks": Piece(
             latex=r"A_{i,t} = $x",
-            means="every token has the A of its item, ∓0.1 at the end token of a list that is complete or not and −0.1 on items beyond the list",
-            where=r"k \text{: the item of token } t;\quad A_{i,t} = -0.1 \text{ for } k > K;\quad A_{i,t} = \pm 0.1 \text{ at the end token, } + \text{ if } k_{\max} = K",
+            means="every token has the A of its item; items beyond the list −0.1, the end token +0.1 after the whole list and −0.1 after another",
+            where=r"k \text{: the item of token } t \\ "
+            r"A_{i,t} = -0.1 \text{ for } k > K,\ +0.1 \text{ at the end token of a list of } K \text{ items},\ -0.1 \text{ at that of another}",
         ),
     },
 )
@@ -462,13 +463,15 @@ def slots(method: Method) -> tuple[Slot, ...]:
     clip = () if method.clip is None else (f"{method.clip[0]:g} below, {method.clip[1]:g} above",)
     group = (f"{method.group.name} {method.group.value:.4g}",) if method.group else ()
     grouped = (_words(GROUP_OBJECTIVES, method.group.name),) if method.group else ()
+    words = [line for c in method.credit for line in _component_words(c)]
+    by_item = () if method.spread == "rows" else (f"by {method.spread}",)
     return (
         Slot(
             title="credit",
             symbol="A",
             means="How a rollout's reward becomes its advantage: value − baseline, normed, and which rollouts it is kept for.",
-            names=(*(_component_name(c) for c in method.credit), *([method.whole] if method.whole != "none" else []), *([method.spread] if method.spread != "rows" else [])),
-            explains=tuple(dict.fromkeys([*(line for c in method.credit for line in _component_words(c)), _words(WHOLES, method.whole), _words(SPREADS, method.spread)])),
+            names=(*(_component_name(c) for c in method.credit), *([method.whole] if method.whole != "none" else []), *by_item),
+            explains=tuple(dict.fromkeys([*words, _words(WHOLES, method.whole), _words(SPREADS, method.spread)])),
         ),
         Slot(
             title="surrogate",

@@ -570,7 +570,9 @@ METHODS: dict[str, Method] = {
             against=("lost tokens",), moves=("gradient_spike", "step_kl", "ess", "displacement"),
             credit=(Component(base="mean", norm="std_population"),), surrogate="log_ratio", level="sequence_sum", clip=None, normaliser="sequence",
             group=Weight(name="regress", value=0.01, knob="reg_floor"), penalties=(_KL,),
-            note="DeepVideo-R1's objective without its difficulty-aware augmentation. The paper prints neither the kind of std nor an ε: both are over n here, and "
+            note="DeepVideo-R1's objective without its difficulty-aware augmentation, which would need hints in prompts: rollouts sampled again behind part of a correct one "
+            "where a prompt's mean reward lies below that of a window of steps, in proportion to the gap. Its scale factors are not printed, the window is stated "
+            "in two ways, and for easy prompts it adds noise to video frames, of which text has no like. The paper prints neither the kind of std nor an ε: both are over n here, and "
             "the std of log-ratios is at least 0.01. Its KL weight is 0.1 (with a sign that its minimised loss cannot mean); the default here is 0. "
             "The mean squared difference with its sign turned is recorded as `objective`; above the floor it is 2·(corr − 1).",
         ),
@@ -645,11 +647,12 @@ METHODS: dict[str, Method] = {
             against=("noisy gradients", "large updates"), moves=("clipping", "step_kl", "length"),
             credit=(Component(value="ranks", base="mean", norm="std"),), spread="ranks", surrogate="clip", level="segment", clip=(0.06, 0.08),
             normaliser="sequence", penalties=(_KL,), options=("rank_decay",),
-            note="Trained with `task=ranking`. A rank earns the discounted hits from it on (`rank_decay=log_decay`) or its own hit (`exp_inf`). After the norm every token of an "
-            "item beyond the list gets −0.1, the end token +0.1 where the list has exactly K items and −0.1 where it ends otherwise. The line break belongs to the item before it. "
-            "Items beyond the list share one ratio, the end token has its own; the released code leaves the latter out of all. ε is 1e-6 as elsewhere here, 1e-4 there. A line that "
-            "cannot be read earns 0 for its rank. Its KL weight is 1e-3, the default here 0; it makes one update per rollout batch (μ = 1) and is then never clipped. The baseline recorded is the sum over "
-            "ranks. Recorded per token: `items`.",
+            note="Trained with `task=ranking`. A rank earns the discounted hits from it on (`rank_decay=log_decay`) or its own hit (`exp_inf`). Added after the norm: "
+            "−0.1 on every token of an item beyond the list, +0.1 on the end token of a list of exactly K items, −0.1 on that of another. The line break belongs to "
+            "the item before it. Items beyond the list share one ratio and the end token has its own; in the released code the end token belongs to no item, and "
+            "what its ratio is was not read. ε is 1e-6 as elsewhere here, 1e-4 there. A line that cannot be read earns 0 for its rank. Its KL weight is 1e-3, the "
+            "default here 0; it makes one update per rollout batch, where nothing is clipped. The baseline recorded is the sum over ranks, a rollout's advantage the "
+            "mean over its tokens. Recorded per token: `items`.",
         ),
     )
 }

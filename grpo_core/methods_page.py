@@ -67,11 +67,11 @@ $harms
 
 ## Trained here
 
-Held-out accuracy (share correct, greedy decoding) of the tiny model on the arithmetic task (or that which the command names) after the first and after the last step of
-short runs, a seed each, and its mean change ± standard deviation over seeds. Enough to see that a method learns, not which is best:
-the settings are the same for all and tuned for none. At twice the learning rate, where there is a table for it, the same methods do not
-improve reliably in so few steps, GDPO aside. Rollouts are the policy's own throughout, so none of this shows what methods made for
-older rollouts are made for.
+Held-out accuracy (share correct, greedy decoding) of the tiny model on the arithmetic task, or the one that the command names, after the
+first and after the last step of short runs, a seed each, and its mean change ± standard deviation over seeds. Enough to see that a method
+learns, not which is best: the settings are the same for all and tuned for none. At twice the learning rate, where there is a table for it,
+the same methods do not improve reliably in so few steps, GDPO aside. Rollouts are the policy's own throughout (and GRAO's worked answers),
+so none of this shows what methods made for older rollouts are made for.
 
 $trained
 """
@@ -197,7 +197,8 @@ def _row(label: str, method: Method) -> str:
     weights = ", ".join(_weight(w) for w in method.weights) or "none"
     surrogate = method.surrogate + (f"; {_weight(method.group)}" if method.group else "")
     clip = "none" if method.clip is None else f"{method.clip[0]:g} below, {method.clip[1]:g} above"
-    credit = "; ".join(_component(c) for c in method.credit) + ("" if method.whole == "none" else f"; whole {method.whole}") + ("" if method.spread == "rows" else f"; by {method.spread}")
+    whole = ("" if method.whole == "none" else f"; whole {method.whole}") + ("" if method.spread == "rows" else f"; by {method.spread}")
+    credit = "; ".join(_component(c) for c in method.credit) + whole
     return f"| {label} | {credit} | {surrogate} | {method.level} | {clip} | {weights} | {method.normaliser} | {penalties} | {method.sampler} |"
 
 

@@ -223,7 +223,12 @@ GROUPS = Table(
         Column("baseline", F64, "reward", "what the method subtracted from the first rollout's reward; leave-one-out baselines differ per rollout"),
         Column("correct", I32, "count", "correct rollouts, replayed ones and worked answers not counted"),
         Column("size", I32, "count", "rollouts in the group, replayed ones and worked answers included"),
-        Column("replayed", I32, "count", "rollouts of the group that were not sampled in this step: an older policy wrote them, or they are worked answers of the task"),
+        Column(
+            "replayed",
+            I32,
+            "count",
+            "rollouts of the group that were not sampled in this step: an older policy wrote them, or they are worked answers of the task",
+        ),
         Column(
             "outcome",
             TEXT,
@@ -271,7 +276,13 @@ ROLLOUTS = Table(
         Column("advantage", F64, "advantage", "mean over the rollout's tokens of the advantage used in the loss"),
         Column("length", I32, "tokens", "completion length, end-of-sequence token included"),
         Column("finish", TEXT, "", "stop (end-of-sequence token), stop_string, or length (cut at the token limit)"),
-        Column("source", TEXT, "", "policy (sampled in this step), replay (an older policy wrote it) or reference (the task's worked answer); empty in older runs, which had neither"),
+        Column(
+            "source",
+            TEXT,
+            "",
+            "policy (sampled in this step), replay (an older policy wrote it) or reference (the task's worked answer); empty in older runs, which "
+            "had neither",
+        ),
         Column("age", I32, "steps", "steps since the rollout was written, 0 unless it is replayed"),
         Column(
             "delta_sum",
@@ -297,8 +308,18 @@ ROLLOUTS = Table(
         ),
         _trace("logp_delta", "nats", "trainer's log-prob after the step's last update minus before its first; empty if not rescored"),
         _trace("logp_ref", "nats", "log-prob under the reference model; empty without one"),
-        _trace("logp_old", "nats", "log-prob under the policy that wrote a replayed rollout, which its ratios are taken against, of a worked answer under the policy before the update; empty for others"),
-        _trace("entropy", "nats", "entropy of the full next-token distribution at the sampling temperature before the update, for a replay when written; empty for a worked answer"),
+        _trace(
+            "logp_old",
+            "nats",
+            "log-prob under the policy that wrote a replayed rollout, which its ratios are taken against, of a worked answer under the policy "
+            "before the update; empty for others",
+        ),
+        _trace(
+            "entropy",
+            "nats",
+            "entropy of the full next-token distribution at the sampling temperature before the update, for a replay when written; empty for "
+            "a worked answer",
+        ),
         _trace("advantages", "advantage", "advantage of the token used in the loss"),
         _trace("weights", "× average token", "the token's weight in the loss relative to an average loss token of its update; 0 where the token is left out"),
         _trace(
@@ -307,7 +328,13 @@ ROLLOUTS = Table(
             "negative token hidden reward of a token of a wrong rollout: how much pushing it down takes from correct ones; empty unless measured",
         ),
         Column("clipped", pa.list_(I8), "side", "-1 held at the lower bound, +1 at the upper, in any update of the step, 0 in none"),
-        Column("items", pa.list_(I16), "index", "item of the list that the token belongs to, from 0, a separator to the item before it, -2 for the end token; empty where completions are no lists or the group was dropped"),
+        Column(
+            "items",
+            pa.list_(I16),
+            "index",
+            "item of the list that the token belongs to, from 0, a line break to the item before it, -2 for the end token; empty where completions "
+            "are no lists or the group was dropped",
+        ),
     ),
 )
 

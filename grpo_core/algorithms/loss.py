@@ -51,7 +51,8 @@ class LossBatch:
     """The fixed inputs of one update, all (B, T): `weights` (N ⊙ W) and `penalty_weights` already sum over the whole update.
 
     With a group objective the advantages are its pulls, and `objective` is its value under the current policy; None for other methods.
-    `segment_BT` numbers the segments of ratios taken by segment. `penalty_offsets` are added to the terms of regularisers of whole groups, so that these sum to what they are worth.
+    `segment_BT` numbers the segments of ratios taken by segment. `penalty_offsets` are added to the terms of regularisers of whole
+    groups, so that these sum to what they are worth.
     """
 
     before_BT: Tensor

@@ -140,9 +140,9 @@ def _answers(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor:
 def _before(state: TrainState, kept: Sequence[ScoredGroup], rows: Rows, foreign_B: Tensor, reference_B: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probs under the policy that wrote each rollout, and under the policy before the update, (B, T) both.
 
-    A replayed rollout brings the first with it, and a pass is made for the second; a worked answer has the second for both. For the others, in float32, the sampler's own
-    agree with the training forward to rounding (tested), so no pass is spent on them; in half precision they differ by more than
-    an update moves them, so the training forward is asked.
+    A replayed rollout brings the first with it, and a pass is made for the second; a worked answer has the second for both. For the
+    others, in float32, the sampler's own agree with the training forward to rounding (tested), so no pass is spent on them; in half
+    precision they differ by more than an update moves them, so the training forward is asked.
     """
     values, _ = pad([c.logp for s in kept for c in s.group.completions], fill=0.0, dtype=np.float32)
     written_BT = torch.from_numpy(values).to(rows.mask_BT.device)

@@ -126,8 +126,8 @@ REPLAYED = (
     "are taken against the policy that wrote it."
 )
 REFERENCE = (
-    "The task's worked answer, a row of the group beside the rollouts: no policy sampled it, so it has no sampling log-prob or entropy, and figures of what the "
-    "policy writes leave it out."
+    "The task's worked answer, a row of the group beside the rollouts: no policy sampled it, so it has no sampling log-prob or entropy, and figures of "
+    "what the policy writes leave it out."
 )
 FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
 """Ways to end that are worth a word; a rollout usually ends with its end-of-sequence token."""

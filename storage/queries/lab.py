@@ -15,7 +15,8 @@ def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
     None where not recorded.
     """
     sql = """select group_index, rollout_index, coalesce(source = 'reference', false) as reference, reward, reward_parts, correct,
-                    length, sampling_round, reason, greedy_reward, baseline, prompt_state, token_ids, logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy, items
+                    length, sampling_round, reason, greedy_reward, baseline, prompt_state, token_ids, logp_sampling, logp_gap,
+                    logp_delta, logp_ref, logp_old, entropy, items
                from rollouts
                join (select step, group_index, sampling_round, reason, greedy_reward, baseline, prompt_state from groups where step = ?)
               using (step, group_index)

@@ -41,7 +41,8 @@ def trained(cache: Path, **changes) -> tuple[np.ndarray, np.ndarray]:
     """Advantages of all loss tokens and their −∂loss/∂logp in the first update of the same step, as the trainer has them."""
     state = small_state(cache, **SETTINGS, **changes)
     batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock()) if j.kept], 0)
-    inputs = {name: getattr(batch, name) for name in ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT", "group_B", "segment_BT")}
+    names = ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT", "group_B", "segment_BT")
+    inputs = {name: getattr(batch, name) for name in names}
     logp_BT = batch.before_BT.clone().requires_grad_()
     policy_loss(state.objective, logp_BT, loss_batch(state.objective, max_length=state.config.max_new_tokens, **inputs)).total.backward()
     mine = batch.rows.mask_BT > 0

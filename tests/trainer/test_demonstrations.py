@@ -52,7 +52,11 @@ def test_figures_of_what_the_policy_writes_leave_it_out(trace):
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [(dict(task="dataset", data="x.jsonl"), "set gold_column"), (dict(group_reward="e_grpo"), "leave it at none"), (dict(method="grpo", grao_imitation=1.0), "grao")],
+    [
+        (dict(task="dataset", data="x.jsonl"), "set gold_column"),
+        (dict(group_reward="e_grpo"), "leave it at none"),
+        (dict(method="grpo", grao_imitation=1.0), "grao"),
+    ],
 )
 def test_what_cannot_be_is_refused(changes, says):
     with pytest.raises(ConfigError, match=says):

@@ -33,7 +33,8 @@ def test_every_token_has_the_advantage_of_its_item():
     """K = 3: a whole list that ends, one that ends early, and one that goes on without an end."""
     credit = rank_credit(rank_rewards(HITS), epsilon=1e-6)
     found = earned()
-    want = [[credit[0, 0]] * 2 + [credit[0, 1], credit[0, 2], 0.1], [credit[1, 0], credit[1, 1], -0.1, 0, 0], [credit[2, 0]] * 2 + [credit[2, 1], credit[2, 2], -0.1]]
+    a, b, c = credit.tolist()
+    want = [[a[0], a[0], a[1], a[2], 0.1], [b[0], b[1], -0.1, 0, 0], [c[0], c[0], c[1], c[2], -0.1]]
     torch.testing.assert_close(found.advantages_BT, torch.tensor(want, dtype=torch.float64))
     assert found.segment_BT.tolist() == [[0, 0, 1, 2, 4], [0, 1, 4, -1, -1], [0, 0, 1, 2, 3]]
     assert found.baseline_B[0] == pytest.approx(rank_rewards(HITS).mean(0).sum().item())
