@@ -201,8 +201,9 @@ class RunConfig(BaseModel):
             unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
             if unread:
                 raise ValueError(f"{', '.join(unread)}: not read by the {self.task} task, which brings its own prompts and reward; leave it empty or set task=dataset")
-        if method.spread == "ranks" and self.task != "ranking":
-            raise ValueError(f"method {self.method} needs a reward for every item of a list, which task={self.task} does not give; set task=ranking")
+        for name, value in method.asks.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"method {self.method} needs what {name}={getattr(self, name)} does not give: a reward for every item of a list; set {name}={value}")
         self._demonstrations_fit(method)
         self._group_reward_fits(method)
         if self.overlong_buffer >= self.max_new_tokens:

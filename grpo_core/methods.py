@@ -119,6 +119,11 @@ class Method:
         return clip | penalties | weights | bases | {c.knob: c.weight for c in self.credit if c.knob}
 
     @property
+    def asks(self) -> dict[str, str]:
+        """RunConfig options that have to be set for the method, and to what."""
+        return {"task": "ranking"} if self.spread == "ranks" else {}
+
+    @property
     def needs_greedy(self) -> bool:
         """Whether every prompt is answered once more, greedily, for the reward to compare with."""
         return any(c.base == "greedy" for c in self.credit)

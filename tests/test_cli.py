@@ -63,6 +63,7 @@ READ_BESIDE = {
     "mark_pattern": {"group_reward": "otc"},
     "group_reward_weight": {"group_reward": "e_grpo"},
     "group_reward": {"mark_pattern": "="},
+    "grao_": {"gold_column": "g"},
 }
 """What options are refused without, by how their names begin."""
 
@@ -80,6 +81,8 @@ def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> Non
             **({} if name == "paraphrases" else {"task": "dataset", "data": "d.jsonl"}),
         }
         base |= next((beside for start, beside in READ_BESIDE.items() if name.startswith(start)), {})
+        if asked := METHODS[base["method"]].asks:
+            base = {key: value for key, value in base.items() if key != "data"} | asked
         base.pop(name, None)
         if name in ("method", "rewards", "stop", "webhook"):
             value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x", "webhook": "https://example.org/hook?key=1"}[name]
@@ -192,7 +195,7 @@ def test_methods_lists_every_row(capsys) -> None:
 
 def test_a_method_goes_by_its_name_or_its_preset_id(tmp_path: Path) -> None:
     assert parsed(["--method", "gspo-2507.18071"]) == parsed(["--method", "gspo"])
-    assert all(make_config({"method": m.preset}).method == m.name for m in METHODS.values())
+    assert all(make_config({"method": m.preset} | m.asks).method == m.name for m in METHODS.values())
     with pytest.raises(ConfigError, match="unknown method 'gspo-2507.18072'; known: .*; did you mean gspo-2507.18071?"):
         make_config({"method": "gspo-2507.18072"})
 

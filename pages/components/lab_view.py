@@ -142,7 +142,7 @@ def controls(run: Run, *, rescored: bool) -> tuple[list[RunConfig], bool]:
 def _config(run: Run, name: str) -> RunConfig:
     """The method as this run would have it: the run's own settings where the method is its own, with what is typed here."""
     shape = {key: getattr(run.config, key) for key in ("group_size", "max_new_tokens", "prompts_per_step", "seed")}
-    base = run.config if name == run.config.method else make_config({**shape, "method": name})
+    base = run.config if name == run.config.method else make_config({**shape, **METHODS[name].asks, "method": name})
     own = METHODS[name].own_values
     if not own:
         st.caption(f"{escape(METHODS[name].title)} has no numbers to set.")

@@ -24,7 +24,7 @@ BASICS = ("method", "name", "task", "model", "steps", "seed")
 KNOBS = frozenset().union(*(method.knobs for method in METHODS.values()))
 DATASET_ONLY = "For the dataset task: "
 WORDS = {
-    "lr": "learning rate", "kl": "KL", "llds": "LLDS", "gtpo": "GTPO", "nthr": "NTHR", "lora": "LoRA", "coef": "coefficient",
+    "lr": "learning rate", "kl": "KL", "llds": "LLDS", "gtpo": "GTPO", "grao": "GRAO", "gepo": "GEPO", "nthr": "NTHR", "lora": "LoRA", "coef": "coefficient",
     "dtype": "number format", "eval": "evaluation",
 }  # fmt: skip
 """Parts of option names as people say them."""

@@ -46,8 +46,8 @@ MEASURED = (
 )
 MOVES = "Signals of the diagnosis on which its choices act, or by which their cost shows. Expected, not measured."
 TRAINED = (
-    "Short runs of the tiny model on the arithmetic task, a seed each: held-out accuracy after the first and after the last step. Enough to see that it "
-    "learns, not which method is best."
+    "Short runs of the tiny model on the arithmetic task, or the one the command names, a seed each: held-out accuracy after the first and after the last "
+    "step. Enough to see that it learns, not which method is best."
 )
 SYMBOLS = (
     "i is a rollout of group g, j any rollout, t a token of completion $o_i$; r is the reward, B the number of rollouts, "

@@ -22,6 +22,7 @@ def recorded(method: str) -> np.ndarray:
     facts = CreditFacts(
         rewards_B=reward, verdicts_B=verdicts, entropies_B=torch.zeros_like(reward), parts_BK=reward[:, None], part_weights_K=torch.ones(1),
         draws_B=torch.linspace(0, 1, len(reward)), greedy_B=torch.zeros_like(reward), tracked_B=torch.zeros_like(reward),
+        ranks_BK=reward[:, None],
     )  # fmt: skip
     advantages, _ = credit(facts, torch.from_numpy(GROUP), scored, METHODS[method].credit, whole=METHODS[method].whole)
     return advantages.numpy()

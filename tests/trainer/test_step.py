@@ -8,7 +8,7 @@ import torch
 
 from grpo_core.algorithms.loss import Objective
 from grpo_core.methods import METHODS
-from grpo_core.records import Group
+from grpo_core.records import POLICY, Group
 from grpo_core.rollout.batch import rows_of
 from grpo_core.trainer.batch import train_batch
 from grpo_core.trainer.clock import Clock
@@ -37,8 +37,9 @@ def test_every_method_leaves_a_whole_trace(model_cache, method):
     assert kept and taught != torch.equal(parameters(state), before)
     assert taught or method == "pass_at_k"  # which teaches nothing unless one rollout alone is best
     for group in trace.groups:
-        assert len(group.rollouts) == 4 and bool(group.reason) != group.kept
-        for rollout in group.rollouts:
+        sampled = [r for r in group.rollouts if r.completion.source == POLICY]
+        assert len(sampled) == 4 and bool(group.reason) != group.kept
+        for rollout in sampled:
             assert {len(t) for t in per_token(rollout)} == {len(rollout.completion.token_ids)}
             assert (rollout.logp_delta is not None) == group.kept
     assert len(trace.updates) == 2 and [u.update for u in trace.updates] == [0, 1]
@@ -73,7 +74,7 @@ def updates(cache, *, objective=None, **changes):
     if objective:
         state = dataclasses.replace(state, objective=objective(**{f.name: getattr(state.objective, f.name) for f in dataclasses.fields(Objective)}))
     batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock())], 0)
-    kinds = {tuple(batch.verdict_B[batch.group_B == g].unique().tolist()) for g in range(int(batch.group_B.max()) + 1)}
+    kinds = {tuple(batch.verdict_B[(batch.group_B == g) & ~batch.reference_B].unique().tolist()) for g in range(int(batch.group_B.max()) + 1)}
     assert len(kinds) > 1 and (-1.0, 1.0) in kinds, "the test needs tied and mixed groups"
     return run_updates(state, batch, 0).traces, parameters(state)
 
