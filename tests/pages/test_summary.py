@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 
 from pages.components import states
-from pages.components.summary import run_sentences, step_sentence
+from pages.components.summary import group_sentence, run_sentences, step_sentence
 from tests.factories import status_of
 
 
@@ -38,3 +38,9 @@ def test_progress_in_words() -> None:
     assert states.progress(status_of(state="failed")) == "84 of 150"
     assert states.share_done(status_of(state="starting", step=0, phase="warming up", phase_done=9, phase_total=10)) == 0.0
     assert states.doing(status_of(state="starting", phase="warming up", phase_done=9, phase_total=10)) == "warming up 9 / 10"
+
+
+def test_a_worked_answer_is_no_rollout_that_was_sampled() -> None:
+    rollouts = pd.DataFrame({"reward": [1.0, 0.0, 1.0], "advantage": [0.7, -1.4, 0.7], "source": ["policy", "policy", "reference"]})
+    group = pd.Series({"correct": 1, "size": 3, "reward_mean": 0.67, "reward_std": 0.47})
+    assert group_sentence(group, rollouts).startswith("1 of 2 correct; 1 worked answer beside them, not sampled; mean reward 0.67")
