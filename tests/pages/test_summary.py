@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
@@ -42,5 +44,5 @@ def test_progress_in_words() -> None:
 
 def test_a_worked_answer_is_no_rollout_that_was_sampled() -> None:
     rollouts = pd.DataFrame({"reward": [1.0, 0.0, 1.0], "advantage": [0.7, -1.4, 0.7], "source": ["policy", "policy", "reference"]})
-    group = pd.Series({"correct": 1, "size": 3, "reward_mean": 0.67, "reward_std": 0.47})
+    group = SimpleNamespace(correct=1, size=3, reward_mean=0.67, reward_std=0.47)
     assert group_sentence(group, rollouts).startswith("1 of 2 correct; 1 worked answer beside them, not sampled; mean reward 0.67")
