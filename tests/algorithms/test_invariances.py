@@ -110,6 +110,32 @@ def test_padding_and_row_order_change_nothing(name, seed):
     torch.testing.assert_close(shuffled_gradient, gradient[order])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_only_a_constant_normaliser_minds_how_long_a_completion_may_be(name):
+    """Padding is not in it, so no normaliser minds padding; Dr. GRPO's divides by the limit itself."""
+    batch, objective = random_batch(5), replace(objective_of(name), penalties={})
+    short, long = (loss_and_gradient(objective, batch, max_length=length)[1] for length in (5, 10))
+    torch.testing.assert_close(long * (2 if METHODS[name].normaliser == "constant" else 1), short)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_tokens_that_others_wrote_get_no_gradient_and_count_for_nothing(name, seed):
+    """Observations inside completions: whatever stands there, loss and gradient are those of the completions with it cut out."""
+    batch, objective, generator = random_batch(seed, width=7), objective_of(name), torch.Generator().manual_seed(seed)
+    kept = batch["mask"] * (torch.rand(batch["mask"].shape, generator=generator) < 0.7)
+    kept[:, 0] = 1
+    order = (1 - kept).argsort(dim=1, stable=True)
+    noise = torch.randn(kept.shape, generator=generator, dtype=torch.float64) * (1 - kept)
+    holed = batch | {"mask": kept} | {name: batch[name] * kept + noise * scale for name, scale in (("before", 1), ("logp", 2), ("ref", 3))}
+    cut = {key: value if key in ("group", "advantages") else (value * kept).gather(1, order) for key, value in (batch | {"mask": kept}).items()}
+    loss, gradient = loss_and_gradient(objective, holed)
+    cut_loss, cut_gradient = loss_and_gradient(objective, cut)
+    assert not gradient[kept == 0].any()
+    torch.testing.assert_close(loss, cut_loss)
+    torch.testing.assert_close(gradient.gather(1, order), cut_gradient)
+
+
 @pytest.mark.parametrize("level", sorted(LEVELS))
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
 @settings(max_examples=10, deadline=None)
@@ -167,6 +193,64 @@ def test_what_a_shift_and_a_scale_of_all_rewards_change(base, norm, seed):
     if base in ("below_mean", "log_average_exp"):  # not in proportion: their number does not scale along
         return
     torch.testing.assert_close(credited(facts, group, component, facts["rewards_B"] * 5), scale * plain, rtol=1e-5, atol=1e-5)
+
+
+def test_what_shift_and_scale_do_where_nothing_scales_along():
+    facts, group = rewards_of(4)
+    alone = Component(base="zero", norm="none")
+    torch.testing.assert_close(credited(facts, group, alone, facts["rewards_B"] + 3), credited(facts, group, alone) + 3)
+    tracked = Component(base="tracked", norm="none")
+    torch.testing.assert_close(credited(facts, group, tracked, facts["rewards_B"] + 3), credited(facts, group, tracked) + 3)
+    lifted = Component(base="below_mean", norm="none", at=0.1)  # 5·(r − mean) + 0.1
+    torch.testing.assert_close(credited(facts, group, lifted, facts["rewards_B"] * 5), 5 * (credited(facts, group, lifted) - 0.1) + 0.1)
+    greatest = Component(base="log_average_exp", norm="none", at=1.0)
+    assert (credited(facts, group, greatest, facts["rewards_B"] * 5) / credited(facts, group, greatest)).std() > 0.01
+
+
+def known(rewards, group) -> Facts:
+    """Everything a method may look at, of rollouts that are right where they earn 1; prompts tracked at 0.3, greedy completions at 0.5."""
+    size = len(rewards)
+    return Facts(
+        rewards_B=rewards, verdicts_B=2 * rewards - 1, entropies_B=torch.linspace(0.1, 0.6, size).double(), lengths_B=torch.arange(size) % 5 + 1,
+        parts_BK=rewards[:, None], part_weights_K=torch.ones(1), draws_B=torch.linspace(0, 0.9, size), greedy_B=torch.full((size,), 0.5),
+        tracked_B=torch.full((size,), 0.3),
+    )  # fmt: skip
+
+
+MOVED_ALWAYS = {"spo", "reinforce_pp", "reinforce_pp_baseline", "asymre", "gtpo", "remax", "w_reinforce"}
+MOVED = {1.0: MOVED_ALWAYS | {"psr"}, 0.0: MOVED_ALWAYS | {"nsr"}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reward", MOVED)
+def test_which_methods_move_a_group_that_earned_the_same_throughout(name, reward):
+    """All right or all wrong, beside a mixed group: the tracker's, REINFORCE++'s, AsymRE's, GTPO's entropy, a greedy rollout, a verdict alone."""
+    group = torch.arange(8) // 4
+    rewards = torch.tensor([1.0, 0, 1, 0] + [reward] * 4, dtype=torch.float64)
+    method = METHODS[name]
+    found, _ = credit(known(rewards, group), group, torch.ones(8, dtype=torch.bool), method.credit, whole=method.whole)
+    assert bool(found[4:].abs().max() > 1e-9) == (name in MOVED[reward])
+    assert found[:4].any() or name == "pass_at_k"  # which two that share the best teach nothing
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_advantages_do_not_depend_on_the_order_of_rows(name, seed):
+    rewards, order = torch.randint(0, 2, (8,), generator=torch.Generator().manual_seed(seed)).double(), torch.randperm(8, generator=torch.Generator().manual_seed(seed))
+    group, method = torch.arange(8) // 4, METHODS[name]
+    facts = known(rewards, group)
+    values = {name: getattr(facts, name) for name in Facts.__slots__}
+    shuffled = Facts(**{name: value if name == "part_weights_K" else value[order] for name, value in values.items()})
+    of = [credit(facts, g, torch.ones(8, dtype=torch.bool), method.credit, whole=method.whole)[0] for facts, g in ((facts, group), (shuffled, group[order]))]
+    torch.testing.assert_close(of[1], of[0][order])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].ties_teach_nothing])
+def test_a_rollout_without_another_to_compare_with_teaches_nothing(name):
+    """verl leaves its reward as it is; TRL refuses groups of one."""
+    facts, method = known(torch.tensor([1.0, 1, 0]).double(), None), METHODS[name]
+    found, _ = credit(facts, torch.tensor([0, 1, 1]), torch.ones(3, dtype=torch.bool), method.credit, whole=method.whole)
+    assert found[0] == 0 and found[1] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
