@@ -59,6 +59,13 @@ def test_gigpo_adds_episodes_and_steps_from_the_same_state():
     close(gigpo(rewards, trajectory, ["s0", "s1", "s2", "s0", "s1", "s1"], weight=0), 5, 5, 5, -5, -5, -5)
 
 
+def test_returns_pass_across_what_others_wrote():
+    """Without discount every step of a trajectory that earns 1 at its end, an observation between them included, returns 1 (REINFORCE++)."""
+    close(returns_to_go(double(0, 0, 1, 0), torch.tensor([0, 0, 0, 1]), gamma=1.0), 1, 1, 1, 0)
+    close(gigpo(double(1, 1, 1, 1), torch.tensor([0, 0, 1, 1]), ["a", "b", "a", "b"]), 0, 0, 0, 0)  # all earn the same
+    close(gigpo(double(1, 0, 0, 1), torch.tensor([0, 0, 1, 1]), ["a", "b", "a", "b"], gamma=0.5), 0.25, -0.5, -0.25, 0.5)  # but not at the same step
+
+
 def test_gigpo_counts_a_long_trajectory_once():
     """Lengths 1 and 3 that earn 10 and 0: the mean is 5, not 2.5."""
     close(gigpo(double(10, 0, 0, 0), torch.tensor([0, 1, 1, 1]), list("abcd"), weight=0), 5, -5, -5, -5)

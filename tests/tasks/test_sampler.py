@@ -6,8 +6,10 @@ import pytest
 from grpo_core.config import make_config
 from grpo_core.methods import METHODS
 from grpo_core.records import Reward, ScoredGroup
-from grpo_core.tasks.build import build_task
+from grpo_core.tasks.build import build_sampler, build_task
+from grpo_core.tasks.prompt_memory import Memories
 from grpo_core.tasks.sampler import DATA_RULES, PromptSampler, keep
+from grpo_core.tasks.tracker import Tracker
 from tests.tasks.plain import Characters, dataset_config, group, jsonl
 
 
@@ -42,6 +44,16 @@ def test_a_restored_sampler_continues_in_the_middle_of_an_epoch(tmp_path) -> Non
     assert texts(other, 60) == ahead
     sampler.restore(state)
     assert texts(sampler, 60) == ahead
+
+
+@pytest.mark.parametrize("sampler", [{}, {"prompt_sampler": "vas", "vas_pool": 40}, {"method": "spo", "spo_pool": 40, "prompts_per_step": 8}], ids=str)
+def test_every_data_rule_draws_the_same_for_the_same_seed(sampler) -> None:
+    def drawn(seed: int) -> list[str]:
+        config = make_config(sampler | {"seed": seed})
+        rule = build_sampler(build_task(config).bind(Characters()), config, Memories(tracker=Tracker()))
+        return [draw.prompt.text for _ in range(3) for draw in rule.draw(8)]
+
+    assert drawn(1) == drawn(1) != drawn(2)
 
 
 def scored(*totals: float, correct: tuple[bool, ...] | None = None) -> ScoredGroup:

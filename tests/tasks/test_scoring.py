@@ -74,6 +74,7 @@ def test_every_kind_of_number_counts(value: object) -> None:
 def test_the_overlong_penalty_of_the_dapo_paper(length: int, penalty: float) -> None:
     # Lmax 20480, buffer 4096: falls from 16384 to 20480
     assert overlong_penalty(length, 20_480, 4096) == penalty
+    assert overlong_penalty(90, 100, 20) == -0.5
 
 
 def test_the_overlong_penalty_is_added_after_weighting_and_recorded_as_a_part() -> None:

@@ -58,6 +58,12 @@ def test_prompts_are_drawn_in_proportion_to_their_scores():
     assert {round(d.probability, 6) for d in weighted} == {round(4 / 7, 6), round(3 / 7, 6)}
 
 
+@pytest.mark.parametrize(("size", "mixture", "weighted"), [(512, 0.5, 256), (10, 0.55, 5), (3, 0.1, 0)])
+def test_the_weighted_share_of_a_batch_is_rounded_down(size, mixture, weighted):
+    draws = sampler_of(vas_mixture=mixture).draw(size)
+    assert (sum(d.probability is not None for d in draws), len(draws)) == (weighted, size)
+
+
 def test_a_prompt_without_a_score_counts_as_the_highest_and_all_zeros_as_equal():
     sampler = sampler_of()
     assert sampler.weights().tolist() == pytest.approx([0.8 * 0.25 + 0.2] * 4)

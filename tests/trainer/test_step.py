@@ -1,6 +1,7 @@
 """One training step: what it leaves behind is whole, and its shortcuts change nothing."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from grpo_core.trainer.batch import train_batch
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.collect import collect_groups
 from grpo_core.trainer.step import run_step
-from grpo_core.trainer.update import run_updates
+from grpo_core.trainer.update import Tally, run_updates
 from tests.trainer.small_runs import small_state
 
 
@@ -101,10 +102,14 @@ def test_rows_without_advantage_may_be_skipped(model_cache, method):
 
 
 def test_minibatches_hold_whole_groups_and_are_all_visited(model_cache):
-    traces, _ = updates(model_cache, minibatches=4, epochs=2)
+    state = small_state(model_cache, prompts_per_step=8, minibatches=4, epochs=2)
+    batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock())], 0)
+    traces = run_updates(state, batch, 0).traces
     assert [(u.epoch, u.minibatch) for u in traces] == [(e, m) for e in range(2) for m in range(4)]
-    per_epoch = [sum(u.tokens for u in traces if u.epoch == e) for e in range(2)]
-    assert per_epoch[0] == per_epoch[1]
+    tokens_G = torch.zeros(8).index_add(0, batch.group_B, batch.mask_BT.sum(1))
+    pairs = {int(one + other) for one, other in itertools.combinations(tokens_G.tolist(), 2)}
+    assert all(update.tokens in pairs for update in traces)
+    assert {sum(u.tokens for u in traces if u.epoch == e) for e in range(2)} == {int(tokens_G.sum())}
 
 
 def test_a_share_of_the_groups_is_rescored(model_cache):
@@ -119,6 +124,21 @@ def test_dynamic_sampling_drops_with_a_reason_and_stops_at_its_cap(model_cache):
     assert len(kept) <= 4 and len(trace.groups) <= 12
     assert all(g.outcome == "mixed" for g in kept) and dropped and all(g.reason for g in dropped)
     assert {g.sampling_round for g in trace.groups} <= {0, 1, 2}
+
+
+def test_dynamic_sampling_stops_at_its_cap_where_no_group_has_a_signal_and_does_the_same_again(model_cache):
+    """Nearly greedy, all rollouts of a prompt are alike: two rounds of four prompts, none kept."""
+    state = small_state(model_cache, method="dapo", group_size=2, max_sampling_rounds=2, temperature=1e-3)
+    groups = collect_groups(state, 0, Clock())
+    assert [j.scored.sampling_round for j in groups] == [0] * 4 + [1] * 4 and not any(j.kept for j in groups)
+    again = collect_groups(small_state(model_cache, method="dapo", group_size=2, max_sampling_rounds=2, temperature=1e-3), 0, Clock())
+    assert [j.scored.group.completions[0].text for j in again] == [j.scored.group.completions[0].text for j in groups]
+
+
+def test_the_effective_sample_size_by_hand():
+    """(Σρ)² / (n · Σρ²): ratios 1 1 1 2 and .01 .01 .01 2; not available before any token."""
+    spread, single = Tally(ratio=5, ratio_squared=7, scored_tokens=4), Tally(ratio=2.03, ratio_squared=4.0003, scored_tokens=4)
+    assert (spread.ess, single.ess, Tally().ess) == (pytest.approx(0.893, abs=5e-4), pytest.approx(0.258, abs=5e-4), None)
 
 
 def test_a_reference_model_is_the_start_model(model_cache):
