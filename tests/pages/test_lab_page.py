@@ -1,4 +1,5 @@
 import base64
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,11 @@ from grpo_core.config import make_config
 from grpo_core.lab.batch import recorded_batch
 from grpo_core.lab.figures import relative
 from grpo_core.lab.push import push_of
-from pages.components import lab_view
+from pages.components import lab_address, lab_view
 from storage.queries import lab
 from storage.reader import Store
 from tests.pages.looking import rows_of, words_of
+from tests.pages.seeded import PAYLOADS
 
 TITLES = ("GRPO", "GTPO", "DAPO")
 
@@ -103,3 +105,60 @@ def test_where_nothing_is_recorded_it_says_so(seeded, open_page) -> None:
     assert "No step recorded yet" in words_of(open_page(root, "lab", run=runs["starting"]))
     assert "has no group 99" in words_of(open_page(root, "lab", run=runs["healthy"], step=30, group=99))
     assert "is not recorded" in words_of(open_page(root, "lab", run=runs["healthy"], step=999))
+
+
+def test_a_link_reproduces_what_was_typed(seeded, open_page) -> None:
+    root, runs = seeded
+    batch = batch_of(root, runs["healthy"], 30)
+    inside = np.flatnonzero(batch.group_R == GROUP)
+    other = f"30.{GROUP + 1}.0:9"
+    place = dict(run=runs["healthy"], step=30, group=GROUP, methods="grpo,gtpo", set="gtpo.gtpo_conflict_weight:4,grpo.clip_high:0.2")
+    turned = "no" if batch.verdict_R[inside[1]] > 0 else "yes"
+    app = open_page(root, "lab", **place, rewards=f"30.{GROUP}.0:0.25,30.{GROUP}.2:none,{other}", correct=f"30.{GROUP}.1:{turned}")
+    said = words_of(app)
+    assert "rollout 0 has reward 0.25 instead of" in said and "rollout 2 has reward – instead of" in said and "rollout 1 counts as" in said
+    assert "GTPO has gtpo_conflict_weight 4 instead of 2" in said and "clip_high" not in "".join(info.value for info in app.info)
+    assert not app.warning and app.number_input(key=f"lab.set.{runs['healthy']}.gtpo.gtpo_conflict_weight").value == 4
+    shown = app.dataframe[0].value
+    assert shown["reward"][0] == 0.25 and np.isnan(shown["reward"][2])
+    typed = lab_address.Edits(rewards={0: 0.25, 2: np.nan}, correct={1: not batch.verdict_R[inside[1]] > 0}).over(batch, inside)
+    drawn = np.frombuffer(base64.b64decode(rows_of(app, "lab.strip")["traces"]["push_grpo"]), "<f4")
+    push = push_of(typed, make_config({"method": "grpo", "epochs": 2}), after=False)
+    np.testing.assert_allclose(drawn, relative(push)[(batch.group_R == GROUP)[batch.rollout_N]], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_typed_goes_to_the_address_and_back_again(opened, seeded) -> None:
+    key = f"lab.set.{seeded[1]['healthy']}.dapo.clip_low"
+    opened.number_input(key=key).set_value(0.1).run()
+    assert opened.query_params["set"] == "dapo.clip_low:0.1" and "DAPO has clip\\_low 0\\.1" in opened.info[0].value
+    opened.button(key="lab.undo").click().run()
+    assert "set" not in opened.query_params and opened.number_input(key=key).value == 0.2 and not opened.info
+
+
+WRONG = {
+    "rewards": ("30.3.0:abc", "30.3.99:1", "x", "30.3:1", "30.3.0:nan", "30.3.0:1e999", "1" * 3000, *PAYLOADS),
+    "correct": ("30.3.0:maybe", "30.3.0", *PAYLOADS),
+    "set": ("grpo.clip_high:-3", "grpo.nothing:1", "nobody.clip_high:1", "grpo.clip_high:nan", "grpo.clip_high:9e99", "x" * 3000, *PAYLOADS),
+    "methods": ("nonsense", "grpo,dapo,gspo,rloo,opo,cispo", *PAYLOADS),
+    "policy": ("Third update", *PAYLOADS),
+}
+
+
+def test_what_the_address_cannot_ask_for_is_one_sentence(seeded, open_page) -> None:
+    """All of it at once."""
+    root, runs = seeded
+    asked = {name: ",".join(values) for name, values in WRONG.items()}
+    app = open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, **asked)
+    (said,) = (one.value for one in app.warning)
+    assert said.startswith("The address asks for what cannot be shown, which is left out") and "method nonsense; " in said and said.endswith("more\\.")
+    assert not re.search(r"(?<!\\)<", said) and len(said) < 600
+    assert not app.info and rows_of(app, "lab.strip")["rollouts"]
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_every_wrong_value_is_named(name, seeded, monkeypatch) -> None:
+    for value in (value for value in WRONG[name] if "," not in value):
+        monkeypatch.setattr(lab_address.st, "query_params", {name: value})
+        wrong = lab_address.read_edits(30, 3, np.arange(4))[1] + lab_address.read_settings()[1] + lab_address.read_methods(5)[1]
+        bounded = value in ("grpo.clip_high:-3", "grpo.clip_high:9e99")  # a number, which the config then refuses
+        assert len(wrong) == (name != "policy" and not bounded) and all(len(one) < 60 for one in wrong)
