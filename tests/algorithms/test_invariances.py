@@ -236,7 +236,8 @@ def test_which_methods_move_a_group_that_earned_the_same_throughout(name, reward
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(3))
 def test_advantages_do_not_depend_on_the_order_of_rows(name, seed):
-    rewards, order = torch.randint(0, 2, (8,), generator=torch.Generator().manual_seed(seed)).double(), torch.randperm(8, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    rewards, order = torch.randint(0, 2, (8,), generator=generator).double(), torch.randperm(8, generator=generator)
     group, method = torch.arange(8) // 4, METHODS[name]
     facts = known(rewards, group)
     values = {name: getattr(facts, name) for name in Facts.__slots__}

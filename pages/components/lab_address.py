@@ -1,0 +1,133 @@
+"""What is typed on the page Lab as it stands in the address, so that a link opens the same view.
+
+    set=METHOD.OPTION:NUMBER,…        rewards=STEP.GROUP.ROLLOUT:NUMBER,…        correct=STEP.GROUP.ROLLOUT:yes,…
+
+A reward of `none` leaves the rollout out, a rollout not correct is `no`. What was typed over another group stays in the address unread until
+something is typed over the one shown. What cannot be read is named and left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import streamlit as st
+
+from grpo_core.lab.batch import RecordedBatch
+from grpo_core.methods import METHODS
+from pages.components import url
+
+Value = TypeVar("Value")
+NONE, YES, NO = "none", "yes", "no"
+LONGEST = 40
+"""Characters of a value that a sentence about it repeats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edits:
+    """What was typed over a group, by rollout: its reward (NaN leaves it out), and whether it counts as correct."""
+
+    rewards: Mapping[int, float]
+    correct: Mapping[int, bool]
+
+    def over(self, batch: RecordedBatch, inside: np.ndarray) -> RecordedBatch:
+        """The batch with this in place of what was recorded of the rollouts `inside` it."""
+        reward_R, verdict_R = batch.reward_R.copy(), batch.verdict_R.copy()
+        for n in inside:
+            rollout = int(batch.index_R[n])
+            reward_R[n] = self.rewards.get(rollout, reward_R[n])
+            verdict_R[n] = {True: 1.0, False: -1.0}[self.correct[rollout]] if rollout in self.correct else verdict_R[n]
+        return replace(batch, reward_R=reward_R, verdict_R=verdict_R)
+
+    def but_for(self, batch: RecordedBatch, inside: np.ndarray) -> Edits:
+        """Without what is as recorded."""
+        was = {int(batch.index_R[n]): (float(batch.reward_R[n]), float(batch.verdict_R[n])) for n in inside}
+        return Edits(
+            rewards={n: value for n, value in self.rewards.items() if not _same(value, was[n][0])},
+            correct={n: value for n, value in self.correct.items() if (1.0 if value else -1.0) != was[n][1]},
+        )
+
+
+def read_edits(step: int, group: int, rollouts: np.ndarray) -> tuple[Edits, list[str]]:
+    """What the address types over this group, whose rollouts have these numbers, and what of it cannot be taken."""
+    known, wrong = {int(n) for n in rollouts}, []
+
+    def entries(name: str, value_of: Callable[[str], Value | None]) -> dict[int, Value]:
+        found = {}
+        for word in _words(name):
+            place, _, text = word.partition(":")
+            numbers = [int(part) for part in place.split(".") if part.isascii() and part.isdigit() and len(part) < 10]
+            value = value_of(text)
+            if len(numbers) != 3 or place.count(".") != 2 or value is None or (numbers[:2] == [step, group] and numbers[2] not in known):
+                wrong.append(f"{name} {_short(word)}")
+            elif numbers[:2] == [step, group]:
+                found[numbers[2]] = value
+        return found
+
+    return Edits(rewards=entries("rewards", _reward), correct=entries("correct", {YES: True, NO: False}.get)), wrong
+
+
+def put_edits(step: int, group: int, edits: Edits) -> None:
+    """Write what is typed over this group to the address, in place of what was typed over any."""
+    of = f"{step}.{group}"
+    url.put(
+        rewards=[f"{of}.{n}:{NONE if math.isnan(value) else _spelled(value)}" for n, value in sorted(edits.rewards.items())],
+        correct=[f"{of}.{n}:{YES if value else NO}" for n, value in sorted(edits.correct.items())],
+    )
+
+
+def read_settings() -> tuple[dict[tuple[str, str], float], list[str]]:
+    """The numbers that the address sets, by method and option, and what of it cannot be taken."""
+    found, wrong = {}, []
+    for word in _words("set"):
+        place, _, text = word.partition(":")
+        method, _, knob = place.partition(".")
+        value = _number(text)
+        if method not in METHODS or knob not in METHODS[method].own_values or value is None:
+            wrong.append(f"set {_short(word)}")
+        else:
+            found[method, knob] = value
+    return found, wrong
+
+
+def put_settings(settings: Mapping[tuple[str, str], float]) -> None:
+    """Write numbers by method and option to the address."""
+    url.put(set=[f"{method}.{knob}:{_spelled(value)}" for (method, knob), value in settings.items()])
+
+
+def read_methods(most: int) -> tuple[list[str], list[str]]:
+    """At most so many methods of the address, and what of it cannot be taken."""
+    asked = list(dict.fromkeys(_words("methods")))
+    known = [word for word in asked if word in METHODS]
+    return known[:most], [f"method {_short(word)}" for word in asked if word not in METHODS] + [f"method {word} beyond {most}" for word in known[most:]]
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in st.query_params.get(name, "").split(",") if word]
+
+
+def _reward(text: str) -> float | None:
+    return math.nan if text == NONE else _number(text)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _spelled(value: float) -> str:
+    return f"{value:.12g}"
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= LONGEST else f"{word[:LONGEST]}…"
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
