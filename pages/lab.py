@@ -48,7 +48,7 @@ def body() -> None:
                 typed, wrong = lab_view.edited(batch, run, rollouts, step, group)
             beside = st.container(gap="xsmall")
         with st.spinner("Weighing the step"):
-            weighed = lab_view.weigh(typed, asked.configs, after=asked.after)
+            weighed = lab_view.weigh(typed, asked, run)
         with beside:
             lab_view.advantages(typed, weighed, group)
         lab_view.strip(run, typed, weighed, rollouts, step, group)

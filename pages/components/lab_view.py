@@ -46,6 +46,7 @@ LONG = 80
 LISTED = 25
 NOTED = 0.05
 """Shares of the push that lie this far apart are worth a sentence."""
+WEIGHED = "lab.weighed"
 NAMED = 5
 """So many wrong values of an address are named."""
 TYPE = "Total reward. Type another to see what it would change; empty leaves the rollout out. The record stays as it is."
@@ -204,12 +205,19 @@ def _moved(base: RunConfig, config: RunConfig) -> list[str]:
     return [f"{method.title} has {knob} {now:g} instead of {was:g}" for knob, (now, was) in pairs.items() if now != was]
 
 
-def weigh(batch: RecordedBatch, configs: Sequence[RunConfig], *, after: bool) -> list[Weighed]:
-    """Every config's method on the batch, in order. Raises LabDown."""
+def weigh(batch: RecordedBatch, asked: Asked, run: Run) -> list[Weighed]:
+    """Every config's method on a step of the run, in order; what was weighed before is not weighed again. Raises LabDown."""
+    place = (run.run_id, run.status.attempt, batch.step, asked.after, batch.reward_R.tobytes(), batch.verdict_R.tobytes())
+    last, known = st.session_state.get(WEIGHED, (None, {}))
+    known = known if last == place else {}
+    new = [config for config in asked.configs if config not in known]
+    if new:
+        known = {**known, **dict(zip(new, data.laboratory().pushes(batch, new, after=asked.after), strict=True))}
+    st.session_state[WEIGHED] = (place, {config: known[config] for config in asked.configs})
     shared_N = shared_tokens(batch)
     weighed = []
-    for config, push in zip(configs, data.laboratory().pushes(batch, configs, after=after), strict=True):
-        figures = summary(batch, push, shared_N, clips=after and METHODS[config.method].clip is not None)
+    for config, push in st.session_state[WEIGHED][1].items():
+        figures = summary(batch, push, shared_N, clips=asked.after and METHODS[config.method].clip is not None)
         weighed.append(Weighed(config=config, push=push, relative_N=relative(push), summary=figures))
     return weighed
 

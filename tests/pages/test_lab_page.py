@@ -8,6 +8,7 @@ import pytest
 from grpo_core.config import make_config
 from grpo_core.lab.batch import recorded_batch
 from grpo_core.lab.figures import relative
+from grpo_core.lab.process import Laboratory
 from grpo_core.lab.push import push_of
 from pages.components import lab_address, lab_view
 from storage.queries import lab
@@ -162,3 +163,18 @@ def test_every_wrong_value_is_named(name, seeded, monkeypatch) -> None:
         wrong = lab_address.read_edits(30, 3, np.arange(4))[1] + lab_address.read_settings()[1] + lab_address.read_methods(5)[1]
         bounded = value in ("grpo.clip_high:-3", "grpo.clip_high:9e99")  # a number, which the config then refuses
         assert len(wrong) == (name != "policy" and not bounded) and all(len(one) < 60 for one in wrong)
+
+
+def test_only_what_changed_is_weighed_again(opened, seeded, monkeypatch) -> None:
+    asked, pushes = [], Laboratory.pushes
+
+    def counted(self, batch, configs, *, after):
+        asked.append([config.method for config in configs])
+        return pushes(self, batch, configs, after=after)
+
+    monkeypatch.setattr(Laboratory, "pushes", counted)
+    opened.run()
+    opened.number_input(key=f"lab.set.{seeded[1]['healthy']}.dapo.clip_low").set_value(0.1).run()
+    opened.query_params["rewards"] = f"30.{GROUP}.0:7"
+    opened.run()
+    assert asked == [["dapo"], ["grpo", "gtpo", "dapo"]]
