@@ -104,16 +104,16 @@ def _ranking(grouped: dict[str, list[Outcome]]) -> str:
     if not others:
         return f"{head}; no other method has been evaluated yet."
     second = others[0]
-    return f"{head}; next is {_title(second)} with {spread(ends[second])}, {_how_surely(ends[first], ends[second])}."
+    return f"{head}; next is {_title(second)} with {spread(ends[second])}, {_how_surely(_title(first), ends[first], ends[second])}."
 
 
-def _how_surely(one: Sequence[float], other: Sequence[float]) -> str:
+def _how_surely(higher: str, one: Sequence[float], other: Sequence[float]) -> str:
     """How far the seeds of the higher method and of the other lie apart."""
     if min(len(one), len(other)) < 2:
         return "but one seed cannot say how much of that is chance"
     if min(one) <= max(other):
         return "but their seeds overlap"
-    return f"all seeds above all of the other's, as chance alone would have it in 1 of {chance_of_separation(len(one), len(other))} such pairs"
+    return f"each of its seeds below each of {higher}'s, as chance alone does with 1 in {chance_of_separation(len(one), len(other))} pairs of equal methods"
 
 
 def chance_of_separation(n: int, m: int) -> int:
@@ -128,7 +128,11 @@ def _harmed(grouped: dict[str, list[Outcome]]) -> str:
     if not judged:
         return "No run has a verdict yet."
     if not any(counts.values()):
-        return f"No run is unhealthy or collapsed, of {judged} with a verdict."
+        return (
+            "The one run with a verdict is neither unhealthy nor collapsed."
+            if judged == 1
+            else f"None of the {judged} runs with a verdict is unhealthy or collapsed."
+        )
     return f"Unhealthy or collapsed: {', '.join(f'{_title(name)} {n} of {len(grouped[name])}' for name, n in counts.items() if n)}."
 
 

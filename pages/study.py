@@ -32,7 +32,7 @@ def body() -> None:
     runs = study_view.studies().get(tag, [])
     outcomes, courses = study_view.outcomes(runs)
     first, *others = study.findings(outcomes)
-    st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
+    st.markdown(f"**{escape(first)}** {escape(' '.join(others))}".replace(" ± ", "\u00a0±\u00a0"))
     alive = sum(run.status.alive for run in runs)
     if alive:
         st.caption(f"{counted(alive, 'run')} of {len(runs)} still at work; what is said of it may change.")
@@ -48,6 +48,8 @@ def body() -> None:
             study_view.ends(outcomes)
     study_view.methods_table(outcomes)
     study_view.runs_table(runs, outcomes)
+    if study_view.more_verdicts(tag, runs, outcomes):
+        st.rerun()
 
 
 body()

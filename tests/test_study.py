@@ -12,7 +12,7 @@ from grpo_core.config import RunConfig
 from grpo_core.study import Outcome, chance_of_separation, findings, outcome, spread, unequal
 from tests.factories import status_of
 
-APART = "all seeds above all of the other's, as chance alone would have it in 1 of 10 such pairs"
+APART = "each of its seeds below each of OPO's, as chance alone does with 1 in 10 pairs of equal methods"
 NONE = dict.fromkeys(("reward", "held_out_first", "held_out_best", "wall_s"))
 
 
@@ -55,7 +55,8 @@ def test_without_evaluation_nothing_is_ranked() -> None:
 def test_harm_is_counted_by_method() -> None:
     runs = [ended("grpo", 0.5, "collapsed"), ended("grpo", 0.5), ended("opo", 0.5, "watch")]
     assert findings(runs)[1] == "Unhealthy or collapsed: GRPO 1 of 2."
-    assert findings(runs[1:])[1] == "No run is unhealthy or collapsed, of 2 with a verdict."
+    assert findings(runs[1:])[1] == "None of the 2 runs with a verdict is unhealthy or collapsed."
+    assert findings(runs[2:])[1] == "The one run with a verdict is neither unhealthy nor collapsed."
     assert findings([ended("grpo", None, "not available")])[1] == "No run has a verdict yet."
 
 

@@ -47,6 +47,7 @@ LISTED = 25
 NOTED = 0.05
 """Shares of the push that lie this far apart are worth a sentence."""
 WEIGHED = "lab.weighed"
+PLACE = "Group of the step, rollout of the group, tokens of the completion, each from 0."
 NAMED = 5
 """So many wrong values of an address are named."""
 TYPE = "Total reward. Type another to see what it would change; empty leaves the rollout out. The record stays as it is."
@@ -83,14 +84,14 @@ class Measure:
 MEASURES = (
     Measure(
         name="down_correct",
-        title="Correct, pushed down",
+        title="Push-down, correct",
         share=True,
         means="Share of the method's whole push, Σ|−∂loss/∂logp|, that makes tokens of correct rollouts less likely. What a method that rewards only "
         "correctness has as 0.",
     ),
     Measure(
         name="down_shared",
-        title="Shared, pushed down",
+        title="Push-down, shared",
         share=True,
         means="Share of the method's whole push that makes tokens less likely which stand at the same place, counted from the start or the "
         "end, of a correct and a wrong rollout of the group: pushing them down also takes likelihood from the correct one.",
@@ -371,7 +372,11 @@ def strip(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], rollouts: 
     first = parts(rollouts["length"].to_numpy(), TOKENS_AT_ONCE // 2)[0][1]
     if first < len(rollouts):
         st.caption(f"The first {first} of {counted(len(rollouts), 'rollout')}.")
-    inside_N = np.flatnonzero((batch.group_R == group)[batch.rollout_N])[: int(rollouts["length"].iloc[:first].sum())]
+    inside = batch.group_R == group
+    inside_N = np.flatnonzero(inside[batch.rollout_N])[: int(rollouts["length"].iloc[:first].sum())]
+    verdicts = [None if verdict == 0 else bool(verdict > 0) for verdict in batch.verdict_R[inside]]
+    advantage_R = able[left].push.advantage_R[inside]
+    rollouts = rollouts.assign(reward=batch.reward_R[inside], correct=pd.array(verdicts, "boolean"), advantage=advantage_R)
     marked = Marked(
         quantities={name: _quantity(one) for name, one in able.items()},
         traces={f"push_{name}": one.relative_N[inside_N] for name, one in able.items()} | {"clipped": able[left].push.clipped_N[inside_N].astype("f8")},
@@ -379,7 +384,8 @@ def strip(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], rollouts: 
         facts=[()] * first,
         beside=right,
     )
-    identity = f"{run.run_id} {run.status.attempt} {step} {group} {left} {right}"
+    typed = [batch.reward_R[inside].tolist(), verdicts, advantage_R.tolist()]
+    identity = f"{run.run_id} {run.status.attempt} {step} {group} {left} {right} {typed}"
     long = bool(rollouts["length"].mean() > LONG)
     drawn = strip_data(rollouts.iloc[:first], data.vocabulary(run), left, identity=identity, chosen=url.whole("rollout"), stacked=long, marked=marked)
     token_strip(drawn, key="lab.strip", on_rollout=lambda: None, on_move=lambda: None)
@@ -424,8 +430,8 @@ def disagreements(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], st
     )
     columns = (
         Column(name="text", title="Tokens", kind="code", means="Neighbouring tokens that each method pushes alike, as text."),
-        Column(name="where", title="Where", kind="phrase", means="Group of the step, rollout of the group, tokens of the completion, each from 0."),
-        Column(name="right", title="Rollout is", kind="phrase", means="Whether the rollout counts as correct.", leaves=560),
+        Column(name="where", title="Where", kind="phrase", leaves=300 + 65 * len(able), means=PLACE),
+        Column(name="right", title="Rollout is", kind="phrase", leaves=380 + 95 * len(able), means="Whether the rollout counts as correct."),
         *(Column(name=one.name, title=one.title, kind="balance", means=f"Push under {one.title}, × its average over the step's tokens.") for one in able),
     )
     ids = [f"{g}-{r}-{n}" for n, (g, r) in enumerate(zip(group, index, strict=True))]

@@ -31,14 +31,17 @@ from grpo_core.equations import (
     equations,
     slots,
 )
+from grpo_core.errors import GroupscopeError
 from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
 from grpo_core.trained import of_method, outcome
-from pages.components import data, diagnosing, launch_form, levels, nav, pick, states
+from pages.components import data, diagnosing, launch_form, levels, nav, pick, states, study_view
+from pages.components.data import Run
 from pages.components.rank_table import Column, rank_table
 from pages.components.run_table import what
 from pages.components.signal_cards import meaning
 from pages.components.text import counted, escape, listed
+from storage.errors import StoreError
 
 MEASURED = (
     "What it is for beside what it shares with GRPO, whose clip most methods keep. Read off the equation, or the paper's claim where it says so; "
@@ -53,6 +56,8 @@ SYMBOLS = (
     "i is a rollout of group g, j any rollout, t a token of completion $o_i$; r is the reward, B the number of rollouts, "
     "$\\pi_{\\text{old}}$ the policy before the step's updates; sg has no gradient."
 )
+STUDIES = 3
+"""So many studies of a method are linked."""
 _PREFIX = "https://arxiv.org/abs/"
 
 
@@ -112,17 +117,15 @@ def head(method: Method) -> None:
 def _launch(method: Method) -> None:
     """The launch form with this method: that of a preset made for it, else that of a run with its method changed."""
     preset = next((preset for preset in PRESETS.values() if preset.settings.get("method", "grpo") == method.name), None)
-    known = data.run_ids()
-    if preset is None and not known:
+    run = _last_run()
+    if preset is None and run is None:
         return
-    last = st.session_state.get(pick.LAST)
-    run_id = last if last in known else known[0] if known else ""
-    whose = f"the preset {preset.name}" if preset else f"{escape(data.run(run_id).name)}, its method exchanged for this one"
+    whose = f"the preset {preset.name}" if preset else f"{escape(run.name)}, its method exchanged for this one"
     means = f"The launch form with the settings of {whose}."
     if st.button("Launch with this method", icon=":material/rocket_launch:", key="methods.launch", help=means):
         if preset:
             nav.goto(nav.LAUNCH, preset=preset.name)
-        nav.goto(nav.LAUNCH, **{"from": run_id, "change": launch_form.spell({"method": method.name})})
+        nav.goto(nav.LAUNCH, **{"from": run.run_id, "change": launch_form.spell({"method": method.name})})
 
 
 def equation(method: Method) -> None:
@@ -148,7 +151,7 @@ def reasons(method: Method) -> None:
         st.markdown(escape(method.costs))
     with st.container(gap="xsmall"):
         st.markdown("**Signals it moves**", help=MOVES)
-        _badges(dict(signals()[name] for name in method.moves), "blue", ":material/sensors:")
+        _signals(method)
         if not method.moves:
             st.markdown("None in particular.")
     if runs := of_method(method.name):
@@ -160,6 +163,29 @@ def reasons(method: Method) -> None:
         with st.container(gap="xsmall"):
             st.markdown("**How it is done here**", help="Defaults, and where the paper, its authors' code and this one differ.")
             st.caption(method.note)
+
+
+def _signals(method: Method) -> None:
+    """Every signal it moves, as the way to what the run last looked at has of it; without a run as a word with its meaning."""
+    run = _last_run()
+    if run is None:
+        _badges(dict(signals()[name] for name in method.moves), "blue", ":material/sensors:")
+        return
+    with st.container(horizontal=True, gap="small"):
+        for name in method.moves:
+            title, means = signals()[name]
+            help = f"{escape(means)} A click shows it in the diagnosis of {escape(run.name)}."
+            if st.button(escape(title), icon=":material/sensors:", type="tertiary", key=f"methods.signal.{name}", help=help):
+                nav.goto(nav.DIAGNOSIS, run=run.run_id, signal=name)
+
+
+def _last_run() -> Run | None:
+    """The run last looked at, else the newest; None in an empty store, or where it cannot be read, which the page Runs says."""
+    known, last = data.run_ids(), st.session_state.get(pick.LAST)
+    try:
+        return data.run(last if last in known else known[0]) if known else None
+    except (StoreError, GroupscopeError):
+        return None
 
 
 def _badges(means: dict[str, str], color: str, icon: str) -> None:
@@ -215,7 +241,9 @@ def runs(method: Method) -> None:
         st.caption(f"No run of this store used {escape(method.title)} yet.")
         return
     reports = diagnosing.reports(found)
-    st.markdown(f"**{counted(len(found), 'run')} of this store used it**")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**{counted(len(found), 'run')} of this store used it**", width="content")
+        _studies(method)
     rows = pd.DataFrame({
         "name": [run.name for run in found],
         "verdict": [_verdict(reports.get(run.run_id)) for run in found],
@@ -235,6 +263,14 @@ def runs(method: Method) -> None:
     clicked = rank_table(rows, columns, key="methods.table", label=f"Runs that used {method.title}", ids=[run.run_id for run in found], height=320)
     if clicked:
         nav.goto(nav.DIAGNOSIS, run=clicked)
+
+
+def _studies(method: Method) -> None:
+    """The way to the newest studies that trained it beside others."""
+    shared = [tag for tag, runs in study_view.studies().items() if any(run.config.method == method.name for run in runs)]
+    for tag in shared[:STUDIES]:
+        if st.button(escape(tag), icon=":material/difference:", type="tertiary", key=f"methods.study.{tag}", help="Runs of this tag, compared by method"):
+            nav.goto(nav.STUDY, study=tag)
 
 
 def _verdict(report: Report | None) -> dict:

@@ -1,4 +1,5 @@
 // Signals as cards; see pages/components/signal_cards.py for the data.
+const scrolled = new WeakMap(); // to the chosen card once, not with every refresh
 const WIDTH = 300, HEIGHT = 64, STRIP = 6;
 
 function curve(one, fills, dark) {
@@ -72,4 +73,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const dark = isDark(cards);
   if (unchanged(parentElement, { data, dark })) return;
   cards.replaceChildren(...data.cards.map((one) => card(one, data.fills, dark)));
+  const chosen = [...cards.children].find((box) => box.dataset.signal === data.chosen);
+  if (!chosen) return;
+  chosen.classList.add("chosen");
+  if (scrolled.get(parentElement) === data.chosen) return;
+  scrolled.set(parentElement, data.chosen);
+  chosen.scrollIntoView({ block: "center" });
 }

@@ -1,4 +1,7 @@
-"""Every signal as a card: level, value, what it says, where to look, and the curve it is read from with its thresholds."""
+"""Every signal as a card: level, value, what it says, where to look, and the curve it is read from with its thresholds.
+
+`signal` in the address is the name of one: its card is marked and scrolled to.
+"""
 
 from __future__ import annotations
 
@@ -58,15 +61,18 @@ def signal_cards(run: Run, report: Report, steps: pd.DataFrame) -> None:
     _cards("Healthy signals", healthy, run, steps, key="diagnosis.healthy")
     missing = [signal for signal in report.signals if signal.level == Level.NOT_AVAILABLE]
     if missing:
-        with st.expander(f"Not measured: {counted(len(missing), 'signal')}", icon=":material/help:", expanded=not measured):
-            st.markdown("\n".join(f"- **{escape(signal.title)}**: {escape(_reason(signal.sentence))}" for signal in missing))
+        asked = [signal for signal in missing if signal.name == st.query_params.get("signal")]
+        with st.expander(f"Not measured: {counted(len(missing), 'signal')}", icon=":material/help:", expanded=bool(asked) or not measured):
+            shown = [*asked, *(signal for signal in missing if signal not in asked)]
+            st.markdown("\n".join(f"- **{escape(signal.title)}**: {escape(_reason(signal.sentence))}" for signal in shown))
 
 
 def _cards(title: str, signals: Sequence[Signal], run: Run, steps: pd.DataFrame, *, key: str) -> None:
     if not signals:
         return
     st.markdown(f"**{title}** :gray[{len(signals)}]")
-    clicked = _mount(key=key, data={"cards": [_card(signal, run, steps) for signal in signals], "fills": levels.FILLS}, on_go_change=lambda: None)
+    cards = [_card(signal, run, steps) for signal in signals]
+    clicked = _mount(key=key, data={"cards": cards, "fills": levels.FILLS, "chosen": st.query_params.get("signal")}, on_go_change=lambda: None)
     nav.follow(clicked.go)
 
 

@@ -24,6 +24,7 @@ from storage.errors import StoreError
 Array = np.ndarray
 COLOURS, DASHES = ("c0", "c1", "c2", "c3", "c4"), ("solid", "dot", "dash", "dashdot", "longdash")
 SMOOTHING = 0.8
+KNOWN = "study.known"
 WORST = (Level.COLLAPSED, Level.UNHEALTHY, Level.WATCH, Level.HEALTHY, Level.NOT_AVAILABLE)
 
 
@@ -74,6 +75,14 @@ def outcomes(runs: Sequence[Run]) -> tuple[list[Outcome], dict[str, pd.DataFrame
         figures = dict(reward=column(course, "reward_mean"), held_out=column(course, "eval_correct"))
         found.append(study.outcome(run.config, run.status, report=reports.get(run.run_id), **figures))
     return found, courses
+
+
+def more_verdicts(tag: str, runs: Sequence[Run], found: Sequence[Outcome]) -> bool:
+    """Whether this refresh of the page found verdicts that the one before had not, so that another may find the rest."""
+    known = sum(one.verdict != Level.NOT_AVAILABLE.word for one in found)
+    last = st.session_state.get(KNOWN)
+    st.session_state[KNOWN] = (tag, known)
+    return known > (last[1] if last and last[0] == tag else 0) and known < sum(run.status.step > 0 for run in runs)
 
 
 def curves(runs: Sequence[Run], courses: dict[str, pd.DataFrame]) -> None:

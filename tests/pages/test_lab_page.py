@@ -11,6 +11,7 @@ from grpo_core.lab.figures import relative
 from grpo_core.lab.process import Laboratory
 from grpo_core.lab.push import push_of
 from pages.components import lab_address, lab_view
+from pages.components.text import fixed
 from storage.queries import lab
 from storage.reader import Store
 from tests.pages.looking import rows_of, words_of
@@ -126,6 +127,8 @@ def test_a_link_reproduces_what_was_typed(seeded, open_page) -> None:
     drawn = np.frombuffer(base64.b64decode(rows_of(app, "lab.strip")["traces"]["push_grpo"]), "<f4")
     push = push_of(typed, make_config({"method": "grpo", "epochs": 2}), after=False)
     np.testing.assert_allclose(drawn, relative(push)[(batch.group_R == GROUP)[batch.rollout_N]], rtol=1e-4, atol=1e-6)
+    first, *_ = rows_of(app, "lab.strip")["rollouts"]
+    assert ["0.25", "reward"] in first["facts"] and [fixed(push.advantage_R[inside[0]], sign=True), "advantage"] in first["facts"]
 
 
 def test_what_is_typed_goes_to_the_address_and_back_again(opened, seeded) -> None:

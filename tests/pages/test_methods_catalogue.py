@@ -1,10 +1,13 @@
+import json
+
 import pytest
 
 from grpo_core.equations import equations
 from grpo_core.methods import HARMS, METHODS
 from pages.components.methods_view import fitting, signals, uses
+from storage.catalog import Catalog
 from tests.pages.looking import rows_of, words_of
-from tests.pages.seeded import PAYLOADS
+from tests.pages.seeded import PAYLOADS, make_run
 
 
 def formulas(app) -> list[str]:
@@ -67,3 +70,23 @@ def test_launching_it(seeded, store_root, open_page) -> None:
     app = open_page(store_root, "methods", method="grpo_llds")
     app.button(key="methods.launch").click().run()
     assert app.selectbox(key="launch.method").value == "grpo_llds"
+
+
+def test_a_signal_leads_to_what_a_run_has_of_it(seeded, open_page) -> None:
+    root, _ = seeded
+    app = open_page(root, "methods", method="grpo_llds")
+    assert all(app.button(key=f"methods.signal.{name}").label.replace("\\", "") == signals()[name][0] for name in METHODS["grpo_llds"].moves)
+    app.button(key="methods.signal.displacement").click().run()
+    assert app.query_params["signal"] == "displacement"
+    drawn = [json.loads(one.proto.json) for one in app.get("bidi_component")]
+    assert "displacement" in {one.get("chosen") for one in drawn}
+
+
+def test_studies_of_the_method(store_root, open_page) -> None:
+    for seed in (0, 1):
+        run_id = make_run(store_root, {"method": "opo", "seed": seed, "steps": 2}, recorded=2, state="finished")
+        Catalog(store_root).set_tags(run_id, ["study-20260101-120000"])
+    app = open_page(store_root, "methods", method="opo")
+    app.button(key="methods.study.study-20260101-120000").click().run()
+    assert app.query_params["study"] == "study-20260101-120000" and not app.exception
+    assert not [one for one in open_page(store_root, "methods", method="grpo").button if one.key and one.key.startswith("methods.study")]

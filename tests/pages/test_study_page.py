@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from pages.components import diagnosing
 from storage.catalog import Catalog
 from tests.pages.looking import components_of, rows_of, words_of
 from tests.pages.seeded import PAYLOADS, make_run
@@ -53,3 +54,10 @@ def test_an_unknown_study_is_a_sentence(studied: Path, open_page) -> None:
 
 def test_without_a_study_it_says_how_to_get_one(seeded, open_page) -> None:
     assert "compare" in words_of(open_page(seeded[0], "study")) and "No study yet" in words_of(open_page(seeded[0], "study"))
+
+
+def test_verdicts_appear_without_asking_again(studied: Path, open_page, monkeypatch) -> None:
+    """However little of the diagnoses one refresh of the page has time for: at least one a time."""
+    monkeypatch.setattr(diagnosing, "AT_ONCE_S", 1e-3)
+    chips = [row["cells"][5]["chip"]["text"] for row in rows_of(open_page(studied, "study"), "study.runs")["rows"]]
+    assert "not available" not in chips[:3] and chips[3] == "not available"
