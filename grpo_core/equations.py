@@ -108,7 +108,7 @@ BASES = Choice(
         "tracked": Piece(
             latex=r"\hat{p}_g",
             means="the prompt's success rate, tracked over earlier steps by a Beta distribution that forgets as the policy moves",
-            where=r"\hat{p}_g = \frac{\alpha}{\alpha + \beta},\quad \alpha \leftarrow \varrho\, \alpha + s,\ \beta \leftarrow \varrho\, \beta + 1 - s,\quad "
+            where=r"\hat{p}_g = \frac{\alpha}{\alpha + \beta},\quad \alpha \leftarrow \varrho\, \alpha + s,\ \beta \leftarrow \varrho\, \beta + 1 - s \\ "
             r"\varrho = \operatorname{clip}\bigl(2^{-D/0.06},\, 0.875,\, 0.96\bigr) \\ "
             r"D\text{: mean } |\Delta \log \pi| \text{ of the prompt's previous completion since it was written}",
         ),
@@ -216,15 +216,15 @@ LEVELS = Choice(
         ),
     },
 )
-_BETWEEN = r"$floor \le $ratio \le $ceiling"
+_BETWEEN = r"1 & $floor \le $ratio \le $ceiling"
 REGIONS = {
     "one_side": (
-        r"$ratio \le $ceiling \text{ if } A_i > 0,\ $ratio \ge $floor \text{ if not}",
+        r"1 & A_i > 0,\ $ratio \le $ceiling \\ 1 & A_i \le 0,\ $ratio \ge $floor",
         "until the ratio leaves the bounds in the direction A pushes",
     ),
     "two_side": (_BETWEEN, "while the ratio is within the bounds"),
     "ring": (
-        _BETWEEN + r" \text{ or } $ratio \le 0.4 \text{ if } A_i > 0,\ $ratio \ge 3 \text{ if not}",
+        _BETWEEN + r" \\ 1 & A_i > 0,\ $ratio \le 0.4 \\ 1 & A_i \le 0,\ $ratio \ge 3 ",
         "while the ratio is within the bounds, or so far beyond them that A pulls back",
     ),
 }
@@ -249,8 +249,9 @@ SURROGATES = Choice(
         "log_ratio": Piece(latex=r"A_i \log $ratio", means="A times the log of the ratio, with nothing clipped", score=r"\log $ratio"),
         **{
             name: Piece(
-                latex=weight + r"\mathbf{1}\bigl[" + inside + r"\bigr]\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
+                latex=weight + r"m_{i,t}\, A_i \log \pi_\theta(o_{i,t} \mid \cdot)",
                 means=f"A times log π, {'times the ratio without gradient, ' if weight else ''}{words}",
+                where=r"m_{i,t} = \begin{cases} " + inside + r" \\ 0 & \text{elsewhere} \end{cases}",
             )
             for region, (inside, words) in REGIONS.items()
             for name, weight in ((region, ""), (f"{region}_weighted", r"\operatorname{sg}[$ratio]\, "))
@@ -270,8 +271,9 @@ SURROGATES = Choice(
             where=r"(k_i, \lambda_i) = (2, 3) \text{ if } A_i \ge 0,\ (3, 2) \text{ if not}",
         ),
         "dual_clip": Piece(
-            latex=r"\max\Bigl( \min\bigl( $ratio A_i,\ \operatorname{clip}($ratio,\, $floor,\, $ceiling)\, A_i \bigr),\ 3 \min(A_i, 0) \Bigr)",
+            latex=r"\max\bigl( c_{i,t},\ 3 \min(A_i, 0) \bigr)",
             means="clip, and where A < 0 no token is pushed by more than three times A",
+            where=r"c_{i,t} = \min\bigl( $ratio A_i,\ \operatorname{clip}($ratio,\, $floor,\, $ceiling)\, A_i \bigr)",
         ),
         "geometric_clip": Piece(
             latex=r"\bar{\rho}_i\, A_i",

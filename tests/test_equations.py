@@ -31,7 +31,7 @@ def test_constants_in_the_pieces_are_those_of_the_code():
     assert f"({k_up:g}, {rate_up:g}) \\text{{ if }} A_i \\ge 0" in shapes and f"({k_down:g}, {rate_down:g}) \\text{{ if not}}" in shapes
     assert "10^{-4}" in PENALTIES.pieces["llds_token"].where and penalties.DEAD_ZONE == 1e-4
     assert "10^{-4}" in PENALTIES.pieces["kl_hinge"].latex and penalties.KL_BOUND == 1e-4
-    assert r"\le 0.4 " in SURROGATES.pieces["ring"].latex and r"\ge 3 " in SURROGATES.pieces["ring"].latex and surrogates.REC_RING == (0.6, 2.0)
+    assert r"\le 0.4 " in SURROGATES.pieces["ring"].where and r"\ge 3 " in SURROGATES.pieces["ring"].where and surrogates.REC_RING == (0.6, 2.0)
     assert r"\lambda = 0.6" in WEIGHTS.pieces["reference"].where and weights.ALIGNMENT == 0.6
     assert "0.1 \\sum_t" in PENALTIES.pieces["gepo"].where and (penalties.GEPO_BETA, penalties.GEPO_SPREAD) == (0.1, 1.0)
 

@@ -128,7 +128,7 @@ def test_a_link_reproduces_what_was_typed(seeded, open_page) -> None:
     push = push_of(typed, make_config({"method": "grpo", "epochs": 2}), after=False)
     np.testing.assert_allclose(drawn, relative(push)[(batch.group_R == GROUP)[batch.rollout_N]], rtol=1e-4, atol=1e-6)
     first, *_ = rows_of(app, "lab.strip")["rollouts"]
-    assert ["0.25", "reward"] in first["facts"] and [fixed(push.advantage_R[inside[0]], sign=True), "advantage"] in first["facts"]
+    assert first["facts"][0][0] == "0.25" and [fixed(push.advantage_R[inside[0]], sign=True), "advantage"] in first["facts"]
 
 
 def test_what_is_typed_goes_to_the_address_and_back_again(opened, seeded) -> None:
