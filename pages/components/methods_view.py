@@ -171,7 +171,7 @@ def _signals(method: Method) -> None:
     if run is None:
         _badges(dict(signals()[name] for name in method.moves), "blue", ":material/sensors:")
         return
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall"):
         for name in method.moves:
             title, means = signals()[name]
             help = f"{escape(means)} A click shows it in the diagnosis of {escape(run.name)}."

@@ -171,7 +171,7 @@ def points_by_name(names: Sequence[str], values: Sequence[Sequence[float]], colo
         "marker": {"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": [f"@{colour}" for colour in colours]}},
         "cliponaxis": False,
     }
-    layout = _layout(max(36 * len(names) + 60, 300), x_title, "")
+    layout = _layout(max(36 * len(names) + 60, 370), x_title, "")
     layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False, "ticks": ""}
     layout["xaxis"] |= {"showgrid": True}
     return {"data": [*points, means], "layout": layout}
