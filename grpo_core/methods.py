@@ -8,9 +8,13 @@ A name in a row decides one thing, and each is spelled once in its registry; a t
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 STANDALONE = ("zero", "tracked", "greedy")
 """Baselines that are not taken from the prompt's other rollouts."""
@@ -678,7 +682,7 @@ def unknown_method(text: str) -> str:
     """The sentence for a method that does not exist, with the nearest name or preset id."""
     near = nearest_method(text)
     hint = f"; did you mean {near}?" if near else ""
-    return f"unknown method {text!r}; known: {', '.join(METHODS)}{hint}"
+    return f"unknown method {text!r}; known: {', '.join(METHODS)}{hint}" + (f"; {NOT_BROUGHT}" if NOT_BROUGHT else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -737,3 +741,27 @@ GROUP_REWARDS: dict[str, GroupReward] = {
     )
 }
 """Group-aware rewards by name; those without `lacks` are taken by RunConfig.group_reward."""
+
+
+OWN_METHODS = "GROUPSCOPE_METHODS"
+"""Environment variable: a Python file of the user's that adds rows to METHODS, and functions to the registries."""
+
+
+def bring(path: str) -> str:
+    """Run that file; returns what went wrong, empty if nothing did. Every process of a run and of the app does so when it starts.
+
+    The variable is set to the full path, as processes beside a run work in another folder.
+    """
+    os.environ[OWN_METHODS] = str(Path(path).absolute())
+    try:
+        spec = importlib.util.spec_from_file_location("groupscope_methods", os.environ[OWN_METHODS])
+        if spec is None or spec.loader is None:
+            return f"{OWN_METHODS}={path} is no Python file; its name should end in .py"
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code
+        return f"{OWN_METHODS}={path} could not be run: {type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
+
+
+NOT_BROUGHT = bring(os.environ[OWN_METHODS]) if os.environ.get(OWN_METHODS) else ""

@@ -121,13 +121,35 @@ Method(
 )
 ```
 
-A new choice is a function under its registry's decorator, shapes in the names, its equation in the docstring:
+A new choice is a function under its registry's decorator, shapes in the names, its equation in the docstring. Both may stand in a file of
+your own, outside the package:
 
 ```python
+# my_methods.py
+import torch
+
+from grpo_core.algorithms.credit import NORMS
+from grpo_core.methods import METHODS, Component, Method
+
+
 @NORMS.register("range")
 def range_norm(centred_B, rewards_B, rows, epsilon):
     \"\"\"Divided by the largest reward minus the smallest of the group.\"\"\"
+    groups = int(rows.group_B.max()) + 1
+    high, low = (torch.zeros(groups, dtype=rewards_B.dtype).scatter_reduce(0, rows.group_B, rewards_B, how, include_self=False) for how in ("amax", "amin"))
+    return centred_B / ((high - low)[rows.group_B] + epsilon)
+
+
+METHODS["grpo_range"] = Method(
+    name="grpo_range", title="GRPO by range", paper="mine", summary="Deviations over the range of the group.", protects="…", costs="…",
+    credit=(Component(base="mean", norm="range"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token",
+)
 ```
+
+    GROUPSCOPE_METHODS=my_methods.py python -m grpo_core train --method grpo_range
+
+With the variable set, `launch`, `compare`, the app and its laboratory know the method too; without it a run of it cannot be opened in the app.
+Failed rollouts come with reward 0 and `rows.scored_B` False, and a tied group with deviations of exactly 0.
 
 Its piece of the equation goes beside the others in `grpo_core/equations.py`; until then it stands in the equation as its name.
 `tests/algorithms/test_invariances.py` then checks the row: its names resolve, padding, row order and micro-batches change nothing.

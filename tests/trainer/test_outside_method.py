@@ -1,44 +1,52 @@
-"""A method from outside the package: one row and one pure function, through the public registries alone, trained, weighed and drawn."""
+"""A method from outside the package: the example of docs/methods.md as a user's own file, through the public registries alone, trained, weighed and drawn."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-import torch
 
-from grpo_core.algorithms.credit import NORMS, Rows
+from grpo_core import methods
+from grpo_core.algorithms.credit import NORMS
 from grpo_core.config import make_config
 from grpo_core.equations import advantage
 from grpo_core.lab.batch import RecordedBatch
 from grpo_core.lab.push import push_of
-from grpo_core.methods import METHODS, Component, Method
+from grpo_core.methods import METHODS, OWN_METHODS, Method, bring, unknown_method
+from grpo_core.methods_page import methods_markdown
 from grpo_core.trainer.step import run_step
 from tests.trainer.small_runs import small_state
 
-
-def range_norm(centred_B: torch.Tensor, rewards_B: torch.Tensor, rows: Rows, epsilon: float) -> torch.Tensor:
-    """Divided by the largest reward minus the smallest of the group."""
-    n = int(rows.group_B.max()) + 1
-    high = torch.full((n,), -torch.inf, dtype=rewards_B.dtype).scatter_reduce(0, rows.group_B, rewards_B, "amax")
-    low = torch.full((n,), torch.inf, dtype=rewards_B.dtype).scatter_reduce(0, rows.group_B, rewards_B, "amin")
-    return centred_B / ((high - low)[rows.group_B] + epsilon)
+EXAMPLE = re.search(r"```python\n(# my_methods.py\n.*?)```", methods_markdown(), re.DOTALL)[1]
 
 
 @pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Method:
-    monkeypatch.setattr(NORMS, "_items", dict(NORMS._items))  # so that nothing of it stays
-    NORMS.register("range")(range_norm)
-    row = Method(
-        name="grpo_range", title="GRPO by range", paper="arXiv:0000.00000", summary="Deviations over the range of the group.",
-        credit=(Component(base="mean", norm="range"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token",
-        protects="nothing", costs="nothing",
-    )  # fmt: skip
-    monkeypatch.setitem(METHODS, row.name, row)
-    return row
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is brought goes again."""
+    monkeypatch.setattr(NORMS, "_items", dict(NORMS._items))
+    monkeypatch.setenv(OWN_METHODS, "")
+    before = set(METHODS)
+    yield
+    for name in set(METHODS) - before:
+        del METHODS[name]
+    sys.modules.pop("groupscope_methods", None)
+
+
+@pytest.fixture
+def outside(registries: None, tmp_path: Path) -> Method:
+    (tmp_path / "my_methods.py").write_text(EXAMPLE)
+    assert bring(str(tmp_path / "my_methods.py")) == ""
+    return METHODS["grpo_range"]
 
 
 def test_it_trains_like_any_other(outside, model_cache):
-    trace = run_step(small_state(model_cache, method=outside.name), 0)
+    state = small_state(model_cache, method=outside.name)
+    trace = run_step(state, 0)
+    run_step(state, 1)
     mixed = [g for g in trace.groups if len({r.reward.total for r in g.rollouts}) > 1]
     assert mixed
     for group in mixed:
@@ -58,3 +66,22 @@ def test_the_laboratory_weighs_it_and_its_equation_is_drawn(outside):
     np.testing.assert_allclose(push.advantage_R, [0.5, -0.5], atol=1e-5)
     np.testing.assert_allclose(push.push_N, [0.125, 0.125, -0.125, -0.125], atol=1e-5)
     assert "range" in advantage(outside)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("mine.py", "1 / 0", "could not be run: ZeroDivisionError: division by zero"),
+        ("mine.py", "import nowhere_to_be_found", "could not be run: ModuleNotFoundError"),
+        ("mine.txt", "", "is no Python file"),
+        (None, "", "could not be run: FileNotFoundError"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_a_sentence_where_its_method_is_asked_for(name, text, says, registries, tmp_path, monkeypatch):
+    if name:
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    wrong = bring(name or "absent.py")
+    assert says in wrong and "\n" not in wrong and os.environ[OWN_METHODS] == str(tmp_path / (name or "absent.py"))
+    monkeypatch.setattr(methods, "NOT_BROUGHT", wrong)
+    assert unknown_method("grpo_range").endswith(wrong)
