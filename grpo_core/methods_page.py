@@ -149,6 +149,7 @@ METHODS["grpo_range"] = Method(
     GROUPSCOPE_METHODS=my_methods.py python -m grpo_core train --method grpo_range
 
 With the variable set, `launch`, `compare`, the app and its laboratory know the method too; without it a run of it cannot be opened in the app.
+The app, which otherwise does without torch, then loads what the file imports.
 Failed rollouts come with reward 0 and `rows.scored_B` False, and a tied group with deviations of exactly 0.
 
 Its piece of the equation goes beside the others in `grpo_core/equations.py`; until then it stands in the equation as its name.
