@@ -430,8 +430,8 @@ def disagreements(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], st
     )
     columns = (
         Column(name="text", title="Tokens", kind="code", means="Neighbouring tokens that each method pushes alike, as text."),
-        Column(name="where", title="Where", kind="phrase", leaves=300 + 65 * len(able), means=PLACE),
-        Column(name="right", title="Rollout is", kind="phrase", leaves=380 + 95 * len(able), means="Whether the rollout counts as correct."),
+        Column(name="where", title="Where", kind="phrase", leaves=800 if len(able) > 3 else 440, means=PLACE),
+        Column(name="right", title="Rollout is", kind="phrase", leaves=800 if len(able) > 2 else 560, means="Whether the rollout counts as correct."),
         *(Column(name=one.name, title=one.title, kind="balance", means=f"Push under {one.title}, × its average over the step's tokens.") for one in able),
     )
     ids = [f"{g}-{r}-{n}" for n, (g, r) in enumerate(zip(group, index, strict=True))]
