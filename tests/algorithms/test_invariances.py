@@ -128,7 +128,8 @@ def test_tokens_that_others_wrote_get_no_gradient_and_count_for_nothing(name, se
     order = (1 - kept).argsort(dim=1, stable=True)
     noise = torch.randn(kept.shape, generator=generator, dtype=torch.float64) * (1 - kept)
     holed = batch | {"mask": kept} | {name: batch[name] * kept + noise * scale for name, scale in (("before", 1), ("logp", 2), ("ref", 3))}
-    cut = {key: value if key in ("group", "advantages") else (value * kept).gather(1, order) for key, value in (batch | {"mask": kept}).items()}
+    cut = {key: value if key in ("group", "advantages") else value.gather(1, order) for key, value in holed.items()}
+    cut |= {key: cut[key] * cut["mask"] for key in ("before", "logp", "ref")}
     loss, gradient = loss_and_gradient(objective, holed)
     cut_loss, cut_gradient = loss_and_gradient(objective, cut)
     assert not gradient[kept == 0].any()
@@ -213,11 +214,11 @@ def known(rewards, group) -> Facts:
     return Facts(
         rewards_B=rewards, verdicts_B=2 * rewards - 1, entropies_B=torch.linspace(0.1, 0.6, size).double(), lengths_B=torch.arange(size) % 5 + 1,
         parts_BK=rewards[:, None], part_weights_K=torch.ones(1), draws_B=torch.linspace(0, 0.9, size), greedy_B=torch.full((size,), 0.5),
-        tracked_B=torch.full((size,), 0.3),
+        tracked_B=torch.full((size,), 0.3), reference_B=torch.zeros(size, dtype=torch.bool), ranks_BK=rewards[:, None],
     )  # fmt: skip
 
 
-MOVED_ALWAYS = {"spo", "reinforce_pp", "reinforce_pp_baseline", "asymre", "gtpo", "remax", "w_reinforce"}
+MOVED_ALWAYS = {"spo", "reinforce_pp", "reinforce_pp_baseline", "gepo", "asymre", "gtpo", "remax", "w_reinforce"}
 MOVED = {1.0: MOVED_ALWAYS | {"psr"}, 0.0: MOVED_ALWAYS | {"nsr"}}
 
 
