@@ -75,7 +75,7 @@ VALUES = Choice(
         "ranks": Piece(
             latex="r_{$i,k}",
             means="what the list earns from each of its ranks on, every rank compared for itself",
-            where=r"r_{i,k} = \sum_{l \ge k} \frac{h_{i,l}}{\log_2(l + 1)},\quad h_{i,l} = 1 \text{ if item } l \text{ is a hit},\ 0 \text{ if not}",
+            where=r"r_{i,k} = \sum_{l \ge k} \frac{h_{i,l}}{\log_2(l + 1)} \\ h_{i,l} = 1 \text{ if item } l \text{ is a hit},\ 0 \text{ if not}",
         ),
         "certainty": Piece(
             latex=r"\left(-\langle H \rangle_{$i}\right)",
@@ -189,8 +189,8 @@ SPREADS = Choice(
         "ranks": Piece(
             latex=r"A_{i,t} = $x",
             means="every token has the A of its item; items beyond the list −0.1, the end token +0.1 after the whole list and −0.1 after another",
-            where=r"k \text{: the item of token } t \\ "
-            r"A_{i,t} = -0.1 \text{ for } k > K,\ +0.1 \text{ at the end token of a list of } K \text{ items},\ -0.1 \text{ at that of another}",
+            where=r"k \text{: the item of token } t \text{, of } K \text{ asked for} \\ "
+            r"A_{i,t} = \begin{cases} -0.1 & k > K \\ +0.1 & \text{end token after } K \text{ items} \\ -0.1 & \text{end token elsewhere} \end{cases}",
         ),
     },
 )
