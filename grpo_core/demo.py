@@ -20,7 +20,7 @@ from grpo_core.config import make_config
 from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.start import APP_TOKEN, launch
-from grpo_core.launch.status import run_status
+from grpo_core.launch.status import RunStatus, run_status
 from grpo_core.launch.stop import stop_runs
 from grpo_core.presets import preset
 from storage.errors import StoreError
@@ -48,7 +48,7 @@ class Interrupts:
 
 def run_app(store_root: Path, *, port: int, say: Say) -> None:
     """The app alone, until Ctrl-C. Port 0 takes a free one. Raises LaunchError when the app does not start, or dies."""
-    interrupts = Interrupts()
+    interrupts, say = Interrupts(), _unheard(say)
     with app_server(store_root, port) as (server, url):
         _serve(server, url, store_root, interrupts, say)
 
@@ -58,19 +58,41 @@ def run_demo(store_root: Path, *, port: int, say: Say) -> None:
 
     A second Ctrl-C leaves at once; the runs have been asked to stop by then and do so by themselves.
     """
-    interrupts = Interrupts()
+    interrupts, say = Interrupts(), _unheard(say)
+    alive = names_alive(store_root)
+    missing = [name for name in DEMO_PRESETS if name not in alive]
     started: list[str] = []
+
+    def start_next() -> None:
+        """One run after the other: two that load what they need at once would leave the cores to nobody, and nothing would move for long."""
+        if missing and not (started and _loading(run_status(store_root, started[-1]))):
+            name = missing.pop(0)
+            started.append(launch(store_root, make_config(dict(preset(name).settings))))
+            say(f"training {name}: run {started[-1]}")
+
     try:
-        for name in DEMO_PRESETS:
-            if name not in names_alive(store_root):
-                started.append(launch(store_root, make_config(dict(preset(name).settings))))
-                say(f"training {name}: run {started[-1]}")
+        start_next()
         with app_server(store_root, port) as (server, url):
-            _serve(server, url, store_root, interrupts, say)
+            _serve(server, url, store_root, interrupts, say, meanwhile=start_next)
     finally:
         if started:
             say("stopping the runs after their step; Ctrl-C again leaves without waiting")
         stop_runs(store_root, started, say, leave=lambda: interrupts.count >= 2)
+
+
+def _unheard(say: Say) -> Say:
+    """`say`, without an end to what it accompanies where nobody listens any more: a closed terminal, a pipe that broke."""
+
+    def said(sentence: str) -> None:
+        with suppress(OSError):
+            say(sentence)
+
+    return said
+
+
+def _loading(status: RunStatus) -> bool:
+    """Whether a run has nothing to show yet: its process is up, and its first bar is not."""
+    return status.alive and not status.phase_total
 
 
 def names_alive(store_root: Path) -> set[str]:
@@ -129,8 +151,10 @@ def free_port() -> int:
     raise LaunchError(f"no free port on {HOST}")
 
 
-def _serve(server: subprocess.Popen, url: str, store_root: Path, interrupts: Interrupts, say: Say) -> None:
-    """Print the address once the app answers, then stay until interrupted; raises LaunchError if the app ends by itself."""
+def _serve(
+    server: subprocess.Popen, url: str, store_root: Path, interrupts: Interrupts, say: Say, *, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Print the address once the app answers, then stay until interrupted, calling `meanwhile`; raises LaunchError if the app ends by itself."""
     announced = False
     deadline = time.monotonic() + HEALTHY_WITHIN_S
     while not interrupts.count:
@@ -141,6 +165,7 @@ def _serve(server: subprocess.Popen, url: str, store_root: Path, interrupts: Int
             announced = True
         if not announced and time.monotonic() > deadline:
             raise LaunchError(f"the app does not answer after {HEALTHY_WITHIN_S:.0f} s; {store_root}/app.log may have the reason")
+        meanwhile()
         time.sleep(0.2)
 
 

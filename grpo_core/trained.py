@@ -8,6 +8,7 @@ replaces the runs that this command made of every method in the results.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,13 @@ def trained() -> dict[str, dict[str, tuple[Trained, ...]]]:
 def of_method(method: str) -> dict[str, tuple[Trained, ...]]:
     """The runs of a method by the command that made them; empty where it was not trained."""
     return {command: found[method] for command, found in trained().items() if method in found}
+
+
+def setting(command: str) -> str:
+    """What sets the runs of a command apart from those of another, in a few words."""
+    given = dict(re.findall(r"--(task|steps|lr) (\S+)", command))
+    lr = [f"lr {given['lr']}"] if "lr" in given else []
+    return ", ".join([f"{given['steps']} steps", given.get("task", "arithmetic"), *lr])
 
 
 def outcome(runs: Sequence[Trained]) -> str:

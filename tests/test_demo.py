@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from grpo_core.demo import app_token, free_port, is_healthy, names_alive
+from grpo_core.demo import app_token, free_port, is_healthy, names_alive, run_demo
+from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import identify
 from grpo_core.launch.status import RunStatus, run_status
@@ -80,7 +81,7 @@ def test_a_demo_from_start_to_ctrl_c_and_again(demo: Callable[[], Demo], store_r
     first = demo()
     url = first.wait_for_url()
     assert is_healthy(url)
-    assert names_alive(store_root) == {"healthy", "collapse"}
+    wait_until(lambda: names_alive(store_root) == {"healthy", "collapse"}, lambda: statuses(store_root))
     wait_until(lambda: all(status.step >= 1 for status in statuses(store_root)), lambda: statuses(store_root))
 
     first.interrupt()
@@ -92,7 +93,8 @@ def test_a_demo_from_start_to_ctrl_c_and_again(demo: Callable[[], Demo], store_r
 
     second = demo()
     second.wait_for_url()
-    assert len(statuses(store_root)) == 4 and {status.run_id for status in ended} <= {status.run_id for status in statuses(store_root)}
+    wait_until(lambda: len(statuses(store_root)) == 4, lambda: statuses(store_root))
+    assert {status.run_id for status in ended} <= {status.run_id for status in statuses(store_root)}
     second.interrupt()
     wait_until(lambda: any("stopping the runs" in line for line in second.lines), lambda: second.lines)
     second.interrupt()  # leaves without waiting; the runs have been asked and stop by themselves
@@ -120,6 +122,21 @@ def test_an_app_that_dies_ends_the_demo_with_the_reason_and_stops_its_runs(demo:
     assert one.wait() == 1
     assert one.lines[-1] == f"error: the app ended with exit code -9; {store_root}/app.log has the reason\n"
     assert {status.state for status in statuses(store_root)} <= {"stopped"}
+
+
+def test_a_demo_whose_terminal_is_gone_still_stops_what_it_started(store_root: Path, monkeypatch) -> None:
+    stopped = []
+    monkeypatch.setattr("grpo_core.demo.signal.signal", lambda *_: None)
+    monkeypatch.setattr("grpo_core.demo.launch", lambda *_: "one")
+    monkeypatch.setattr("grpo_core.demo.app_server", lambda *_: (_ for _ in ()).throw(LaunchError("no app")))
+    monkeypatch.setattr("grpo_core.demo.stop_runs", lambda _, runs, say, **__: [say("stopping"), stopped.extend(runs)])
+
+    def gone(_: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(LaunchError, match="no app"):
+        run_demo(store_root, port=0, say=gone)
+    assert stopped == ["one"]
 
 
 def pids() -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 
 from grpo_core import trained as module
 from grpo_core.methods import METHODS
-from grpo_core.trained import Trained, gain, keep, of_method, outcome, trained
+from grpo_core.trained import Trained, gain, keep, of_method, outcome, setting, trained
 
 
 def run(first: float, last: float, seed: int = 0, method: str = "grpo") -> Trained:
@@ -19,6 +19,11 @@ def test_the_kept_runs_are_of_methods_that_exist_three_seeds_each():
         assert "--methods NAME" in command and "--seeds 3" in command and set(found) <= set(METHODS)
         for runs in found.values():
             assert len({one.seed for one in runs}) == len(runs) == 3 and all(0 <= one.first <= 1 and 0 <= one.last <= 1 for one in runs)
+
+
+def test_settings_in_words():
+    assert setting("compare --methods NAME --steps 30 --lr 4e-4") == "30 steps, arithmetic, lr 4e-4"
+    assert len({setting(command) for command in trained()}) == len(trained())
 
 
 def test_outcomes_in_words():

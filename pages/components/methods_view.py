@@ -34,7 +34,7 @@ from grpo_core.equations import (
 from grpo_core.errors import GroupscopeError
 from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Method, nearest_method
 from grpo_core.presets import PRESETS
-from grpo_core.trained import of_method, outcome
+from grpo_core.trained import of_method, outcome, setting
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states, study_view
 from pages.components.data import Run
 from pages.components.rank_table import Column, rank_table
@@ -158,7 +158,7 @@ def reasons(method: Method) -> None:
         with st.container(gap="xsmall"):
             st.markdown("**Trained here**", help=TRAINED)
             for command, found in runs.items():
-                st.markdown(escape(outcome(found)), help=f"`{command}`")
+                st.markdown(f"{escape(setting(command).capitalize())}. {escape(outcome(found))}", help=f"`{command}`")
     if method.note:
         with st.container(gap="xsmall"):
             st.markdown("**How it is done here**", help="Defaults, and where the paper, its authors' code and this one differ.")
