@@ -62,12 +62,12 @@ class Companion:
             self._wait_until_ready()
         return self._ready
 
-    def ask(self, question: object) -> object:
-        """Its answer; waits for it, and for its start where that is not over. Raises NoAnswer."""
+    def ask(self, question: object, *, patience_s: float | None = None) -> object:
+        """Its answer; waits for it, `patience_s` at most where that is given, and for its start where that is not over. Raises NoAnswer."""
         if not self._ready:
             with self._impatient(START_S):
                 self._wait_until_ready()
-        with self._impatient(self._patience_s):
+        with self._impatient(patience_s or self._patience_s):
             try:
                 pickle.dump(question, self.process.stdin, protocol=5)
                 self.process.stdin.flush()

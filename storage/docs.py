@@ -41,7 +41,7 @@ beside, flushed and renamed, `rollouts` first and `steps` last, so a step whose 
 of the file. A merged file replaces the files it covers, which disappear some seconds after `<since>` (ms since 1970). Steps that a
 resume from an older checkpoint trained again, and what a killed writer left half done, are kept in `superseded/<n>/` in the same
 form. `store.json` says which schema version wrote the run and whether it is sealed; `run.lock`
-belongs to the one process that writes.
+belongs to the one process that writes, `merging.lock` to the one beside it while that merges.
 
 The files are plain Parquet: `select * from read_parquet('superseded/0/rollouts/*.parquet')`.
 """

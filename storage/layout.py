@@ -4,6 +4,7 @@
       store.json                  schema version, precision, and whether run.duckdb or the segments hold the truth
       run.duckdb                  views on the segments while the run is live, the tables themselves once it is sealed
       run.lock                    held by the one process that writes
+      merging.lock                held by the one beside it while that merges
       vocabulary.parquet
       steps/ groups/ rollouts/    s<step>-<crc>.parquet                     one step
                                   c<first>-<last>-<since>-<crc>.parquet     several steps, written together or merged; hides what it covers
@@ -35,6 +36,7 @@ from storage.schema import SCHEMA_VERSION, TABLES
 MARKER = "store.json"
 DATABASE = "run.duckdb"
 LOCK = "run.lock"
+MERGING = "merging.lock"
 VOCABULARY_FILE = "vocabulary.parquet"
 EMPTY_FILE = "empty.parquet"
 SUPERSEDED = "superseded"

@@ -12,8 +12,11 @@ from pathlib import Path
 import filelock
 
 from storage.errors import DiskFull, RunLocked
-from storage.layout import LOCK, SUPERSEDED, TEMPORARY, checksum
+from storage.layout import LOCK, MERGING, SUPERSEDED, TEMPORARY, checksum
 from storage.schema import TABLES
+
+MERGE_PATIENCE_S = 600.0
+"""How long merging may take that a writer had begun in another process before it was killed; a quarter of a gigabyte takes seconds."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -69,9 +72,16 @@ def lock_run(run_dir: Path) -> filelock.FileLock:
     lock = filelock.FileLock(run_dir / LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()
+        with merging(run_dir):
+            return lock
     except filelock.Timeout:
+        lock.release()
         raise RunLocked(f"run {run_dir.name} is being written by another process; stop that one first, or wait until it has ended") from None
-    return lock
+
+
+def merging(run_dir: Path) -> filelock.FileLock:
+    """What a process holds that merges for the run's writer; whoever takes the run after that writer was killed waits for it."""
+    return filelock.FileLock(run_dir / MERGING, timeout=MERGE_PATIENCE_S)
 
 
 def sweep_temporary(run_dir: Path) -> None:

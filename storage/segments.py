@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,13 +18,13 @@ from storage.compaction import compact, remove_covered
 from storage.encode import MANTISSA_BITS, fitted, joined, parquet_bytes, publish_tables, rounded
 from storage.errors import StoreError
 from storage.layout import EMPTY_FILE, VOCABULARY_FILE, StoreInfo, merged_name, read_info, read_layout, step_name
-from storage.publish import lock_run, publish, sweep_temporary
+from storage.publish import lock_run, merging, publish, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY, Table
 from storage.sealing import is_sealed, publish_info, seal, unseal
 from storage.supersede import mend, supersede
 from storage.views import publish_live_views
 
-__all__ = ["EncodedSteps", "RunWriter", "encode_steps", "is_sealed", "seal"]
+__all__ = ["EncodedSteps", "Merge", "RunWriter", "encode_steps", "is_sealed", "seal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,20 @@ class EncodedSteps:
     def segment_name(self, crc: str) -> str:
         """Their files' name in every table's folder."""
         return (step_name(self.first) if self.first == self.last else merged_name(self.first, self.last))(crc)
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A run's merging for a process that its writer started and waits for."""
+
+    run_dir: Path
+    precision: str
+    writer_pid: int
+
+    def __call__(self) -> int:
+        """RunWriter.compact there, unless the writer has been killed: the run may have another one by now."""
+        with merging(self.run_dir):
+            return _merge_due(self.run_dir, self.precision) if os.getppid() == self.writer_pid else 0
 
 
 def encode_steps(steps: Sequence[Mapping[str, pa.Table]], precision: str) -> EncodedSteps:
@@ -131,8 +146,12 @@ class RunWriter:
 
         Damaged segments are left as they are. Raises DiskFull (nothing is lost; it may be called again).
         """
-        remove_covered(self.run_dir)
-        return compact(self.run_dir, self.precision)
+        return _merge_due(self.run_dir, self.precision)
+
+    @property
+    def merge(self) -> Merge:
+        """`compact` for a process beside this one to do."""
+        return Merge(self.run_dir, self.precision, os.getpid())
 
     def supersede(self, after_step: int) -> int:
         """Moves all steps later than `after_step` to superseded/<n>/, so that they can be trained again; returns how many.
@@ -152,6 +171,11 @@ class RunWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _merge_due(run_dir: Path, precision: str) -> int:
+    remove_covered(run_dir)
+    return compact(run_dir, precision)
 
 
 def _make_readable(run_dir: Path, precision: str) -> None:

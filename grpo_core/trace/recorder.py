@@ -1,6 +1,6 @@
 """The recorder: a bounded queue and one thread that leaves each step in the store. Training never waits for it, nor fails with it.
 
-In a run of more than a few steps a process beside it encodes them (encoder.py); the thread alone writes.
+In a run of more than a few steps a process beside it encodes them and merges segments (encoder.py) while the thread waits for it.
 Steps shorter than a second are written together, so a step is in the store about a second after it was handed over at the latest.
 
 One of the two places that may fail softly, and there it leaves a mark: a step that cannot be kept is counted, the next
@@ -200,7 +200,7 @@ class Recorder:
         self._uncompacted += steps
         if self._uncompacted >= COMPACT_EVERY:
             self._uncompacted = 0
-            self._try("the run's segments are not merged", self._writer.compact)
+            self._try("the run's segments are not merged", partial(self._encoder.compact, self._writer))
 
     def _write_vocabulary(self) -> bool:
         with self._lock:

@@ -1,17 +1,20 @@
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import compaction
+from storage import compaction, publish
 from storage.errors import DiskFull, NewerStore, RunLocked, SegmentDamaged, StoreError
-from storage.layout import list_segments
+from storage.layout import MERGING, list_segments
 from storage.queries.groups import rollouts_of_group, vocabulary
 from storage.queries.steps import step_series
 from storage.reader import Store
@@ -369,6 +372,25 @@ def test_supersede_cuts_steps_written_together(small_blocks, record, writer, run
     writer.append_steps([make_step_tables(step, seed=1) for step in (3, 4)])
     assert step_series(store, "r1")["step"].tolist() == [0, 1, 2, 3, 4]
     assert plain("select count(*), count(distinct step) from rollouts") == [(40, 5)]
+
+
+def test_another_process_merges_for_the_writer_and_no_longer_once_that_is_killed(small_blocks, record, writer, run_dir):
+    record(0, 3)
+    assert replace(writer.merge, writer_pid=os.getpid())() == 0  # as in a process whose parent is gone
+    assert replace(writer.merge, writer_pid=os.getppid())() == 4
+    assert (0, 3) in segments(run_dir, "steps")
+
+
+def test_a_run_is_taken_only_when_the_merging_of_a_killed_writer_is_over(run_dir, monkeypatch):
+    orphan = filelock.FileLock(run_dir / MERGING, thread_local=False)
+    orphan.acquire()
+    monkeypatch.setattr(publish, "MERGE_PATIENCE_S", 0.2)
+    with pytest.raises(RunLocked, match="wait until it has ended"):
+        RunWriter.open(run_dir)
+    monkeypatch.setattr(publish, "MERGE_PATIENCE_S", 60.0)
+    threading.Timer(0.3, orphan.release).start()
+    with RunWriter.open(run_dir):
+        assert not orphan.is_locked
 
 
 def test_merged_segments_are_merged_again_until_they_are_large(small_blocks, monkeypatch, record, writer, run_dir, store):

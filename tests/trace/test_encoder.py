@@ -21,7 +21,8 @@ from grpo_core.trace.encoder import StepEncoder
 from grpo_core.trace.flat import flatten
 from grpo_core.trace.tables import to_tables
 from storage.errors import StoreError
-from storage.segments import EncodedSteps, encode_steps
+from storage.layout import list_segments
+from storage.segments import EncodedSteps, RunWriter, encode_steps
 from tests.trace.worked import EVALUATION, WORKED, A, B, step_trace, with_rollouts
 
 PROJECT = Path(__file__).parents[2]
@@ -130,6 +131,22 @@ def test_steps_out_of_order_are_refused_and_gone(encoder: StepEncoder) -> None:
     with pytest.raises(StoreError, match="step 1 is not after step 2"):
         made_by(encoder, steps_from(2, WORKED) + steps_from(1, WORKED))
     assert made_by(encoder, [WORKED]) == made_here([WORKED])
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_segments_are_merged_there_and_here_if_it_is_gone(encoder: StepEncoder, tmp_path, monkeypatch, alive: bool) -> None:
+    wait_until_up(encoder)
+    by_writer: list[int] = []
+    compact = RunWriter.compact
+    monkeypatch.setattr(RunWriter, "compact", lambda writer: by_writer.append(1) or compact(writer))
+    with RunWriter.open(tmp_path / "one") as writer:
+        for step in range(64):
+            writer.append_steps([to_tables(replace(WORKED, step=step))])
+        if not alive:
+            os.kill(encoder._process.process.pid, signal.SIGKILL)
+        assert encoder.compact(writer) == 64 and encoder.compact(writer) == 0
+    assert bool(by_writer) == (not alive)
+    assert (0, 63) in {(s.first, s.last) for s in list_segments(tmp_path / "one" / "steps")}
 
 
 def test_it_ends_with_a_trainer_that_is_killed() -> None:
