@@ -78,7 +78,7 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
 
 
 def _failure(error: BaseException, folder: RunFolder) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk that holds {folder.path} is full; free some space, then: python -m grpo_core resume {folder.run_id}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (details in {folder.log})"
 

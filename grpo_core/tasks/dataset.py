@@ -208,9 +208,13 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
                 if line.strip():
                     yield f"{path.name} line {number}", _json_object(line, f"{path.name} line {number}")
     except OSError as error:
-        raise TaskError(f"cannot read {path}: {error.strerror}") from None
+        raise TaskError(_unreadable(path, error)) from None
     except UnicodeDecodeError as error:
         raise TaskError(f"{path.name} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"cannot read {path}: {error.strerror or _first_line(error)}; data takes a .jsonl or .parquet file, or what datasets.load_dataset takes"
 
 
 def _json_object(line: str, where: str) -> Mapping[str, object]:
@@ -232,7 +236,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
                     number += 1
                     yield f"{path.name} row {number}", columns
     except OSError as error:
-        raise TaskError(f"cannot read {path}: {error.strerror or _first_line(error)}") from None
+        raise TaskError(_unreadable(path, error)) from None
     except pa.ArrowException as error:
         raise TaskError(f"{path.name} is not a readable Parquet file: {_first_line(error)}") from None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from grpo_core.errors import ModelError
@@ -46,26 +47,27 @@ def save(state: TrainState, folder: Path, position: Position, needed: Needed = n
     try:
         state.model.save_pretrained(draft)
         state.policy.tokenizer.save_pretrained(draft)
-        torch.save(
-            {
-                "optimizer": state.optimizer.state_dict(),
-                "schedule": state.schedule.state_dict(),
-                "sampler": state.sampler.state(),
-                "memories": state.memories.state(),
-                "first_entropy": state.memory.first_entropy,
-                "probe_start": state.memory.probe_start,
-                "elapsed_s": position.elapsed_s,
-            },
-            draft / "trainer.pt",
-        )
+        rest = {
+            "optimizer": state.optimizer.state_dict(),
+            "schedule": state.schedule.state_dict(),
+            "sampler": state.sampler.state(),
+            "memories": state.memories.state(),
+            "first_entropy": state.memory.first_entropy,
+            "probe_start": state.memory.probe_start,
+            "elapsed_s": position.elapsed_s,
+        }
+        with open(draft / "trainer.pt", "wb") as handle:  # given a path, torch does not say that the disk is full
+            torch.save(rest, handle)
         for file in draft.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
         if target.exists():
             shutil.rmtree(target)
         draft.rename(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, SafetensorError) and (code := re.search(r"os error (\d+)", str(error))):
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
         raise
     prune(folder, state.config.checkpoints_kept, needed)
     return target

@@ -1,5 +1,7 @@
 """Checkpoints and resuming: 20 steps are 10 steps, a stop, and 10 more, bit for bit on the CPU."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,21 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path, model_cache, changes):
         assert fingerprint(a) == fingerprint(b), f"step {a.step} differs"
     ends = [load_file(checkpoints(w.folder)[-1] / "model.safetensors") for w in (whole, halves)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("torn", ["model.safetensors", "trainer.pt"])
+def test_a_full_disk_is_told_as_one_and_leaves_the_older_checkpoint(tmp_path, model_cache, torn):
+    state = small_state(model_cache)
+    run_step(state, 0)
+    kept = save(state, tmp_path, Position(1, 1.0))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((kept / torn).stat().st_size - 1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(state, tmp_path, Position(2, 2.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoints(tmp_path) == [kept] and not list(tmp_path.glob(".step*"))
 
 
 def test_lora_resumes_too(tmp_path, model_cache):
