@@ -66,11 +66,20 @@ def save(state: TrainState, folder: Path, position: Position, needed: Needed = n
         draft.rename(target)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, SafetensorError) and (code := re.search(r"os error (\d+)", str(error))):
-            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
-        raise
+        raise _of_the_system(error) or error
     prune(folder, state.config.checkpoints_kept, needed)
     return target
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """The system's error behind one of torch's or safetensors', which name it in passing."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        if isinstance(error, SafetensorError) and (code := re.search(r"os error (\d+)", str(error))):
+            return OSError(int(code[1]), os.strerror(int(code[1])))
+        error = error.__context__
+    return None
 
 
 def prune(folder: Path, kept: int, needed: Needed = nothing_needed) -> None:

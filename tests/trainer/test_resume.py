@@ -43,13 +43,14 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path, model_cache, changes):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.parametrize("short", [1, 1000, 20_000])
 @pytest.mark.parametrize("torn", ["model.safetensors", "trainer.pt"])
-def test_a_full_disk_is_told_as_one_and_leaves_the_older_checkpoint(tmp_path, model_cache, torn):
+def test_a_full_disk_is_told_as_one_and_leaves_the_older_checkpoint(tmp_path, model_cache, torn, short):
     state = small_state(model_cache)
     run_step(state, 0)
     kept = save(state, tmp_path, Position(1, 1.0))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ((kept / torn).stat().st_size - 1000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((kept / torn).stat().st_size - short, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             save(state, tmp_path, Position(2, 2.0))
