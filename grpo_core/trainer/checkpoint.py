@@ -66,7 +66,7 @@ def save(state: TrainState, folder: Path, position: Position, needed: Needed = n
         draft.rename(target)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise _of_the_system(error) or error
+        raise (_of_the_system(error) or error) from error.__cause__
     prune(folder, state.config.checkpoints_kept, needed)
     return target
 
