@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 
-from grpo_core.methods import Component, Method, Penalty, Weight
+from grpo_core.method_row import Component, Method, Penalty, Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

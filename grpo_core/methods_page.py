@@ -7,14 +7,16 @@ from pathlib import Path
 from string import Template
 
 from grpo_core.equations import CHOICES, Choice, defined, equations
-from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Component, Method, Weight
+from grpo_core.group_rewards import GROUP_REWARDS
+from grpo_core.method_row import HARMS, Component, Method, Weight
+from grpo_core.methods import METHODS
 from grpo_core.trained import Trained, gain, trained
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
 _OPENING = """# Methods
 
-Made from `grpo_core/methods.py` by `python -m grpo_core.methods_page`; edit there, not here.
+Made from `grpo_core/methods.py` and `grpo_core/group_rewards.py` by `python -m grpo_core.methods_page`; edit there, not here.
 
 Every method is one row over the same equation:
 

@@ -14,7 +14,7 @@ from grpo_core.algorithms.loss import Objective, resolve
 from grpo_core.algorithms.segments import SPREADS, Earned, rank_rewards, ratio_segments
 from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.config import RunConfig
-from grpo_core.methods import Method, Penalty
+from grpo_core.method_row import Method, Penalty
 
 RANK = "rank_"
 """How reward parts begin that judge one item of a ranked list, in order of rank."""

@@ -32,7 +32,9 @@ from grpo_core.equations import (
     slots,
 )
 from grpo_core.errors import GroupscopeError
-from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Method, nearest_method
+from grpo_core.group_rewards import GROUP_REWARDS
+from grpo_core.method_row import HARMS, Method
+from grpo_core.methods import METHODS, nearest_method
 from grpo_core.presets import PRESETS
 from grpo_core.trained import of_method, outcome, setting
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states, study_view

@@ -16,7 +16,8 @@ from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.segments import SPREADS
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 from grpo_core.algorithms.weights import WEIGHTS
-from grpo_core.methods import CONTRASTS, METHODS, STANDALONE, Component
+from grpo_core.method_row import CONTRASTS, STANDALONE, Component
+from grpo_core.methods import METHODS
 
 NAMES = sorted(METHODS)
 LOG_PROBS = {"clipped_weight", "gamma_gate", "log_prob", *(f"{region}{how}" for region in ("one_side", "two_side", "ring") for how in ("", "_weighted"))}
