@@ -61,7 +61,7 @@ _WHITEN = (
 
 VALUES = Choice(
     title="Value of a rollout",
-    home="algorithms/credit.py",
+    home="algorithms/values.py",
     pieces={
         "outcome": Piece(latex="r_{$i}", means="the total reward"),
         "verdict": Piece(latex="v_{$i}", means="+1 if the completion is correct, −1 if it is not", where=r"v_i = +1 \text{ if correct},\ -1 \text{ if not}"),
@@ -87,7 +87,7 @@ VALUES = Choice(
 )
 BASES = Choice(
     title="Baseline it is compared with",
-    home="algorithms/credit.py",
+    home="algorithms/baselines.py",
     pieces={
         "mean": Piece(latex=r"\operatorname*{mean}_{j \in g} $of", means="the mean of the group"),
         "leave_one_out": Piece(latex=r"\operatorname*{mean}_{j \in g,\, j \ne i} $of", means="the mean of the group's other rollouts"),
@@ -116,7 +116,7 @@ BASES = Choice(
 )
 NORMS = Choice(
     title="Norm of the difference",
-    home="algorithms/credit.py",
+    home="algorithms/norms.py",
     pieces={
         "none": Piece(latex="$x", means="left as it is"),
         "std": Piece(
@@ -151,7 +151,7 @@ NORMS = Choice(
 )
 SCALES = Choice(
     title="Which rollouts it is kept for",
-    home="algorithms/credit.py",
+    home="algorithms/selections.py",
     pieces={
         "one": Piece(latex="$x", means="every rollout"),
         "positives": Piece(latex=r"\max\left(0,\ $x\right)", means="only rollouts above the baseline"),
@@ -160,7 +160,7 @@ SCALES = Choice(
 )
 DROPS = Choice(
     title="Which rollouts are left out of their group",
-    home="algorithms/credit.py",
+    home="algorithms/selections.py",
     pieces={
         "none": Piece(latex="$x", means="none"),
         "balance": Piece(
@@ -172,7 +172,7 @@ DROPS = Choice(
 )
 WHOLES = Choice(
     title="Norm over the batch",
-    home="algorithms/credit.py",
+    home="algorithms/norms.py",
     pieces={
         "none": Piece(latex="$x", means="none: the sum of the components is A"),
         "batch_std": Piece(

@@ -131,7 +131,7 @@ your own, outside the package:
 # my_methods.py
 import torch
 
-from grpo_core.algorithms.credit import NORMS
+from grpo_core.algorithms.norms import NORMS
 from grpo_core.methods import METHODS, Component, Method
 
 

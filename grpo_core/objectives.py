@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import Objective, resolve
 from grpo_core.algorithms.segments import SPREADS, Earned, rank_rewards, ratio_segments
+from grpo_core.algorithms.values import Facts
 from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.config import RunConfig
 from grpo_core.method_row import Method, Penalty

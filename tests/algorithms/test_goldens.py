@@ -8,9 +8,10 @@ import math
 import pytest
 import torch
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.penalties import action_runs, llds_action, llds_response
+from grpo_core.algorithms.values import Facts
 from grpo_core.method_row import Component
 from grpo_core.methods import METHODS
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from grpo_core import methods
-from grpo_core.algorithms.credit import NORMS
+from grpo_core.algorithms.norms import NORMS
 from grpo_core.config import make_config
 from grpo_core.equations import advantage
 from grpo_core.lab.batch import RecordedBatch
