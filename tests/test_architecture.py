@@ -27,9 +27,10 @@ UPSTREAM: dict[str, set[str]] = {
     "records": set(),
     "measures": set(),
     "config": {"errors", "method_row", "group_rewards", "methods"},
-    "equations": {"method_row"},
+    "equation_pieces": set(),
+    "equations": {"method_row", "equation_pieces"},
     "trained": set(),
-    "methods_page": {"method_row", "group_rewards", "methods", "equations", "trained"},
+    "methods_page": {"method_row", "group_rewards", "methods", "equation_pieces", "equations", "trained"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
     "objectives": {"method_row", "config", "algorithms"},
@@ -48,12 +49,12 @@ UPSTREAM: dict[str, set[str]] = {
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
 PAGES_MAY_IMPORT = {
-    "launch", "config", "method_row", "methods", "group_rewards", "equations", "trained", "presets", "errors", "records", "measures", "diagnosis", "lab",
-    "study",
+    "launch", "config", "method_row", "methods", "group_rewards", "equation_pieces", "equations", "trained", "presets", "errors", "records", "measures",
+    "diagnosis", "lab", "study",
 }  # fmt: skip
 TORCH_FREE = (
-    "config", "records", "method_row", "own_methods", "group_rewards", "methods", "equations", "trained", "errors", "beside", "presets", "demo", "cli",
-    "commands", "running", "launch", "watch", "measures", "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
+    "config", "records", "method_row", "own_methods", "group_rewards", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
+    "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
 )  # fmt: skip
 
 

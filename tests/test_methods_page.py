@@ -11,7 +11,7 @@ from grpo_core.algorithms.selections import DROPS, SCALES
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
 from grpo_core.algorithms.values import VALUES
 from grpo_core.algorithms.weights import WEIGHTS
-from grpo_core.equations import CHOICES
+from grpo_core.equation_pieces import CHOICES
 from grpo_core.methods import METHODS
 from grpo_core.methods_page import PATH, methods_markdown
 from grpo_core.tasks.sampler import DATA_RULES

@@ -11,7 +11,7 @@ import streamlit as st
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
 from grpo_core.diagnosis.report import Report
-from grpo_core.equations import (
+from grpo_core.equation_pieces import (
     BASES,
     DROPS,
     GROUP_OBJECTIVES,
@@ -25,12 +25,8 @@ from grpo_core.equations import (
     VALUES,
     WEIGHTS,
     WHOLES,
-    Slot,
-    defined,
-    differences,
-    equations,
-    slots,
 )
+from grpo_core.equations import Slot, defined, differences, equations, slots
 from grpo_core.errors import GroupscopeError
 from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.method_row import HARMS, Method
