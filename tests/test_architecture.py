@@ -26,6 +26,7 @@ UPSTREAM: dict[str, set[str]] = {
     "methods": {"method_row", "own_methods"},
     "records": set(),
     "measures": set(),
+    "streams": set(),
     "config": {"errors", "method_row", "group_rewards", "methods"},
     "equation_pieces": set(),
     "equations": {"method_row", "equation_pieces"},
@@ -33,10 +34,10 @@ UPSTREAM: dict[str, set[str]] = {
     "methods_page": {"method_row", "group_rewards", "methods", "equation_pieces", "equations", "trained"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
-    "objectives": {"method_row", "config", "algorithms"},
-    "tasks": {"errors", "methods", "config", "records", "measures"},
+    "objectives": {"method_row", "config", "streams", "algorithms"},
+    "tasks": {"errors", "methods", "config", "records", "measures", "streams"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
-    "trainer": {"errors", "method_row", "config", "records", "measures", "tasks", "algorithms", "objectives", "rollout"},
+    "trainer": {"errors", "method_row", "config", "records", "measures", "streams", "tasks", "algorithms", "objectives", "rollout"},
     "lab": {"errors", "beside", "method_row", "config", "measures", "algorithms", "objectives"},
     "trace": {"errors", "beside", "methods", "config", "records", "measures"},
     "diagnosis": {"errors", "method_row", "methods", "config", "records", "measures"},
@@ -54,7 +55,7 @@ PAGES_MAY_IMPORT = {
 }  # fmt: skip
 TORCH_FREE = (
     "config", "records", "method_row", "own_methods", "group_rewards", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
-    "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
+    "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
 )  # fmt: skip
 
 
