@@ -15,7 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.methods import GROUP_REWARDS, METHODS, Method, method_name, unknown_method
+from grpo_core.group_rewards import GROUP_REWARDS
+from grpo_core.method_row import Method
+from grpo_core.methods import METHODS, method_name, unknown_method
 
 SECTIONS = {
     "run": "Run",

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from grpo_core.equations import CHOICES, Choice, defined, equations
-from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Component, Method, Weight
+from grpo_core.equation_pieces import CHOICES, Choice
+from grpo_core.equations import defined, equations
+from grpo_core.group_rewards import GROUP_REWARDS
+from grpo_core.method_row import HARMS, Component, Method, Weight
+from grpo_core.methods import METHODS
 from grpo_core.trained import Trained, gain, trained
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
 _OPENING = """# Methods
 
-Made from `grpo_core/methods.py` by `python -m grpo_core.methods_page`; edit there, not here.
+Made from `grpo_core/methods.py`, `grpo_core/group_rewards.py` and `grpo_core/equation_pieces.py` by `python -m grpo_core.methods_page`; edit there, not here.
 
 Every method is one row over the same equation:
 
@@ -129,7 +132,7 @@ your own, outside the package:
 # my_methods.py
 import torch
 
-from grpo_core.algorithms.credit import NORMS
+from grpo_core.algorithms.norms import NORMS
 from grpo_core.methods import METHODS, Component, Method
 
 
@@ -153,7 +156,7 @@ With the variable set, `launch`, `compare`, the app and its laboratory know the 
 The app, which otherwise does without torch, then loads what the file imports.
 Failed rollouts come with reward 0 and `rows.scored_B` False, and a tied group with deviations of exactly 0.
 
-Its piece of the equation goes beside the others in `grpo_core/equations.py`; until then it stands in the equation as its name.
+Its piece of the equation goes beside the others in `grpo_core/equation_pieces.py`; until then it stands in the equation as its name.
 `tests/algorithms/test_invariances.py` then checks the row: its names resolve, padding, row order and micro-batches change nothing.
 """
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core import streams
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import Objective, resolve
 from grpo_core.algorithms.segments import SPREADS, Earned, rank_rewards, ratio_segments
+from grpo_core.algorithms.values import Facts
 from grpo_core.algorithms.weights import Written, token_weights
 from grpo_core.config import RunConfig
-from grpo_core.methods import Method, Penalty
+from grpo_core.method_row import Method, Penalty
 
 RANK = "rank_"
 """How reward parts begin that judge one item of a ranked list, in order of rank."""
-DRAWS = 2**23
-"""The purpose of this stream of random numbers, which sets it apart from the trainer's own (trainer/collect.py)."""
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -101,7 +100,7 @@ def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Ten
 
 def random_draws(seed: int, step: int, rollouts: int) -> Tensor:
     """A number in [0, 1) for every rollout of a step's batch, in order, the same for the same run seed and step."""
-    return torch.from_numpy(np.random.default_rng((seed, step, DRAWS)).random(rollouts))
+    return torch.from_numpy(streams.left_out(seed, step).random(rollouts))
 
 
 def _penalty_name(penalty: Penalty, config: RunConfig) -> str:

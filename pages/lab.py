@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import data, empty, lab_view, pick, step_groups, url
+from pages.components import data, empty, lab_controls, lab_view, pick, step_groups, url
 from pages.components.frames import part
 from pages.components.group_view import about_prompt, chosen_group, group_picker
 from pages.components.heading import heading
@@ -32,7 +32,7 @@ def body() -> None:
         empty.nothing(f"Step {step} has no group {group}", f"Its groups are numbered 0 to {len(groups) - 1}.")
         return
     batch = data.recorded_step(run, step)
-    asked = lab_view.controls(run, rescored=batch.rescored)
+    asked = lab_controls.controls(run, rescored=batch.rescored)
     answer = st.container(gap="small")
     with st.container(border=True, key="one-group"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -45,7 +45,7 @@ def body() -> None:
         with st.grid(2, min_column_width=430, gap="medium"):
             with st.container(gap="xsmall"):
                 st.markdown("**Rewards**", help="As recorded. Type another reward to see what it would change; nothing recorded changes.")
-                typed, wrong = lab_view.edited(batch, run, rollouts, step, group)
+                typed, wrong = lab_controls.edited(batch, run, rollouts, step, group)
             beside = st.container(gap="xsmall")
         with st.spinner("Weighing the step"):
             weighed = lab_view.weigh(typed, asked, run)
@@ -55,12 +55,12 @@ def body() -> None:
     with answer:
         first, *others = lab_view.sentences(typed, weighed) or ["Choose a second method to compare."]
         st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
-        if what_if := [*lab_view.changes(batch, typed), *asked.changed]:
+        if what_if := [*lab_controls.changes(batch, typed), *asked.changed]:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 st.info(escape(f"What if: {listed(what_if)}."), icon=":material/edit_note:", width="stretch")
-                st.button("As recorded", icon=":material/undo:", key="lab.undo", on_click=lab_view.as_recorded, help="Take back everything typed.")
+                st.button("As recorded", icon=":material/undo:", key="lab.undo", on_click=lab_controls.as_recorded, help="Take back everything typed.")
         if wrong := [*asked.wrong, *wrong]:
-            st.warning(escape(lab_view.left_out(wrong)), icon=":material/link_off:")
+            st.warning(escape(lab_controls.left_out(wrong)), icon=":material/link_off:")
         lab_view.bars(weighed)
     with st.container(border=True, key="apart"):
         lab_view.disagreements(run, typed, weighed, step)

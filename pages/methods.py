@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from grpo_core.methods import HARMS, METHODS, method_name
+from grpo_core.method_row import HARMS
+from grpo_core.methods import METHODS, method_name
 from pages.components import methods_view, url
 from pages.components.frames import part
 from pages.components.text import escape

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from pages.components import data, empty, panels, pick, variance_view
+from pages.components import data, empty, panels, pick, prompts_view, variance_view
 from pages.components.frames import part
 from pages.components.heading import heading
 from pages.components.nav import RUN, goto
+from pages.components.prompt_history import prompt_history
 from pages.components.text import escape
 
 run = pick.run()
@@ -30,19 +31,19 @@ def body() -> None:
     first, *others = variance_view.sentences(now, curves)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
     last = int(steps["step"].iloc[-1])
-    prompts = variance_view.prompts(now, last)
-    drawn = [lambda: variance_view.prompt_map(now, prompts)]
+    prompts = prompts_view.prompts(now, last)
+    drawn = [lambda: prompts_view.prompt_map(now, prompts)]
     panels.grid(now, curves, panels.toolbar(steps, may_be_log=False), on_step=open_step, cards=variance_view.cards(now), also=drawn)
     with st.container(border=True, key="prompts"):
         st.markdown("**What a sampler would draw, and why**", help=variance_view.MEANS)
-        st.markdown(escape(variance_view.sampler_sentence(now, prompts)))
-        chosen = variance_view.prompt_table(now, prompts)
+        st.markdown(escape(prompts_view.sampler_sentence(now, prompts)))
+        chosen = prompts_view.prompt_table(now, prompts)
     one = prompts[prompts["prompt_hash"] == chosen]
     with st.container(border=True, key="one-prompt"):
         if one.empty:
             empty.nothing(f"This run has not seen the prompt {chosen}", "The table above lists those it has.")
         else:
-            variance_view.prompt_history(now, next(one.itertuples()), last)
+            prompt_history(now, next(one.itertuples()), last)
 
 
 body()

@@ -20,22 +20,27 @@ OURS = {*ROOMS, "app"}
 UPSTREAM: dict[str, set[str]] = {
     "errors": set(),
     "beside": set(),
-    "methods": set(),
+    "method_row": set(),
+    "own_methods": set(),
+    "group_rewards": set(),
+    "methods": {"method_row", "own_methods"},
     "records": set(),
     "measures": set(),
-    "config": {"errors", "methods"},
-    "equations": {"methods"},
+    "streams": set(),
+    "config": {"errors", "method_row", "group_rewards", "methods"},
+    "equation_pieces": set(),
+    "equations": {"method_row", "equation_pieces"},
     "trained": set(),
-    "methods_page": {"methods", "equations", "trained"},
+    "methods_page": {"method_row", "group_rewards", "methods", "equation_pieces", "equations", "trained"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
-    "objectives": {"methods", "config", "algorithms"},
-    "tasks": {"errors", "methods", "config", "records", "measures"},
+    "objectives": {"method_row", "config", "streams", "algorithms"},
+    "tasks": {"errors", "methods", "config", "records", "measures", "streams"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
-    "trainer": {"errors", "methods", "config", "records", "measures", "tasks", "algorithms", "objectives", "rollout"},
-    "lab": {"errors", "beside", "methods", "config", "measures", "algorithms", "objectives"},
+    "trainer": {"errors", "method_row", "config", "records", "measures", "streams", "tasks", "algorithms", "objectives", "rollout"},
+    "lab": {"errors", "beside", "method_row", "config", "measures", "algorithms", "objectives"},
     "trace": {"errors", "beside", "methods", "config", "records", "measures"},
-    "diagnosis": {"errors", "methods", "config", "records", "measures"},
+    "diagnosis": {"errors", "method_row", "methods", "config", "records", "measures"},
     "study": {"config", "methods", "diagnosis", "launch"},
     "launch": {"errors", "beside", "methods", "config", "presets"},
     "watch": {"errors", "beside", "config", "launch", "diagnosis"},
@@ -44,10 +49,13 @@ UPSTREAM: dict[str, set[str]] = {
 }
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
-PAGES_MAY_IMPORT = {"launch", "config", "methods", "equations", "trained", "presets", "errors", "records", "measures", "diagnosis", "lab", "study"}
+PAGES_MAY_IMPORT = {
+    "launch", "config", "method_row", "methods", "group_rewards", "equation_pieces", "equations", "trained", "presets", "errors", "records", "measures",
+    "diagnosis", "lab", "study",
+}  # fmt: skip
 TORCH_FREE = (
-    "config", "records", "methods", "equations", "trained", "errors", "beside", "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures",
-    "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
+    "config", "records", "method_row", "own_methods", "group_rewards", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
+    "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
 )  # fmt: skip
 
 

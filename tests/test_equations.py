@@ -8,8 +8,10 @@ import pytest
 from grpo_core.algorithms import credit, group_objectives, normalisers, penalties, segments, surrogates, weights
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
-from grpo_core.equations import CHOICES, PENALTIES, SURROGATES, WEIGHTS, advantage, defined, differences, equations, loss, slots
-from grpo_core.methods import HARMS, METHODS, Component, Penalty
+from grpo_core.equation_pieces import CHOICES, PENALTIES, SURROGATES, WEIGHTS
+from grpo_core.equations import advantage, defined, differences, equations, loss, slots
+from grpo_core.method_row import HARMS, Component, Penalty
+from grpo_core.methods import METHODS
 from grpo_core.tasks.sampler import DATA_RULES
 
 REGISTRIES = (

@@ -9,7 +9,8 @@ import numpy as np
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Evidence, Level, Signal
 from grpo_core.diagnosis.signals.reading import nothing
-from grpo_core.methods import METHODS, Component
+from grpo_core.method_row import Component
+from grpo_core.methods import METHODS
 
 Array = np.ndarray
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import Facts, tied
+from grpo_core.algorithms.groups import tied
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.segments import OUTSIDE
+from grpo_core.algorithms.values import Facts
 from grpo_core.config import RunConfig
 from grpo_core.lab.batch import Array, Push, RecordedBatch
-from grpo_core.methods import Method
+from grpo_core.method_row import Method
 from grpo_core.objectives import credited, method_of, multipliers_of, objective_of, random_draws, ranks_of
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from grpo_core.records import Completion, Prompt, Reward
+from grpo_core.records import Completion, Prompt
 from grpo_core.tasks.base import Encoder, check_fits
+from grpo_core.tasks.built_in import BuiltIn
 from grpo_core.tasks.scoring import Part, Rubric
 
 LARGEST = 99
@@ -74,11 +74,9 @@ class ArithmeticSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
+class Arithmetic(BuiltIn):
     """The arithmetic task in an encoder's tokens. Prompts of one draw are distinct as long as there are enough pairs."""
 
-    rubric: Rubric
-    encoder: Encoder
     paraphrases: int = 1
     name: str = "arithmetic"
 
@@ -97,15 +95,6 @@ class Arithmetic:
 
     def held_out(self, n: int) -> list[Prompt]:
         return [self._prompt(a, b) for a, b in HELD_OUT_PAIRS[:n].tolist()]
-
-    def judge(self, prompt: Prompt, completion: Completion) -> Reward:
-        return self.rubric.judge(prompt, completion)
-
-    def state(self) -> dict[str, object]:
-        return {}  # every draw is fresh: the generator's state says it all
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        return None
 
     def _prompt(self, a: int, b: int, form: int = 0) -> Prompt:
         text, gold = FORMS[form].format(a=a, b=b), worked_answer(*_in_order(a, b, form))

@@ -5,14 +5,14 @@ An item is a hit if it is one of the three and stands on no line before; every l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from grpo_core.records import Completion, Prompt, Reward
+from grpo_core.records import Completion, Prompt
 from grpo_core.tasks.base import Encoder, check_fits
+from grpo_core.tasks.built_in import BuiltIn
 from grpo_core.tasks.scoring import Part, Rubric
 
 GIVEN, LISTED = 5, 3
@@ -84,11 +84,9 @@ class RankingSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(BuiltIn):
     """The ranking task in an encoder's tokens. Prompts of one draw are distinct as long as there are enough questions."""
 
-    rubric: Rubric
-    encoder: Encoder
     name: str = "ranking"
 
     def draw(self, rng: np.random.Generator, n: int) -> list[Prompt]:
@@ -103,15 +101,6 @@ class Ranking:
 
     def held_out(self, n: int) -> list[Prompt]:
         return [self._prompt(numbers) for numbers in questions()[1][:n].tolist()]
-
-    def judge(self, prompt: Prompt, completion: Completion) -> Reward:
-        return self.rubric.judge(prompt, completion)
-
-    def state(self) -> dict[str, object]:
-        return {}  # every draw is fresh: the generator's state says it all
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        return None
 
     def _prompt(self, numbers: list[int]) -> Prompt:
         text, gold = question(numbers), worked_list(numbers)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grpo_core import streams
 from grpo_core.records import Prompt, ScoredGroup
 from grpo_core.tasks.base import Task
-
-_STREAM = 1  # keeps the prompts' random stream apart from others made from the same run seed
-_POOL_STREAM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Draw:
 
 def pool_of(task: Task, seed: int, size: int) -> np.ndarray:
     """Indexes of `size` training prompts, all of them for 0, sorted; the same ones for the same seed."""
-    of_pool = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_POOL_STREAM,)))
+    of_pool = streams.of_run(seed, streams.POOL)
     return np.sort(of_pool.choice(task.size, min(size or task.size, task.size), replace=False))
 
 
@@ -41,7 +39,7 @@ class PromptSampler:
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task = task
-        self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM,))))
+        self._rng = streams.of_run(seed, streams.PROMPTS)
 
     def next_prompts(self, n: int) -> list[Prompt]:
         """The next `n` prompts."""

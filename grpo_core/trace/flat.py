@@ -33,7 +33,7 @@ TRACES = (
 """Each per-token trace: its field in FlatStep, where a RolloutTrace has it, and the number it is kept as."""
 
 
-_PER_ROLLOUT = ("gwhes_R", "group_R", "index_R", "length_R", "correct_R", "reward_R", "foreign_R", "age_R")
+_PER_ROLLOUT = ("gwhes_R", "group_R", "index_R", "length_R", "correct_R", "reward_R", "foreign_R", "replayed_R", "age_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class FlatStep:
     `step` comes without its groups, `groups` without their rollouts. `correct_R` is 1, 0, or -1 for unknown (int8);
     `reward_R` is float64 and NaN where scoring failed, as `gwhes_R` where it was not measured; `index_R` is a rollout's place
     in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place. `sources` says where each rollout comes from,
-    `foreign_R` which ones the step's policy did not write; a replayed one was written `age_R` steps ago.
+    `foreign_R` which ones the step's policy did not write; `replayed_R` which ones an older policy did, `age_R` steps ago.
     """
 
     step: StepTrace
@@ -69,6 +69,7 @@ class FlatStep:
     correct_R: Array
     reward_R: Array
     foreign_R: Array
+    replayed_R: Array
     age_R: Array
     rollout_N: Array
     position_N: Array
@@ -84,11 +85,6 @@ class FlatStep:
     logp_old: Lists
     nthr: Lists
     items: Lists
-
-    @property
-    def replayed_R(self) -> Array:
-        """Which rollouts an older policy wrote."""
-        return np.array([source == REPLAY for source in self.sources], "?")
 
     @property
     def scored_R(self) -> Array:
@@ -158,6 +154,7 @@ def flatten(trace: StepTrace) -> FlatStep:
         correct_R=np.array([-1 if r.correct is None else r.correct for r in rewards], "i1"),
         reward_R=np.array([r.total for r in rewards], "f8"),
         foreign_R=np.array([r.completion.source != POLICY for r in rollouts], "?"),
+        replayed_R=np.array([r.completion.source == REPLAY for r in rollouts], "?"),
         age_R=np.array([r.completion.age for r in rollouts], "i8"),
         rollout_N=rollout_N,
         position_N=_places(length_R),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -43,15 +44,41 @@ ITEMS = frozenset({"ranking"})
 """Tasks whose completions are lists, an item a line."""
 
 
+PIECE = "\ufffd"
+"""What a tokenizer writes for bytes that are no whole character."""
+
+
 def line_items(completion: Completion, decode: Callable[[Sequence[int]], str]) -> np.ndarray:
     """Each token's line from 0, (T,) int64; a line break belongs to the line it ends, and the end token is END (Rank-GRPO's released code).
 
     A token with a break inside belongs to the line it begins on.
     """
     ids = completion.token_ids
-    found = np.array([decode(ids[:t]).count("\n") for t in range(len(ids))], "i8")
+    found = np.array(_breaks_before(ids, decode), "i8")
     if completion.finish == "stop" and len(ids):
         found[-1] = END
+    return found
+
+
+def _breaks_before(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
+    """Line breaks in the text of the tokens before each token.
+
+    Breaks add up token by token, but where characters are in pieces: what byte tokens of some tokenizers say is decided by those beside
+    them. A token whose own text is several whole characters is no such byte; between two of those, a stretch with pieces in it is decoded
+    up to each of its tokens.
+    """
+    alone = {token: decode([token]) for token in set(ids)}
+    ends = [t + 1 for t, token in enumerate(ids) if len(alone[token]) > 1 and PIECE not in alone[token]]
+    found: list[int] = []
+    before = 0
+    for begin, end in pairwise([0, *ends, len(ids)]):
+        stretch = ids[begin:end]
+        if any(PIECE in alone[token] for token in stretch):
+            breaks = [decode(stretch[:t]).count("\n") for t in range(len(stretch) + 1)]
+        else:
+            breaks = list(accumulate((alone[token].count("\n") for token in stretch), initial=0))
+        found += [before + n for n in breaks[:-1]]
+        before += breaks[-1]
     return found
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo_core.algorithms.credit import Facts
 from grpo_core.algorithms.segments import OUTSIDE
+from grpo_core.algorithms.values import Facts
 from grpo_core.objectives import credited, multipliers_of, random_draws, ranks_of
 from grpo_core.records import POLICY, REFERENCE, Reward, ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from grpo_core import streams
 from grpo_core.errors import TaskError
 from grpo_core.records import REFERENCE, Group, Prompt, ScoredGroup
 from grpo_core.rollout.generate import sample_groups
@@ -49,9 +48,8 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
         with clock.part("generate"):
             draws = state.sampler.draw(wanted)
             prompts = [draw.prompt for draw in draws]
-            groups = sample_groups(
-                state.writer, prompts, group_size=config.group_size, sampling=state.sampling, seed=stream_seed(config.seed, step, sampling_round)
-            )
+            seed = streams.seed_of(config.seed, step, streams.SAMPLED[sampling_round])
+            groups = sample_groups(state.writer, prompts, group_size=config.group_size, sampling=state.sampling, seed=seed)
             greedy = _greedy(state, prompts) if state.method.needs_greedy else []
         with clock.part("score"):
             totals = [scored.rewards[0].total for scored in score(greedy, state.task)] or [None] * len(draws)
@@ -93,13 +91,13 @@ def _replayed(state: TrainState, step: int) -> list[ScoredGroup]:
     config, buffer = state.config, state.memories.replay
     if buffer is None:
         return []
-    return buffer.draw(int(config.replay_share * config.prompts_per_step), step, np.random.default_rng(stream_seed(config.seed, step, 2**23)))
+    return buffer.draw(int(config.replay_share * config.prompts_per_step), step, streams.of_step(config.seed, step, streams.REPLAYED))
 
 
 def _helped(state: TrainState, scored: ScoredGroup, step: int, *, place: int) -> ScoredGroup:
     """The group, with a stored success where it is hopeless."""
     assert state.memories.successes is not None
-    return state.memories.successes.help(scored, step, np.random.default_rng(stream_seed(state.config.seed, step, 2**24, place)))
+    return state.memories.successes.help(scored, step, streams.of_step(state.config.seed, step, streams.HELPED, place))
 
 
 def _take_in(state: TrainState, sampled: Sequence[ScoredGroup], step: int) -> None:
@@ -124,12 +122,7 @@ def _refresh(state: TrainState, step: int, clock: Clock) -> None:
     prompts = [state.task.at(int(index)) for index in state.sampler.pool]
     with clock.part("generate"):
         groups = sample_groups(
-            state.writer, prompts, group_size=state.sampler.trial_rollouts, sampling=state.sampling, seed=stream_seed(config.seed, step, 2**22)
+            state.writer, prompts, group_size=state.sampler.trial_rollouts, sampling=state.sampling, seed=streams.seed_of(config.seed, step, streams.TRIED)
         )
     with clock.part("score"):
         state.sampler.observe(score(groups, state.task), refresh=True)
-
-
-def stream_seed(*key: int) -> int:
-    """A seed of its own for every (run seed, step, purpose), so that nothing random has to be carried between steps."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

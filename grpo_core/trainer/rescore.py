@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grpo_core import streams
 from grpo_core.trainer.batch import TrainBatch, score_quietly
-from grpo_core.trainer.collect import stream_seed
 from grpo_core.trainer.state import TrainState
 
 
@@ -24,7 +24,7 @@ class Rescored:
 def rescore(state: TrainState, batch: TrainBatch, step: int) -> Rescored:
     """Score a random share of the groups (`config.rescore`), rounded up to whole groups."""
     n_groups = int(batch.group_B.max()) + 1
-    chosen = np.random.default_rng(stream_seed(state.config.seed, step, 2**21)).permutation(n_groups)[: int(np.ceil(state.config.rescore * n_groups))]
+    chosen = streams.of_step(state.config.seed, step, streams.RESCORED).permutation(n_groups)[: int(np.ceil(state.config.rescore * n_groups))]
     measured_B = torch.isin(batch.group_B, torch.from_numpy(chosen).to(batch.group_B.device))
     delta_BT = torch.zeros_like(batch.policy_BT)
     rows = measured_B.nonzero().squeeze(1)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from grpo_core.algorithms.loss import Objective
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError
-from grpo_core.methods import Method
+from grpo_core.method_row import Method
 from grpo_core.objectives import method_of, objective_of
 from grpo_core.rollout.batch import Rows
 from grpo_core.rollout.forward import Forward, choose_forward

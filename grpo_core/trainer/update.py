@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grpo_core import streams
 from grpo_core.algorithms.loss import LossBatch, loss_batch, policy_loss
 from grpo_core.algorithms.penalties import k3
 from grpo_core.records import UpdateTrace
 from grpo_core.trainer.batch import TrainBatch, score_quietly
-from grpo_core.trainer.collect import stream_seed
 from grpo_core.trainer.state import TrainState
 
 
@@ -55,7 +55,7 @@ class Updated:
 def run_updates(state: TrainState, batch: TrainBatch, step: int) -> Updated:
     """`epochs` passes over the batch in `minibatches` of whole groups each; the same data order for the same seed and step."""
     config = state.config
-    shuffle = np.random.default_rng(stream_seed(config.seed, step, 2**20))
+    shuffle = streams.of_step(config.seed, step, streams.SHUFFLED)
     n_groups = int(batch.group_B.max()) + 1
     side_BT = torch.zeros_like(batch.mask_BT, dtype=torch.int8)
     weight_BT = torch.zeros_like(batch.mask_BT)

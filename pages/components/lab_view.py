@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from grpo_core.config import RunConfig, make_config
-from grpo_core.errors import ConfigError
+from grpo_core.config import RunConfig
 from grpo_core.lab.batch import Push, RecordedBatch
 from grpo_core.lab.figures import Summary, opposed, relative, shared_tokens, summary, widest
 from grpo_core.methods import METHODS
-from pages.components import data, lab_address, plots, url
+from pages.components import data, plots, url
 from pages.components.data import Run
 from pages.components.group_view import TOKENS_AT_ONCE, parts
+from pages.components.lab_controls import Asked
 from pages.components.rank_table import Column, rank_table
-from pages.components.text import UNKNOWN, counted, escape, fixed, listed, number, percent, token_text
+from pages.components.text import UNKNOWN, counted, listed, number, percent, token_text
 from pages.components.token_strip import Marked, Quantity, strip_data, token_strip
 
 Array = np.ndarray
@@ -32,14 +32,6 @@ EXACT = (
     "and what the policy would have sampled had the method trained it from the start. That only training shows: "
     "`python -m grpo_core compare --methods …`."
 )
-FIRST, AGAIN = "First update", "One more update"
-POLICIES = (FIRST, AGAIN)
-AT = (
-    "First update: the policy that sampled, every ratio is 1. One more update: the policy after all of the step's own updates, "
-    "where ratios have moved and bounds hold."
-)
-MOST = 5
-DEFAULTS = ("grpo", "dr_grpo", "gtpo")
 COLOURS = ("c0", "c1", "c2", "c3", "c4")
 LONG = 80
 """Above so many tokens on average, every rollout gets the full width."""
@@ -48,9 +40,6 @@ NOTED = 0.05
 """Shares of the push that lie this far apart are worth a sentence."""
 WEIGHED = "lab.weighed"
 PLACE = "Group of the step, rollout of the group, tokens of the completion, each from 0."
-NAMED = 5
-"""So many wrong values of an address are named."""
-TYPE = "Total reward. Type another to see what it would change; empty leaves the rollout out. The record stays as it is."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,94 +105,6 @@ MEASURES = (
         "update: every ratio is 1.",
     ),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the controls ask for: a config per method, at least one, whether of one more update, what is set otherwise than the run or the method has
-    it, and what in the address cannot be taken; the last two in words."""
-
-    configs: list[RunConfig]
-    after: bool
-    changed: list[str]
-    wrong: list[str]
-
-
-def controls(run: Run, *, rescored: bool) -> Asked:
-    """Which methods, with which settings, at which policy: the methods in the address, else the run's own and a few that differ from it."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        methods, wrong = lab_address.read_methods(MOST)
-        methods = methods or list(dict.fromkeys((run.config.method, *DEFAULTS)))[:3]
-        st.multiselect(
-            f"Methods, up to {MOST}", list(METHODS), key="lab.methods", on_change=url.sync("methods", "lab.methods", methods), max_selections=MOST,
-            format_func=_title, width=520,
-        )  # fmt: skip
-        policies = POLICIES if rescored else POLICIES[:1]
-        policy = url.choice("policy", policies, FIRST)
-        if (asked := st.query_params.get("policy", FIRST)) != policy:
-            wrong.append(f"policy {asked[:40]}" + (", which this step does not have" if asked in POLICIES else ""))
-        changed = url.sync("policy", "lab.policy", policy, default=FIRST)
-        st.segmented_control(
-            "At the policy of the", policies, required=True, key="lab.policy", on_change=changed,
-            help=AT + ("" if rescored else " Not available for this step: not every rollout was scored again after the update."),
-        )  # fmt: skip
-        settings, unread = lab_address.read_settings()
-        bases = {name: _base(run, name) for name in methods}
-        configs, refused = _with_settings(bases, settings)
-        with st.popover("Settings", icon=":material/tune:"):
-            for name, config in zip(methods, configs, strict=True):
-                _settings(run, bases[name], config)
-    moved = [said for name, config in zip(methods, configs, strict=True) for said in _moved(bases[name], config)]
-    return Asked(configs=configs, after=policy == AGAIN, changed=moved, wrong=[*wrong, *unread, *refused])
-
-
-def _base(run: Run, name: str) -> RunConfig:
-    """The method as this run would have it: the run's own settings where the method is its own."""
-    shape = {key: getattr(run.config, key) for key in ("group_size", "max_new_tokens", "prompts_per_step", "seed")}
-    return run.config if name == run.config.method else make_config({**shape, **METHODS[name].asks, "method": name})
-
-
-def _with_settings(bases: Mapping[str, RunConfig], settings: Mapping[tuple[str, str], float]) -> tuple[list[RunConfig], list[str]]:
-    """Every base with what is set of its method, and what is refused of that."""
-    configs, refused = [], []
-    for name, config in bases.items():
-        for knob, value in ((knob, value) for (method, knob), value in settings.items() if method == name):
-            try:
-                config = config.with_changes(**{knob: value})
-            except ConfigError as error:
-                refused.append(f"set {name}.{knob} ({error})")
-        configs.append(config)
-    return configs, refused
-
-
-def _settings(run: Run, base: RunConfig, config: RunConfig) -> None:
-    """Every number of the method, to type another."""
-    method = METHODS[config.method]
-    if not method.own_values:
-        st.caption(f"{escape(method.title)} has no numbers to set.")
-        return
-    st.markdown(f"**{escape(method.title)}**")
-    for column, (knob, own) in zip(st.columns(len(method.own_values)), method.own_values.items(), strict=True):
-        field, key = RunConfig.model_fields[knob], f"lab.set.{run.run_id}.{method.name}.{knob}"
-        limits = {name: getattr(bound, name) for bound in field.metadata for name in ("ge", "le") if hasattr(bound, name)}
-        url.show(key, float(config.strength(knob, own)))
-        column.number_input(
-            knob, value=None, min_value=limits.get("ge"), max_value=limits.get("le"), step=None, format="%g", key=key, help=field.description,
-            on_change=_set, args=(key, method.name, knob, float(base.strength(knob, own))),
-        )  # fmt: skip
-
-
-def _set(key: str, method: str, knob: str, base: float) -> None:
-    typed = st.session_state[key]
-    others = {place: value for place, value in lab_address.read_settings()[0].items() if place != (method, knob)}
-    lab_address.put_settings(others if typed in (None, base) else {**others, (method, knob): typed})
-
-
-def _moved(base: RunConfig, config: RunConfig) -> list[str]:
-    """What is set otherwise than the base has it, in words."""
-    method = METHODS[config.method]
-    pairs = {knob: (config.strength(knob, own), base.strength(knob, own)) for knob, own in method.own_values.items()}
-    return [f"{method.title} has {knob} {now:g} instead of {was:g}" for knob, (now, was) in pairs.items() if now != was]
 
 
 def weigh(batch: RecordedBatch, asked: Asked, run: Run) -> list[Weighed]:
@@ -283,67 +184,6 @@ def colour_of(weighed: Sequence[Weighed], one: Weighed) -> str:
     return COLOURS[next(n for n, other in enumerate(weighed) if other is one)]
 
 
-def edited(batch: RecordedBatch, run: Run, rollouts: pd.DataFrame, step: int, group: int) -> tuple[RecordedBatch, list[str]]:
-    """An editor of the group's rewards, the batch with what the address types there, and what of that cannot be taken."""
-    inside = np.flatnonzero(batch.group_R == group)
-    edits, wrong = lab_address.read_edits(step, group, batch.index_R[inside])
-    typed = edits.over(batch, inside)
-    place = f"lab.rewards.{run.run_id}.{run.status.attempt}.{step}.{group}"
-    key = f"{place}.{_version(place, edits)}"
-
-    def write() -> None:
-        rewards, correct = dict(edits.rewards), dict(edits.correct)
-        for row, cells in st.session_state[key]["edited_rows"].items():
-            rollout = int(batch.index_R[inside[row]])
-            if "reward" in cells:
-                rewards[rollout] = np.nan if cells["reward"] is None else float(cells["reward"])
-            if "correct" in cells:
-                correct[rollout] = bool(cells["correct"])
-        now = lab_address.Edits(rewards=rewards, correct=correct).but_for(batch, inside)
-        st.session_state[place] = (now, st.session_state[place][1])
-        lab_address.put_edits(step, group, now)
-
-    st.data_editor(
-        pd.DataFrame(
-            {
-                "rollout": typed.index_R[inside],
-                "text": [text.strip().replace("\n", " ⏎ ") for text in rollouts["text"]],
-                "reward": typed.reward_R[inside],
-                "correct": typed.verdict_R[inside] > 0,
-            }
-        ),
-        key=key,
-        on_change=write,
-        hide_index=True,
-        disabled=["rollout", "text"],
-        column_config={
-            "rollout": st.column_config.NumberColumn("#", width=40, help="Position of the rollout in the group, from 0."),
-            "text": st.column_config.TextColumn("Completion", help="What the rollout says, on one line."),
-            "reward": st.column_config.NumberColumn("Reward", format="%.3g", width=80, help=TYPE),
-            "correct": st.column_config.CheckboxColumn("Correct", width=70, help="Read by methods that weigh right against wrong."),
-        },
-    )
-    return typed, wrong
-
-
-def _version(place: str, edits: lab_address.Edits) -> int:
-    """Counts up when the address says something else than was typed last, so that the editor forgets what was typed."""
-    said, version = st.session_state.get(place, (edits, 0))
-    st.session_state[place] = (edits, version + (str(said) != str(edits)))
-    return st.session_state[place][1]
-
-
-def left_out(wrong: Sequence[str]) -> str:
-    """What the address asks for in vain, in one sentence."""
-    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-    return f"The address asks for what cannot be shown, which is left out: {'; '.join(wrong[:NAMED])}{more}."
-
-
-def as_recorded() -> None:
-    """Take back everything typed, settings too."""
-    url.put(rewards=None, correct=None, set=None)
-
-
 def advantages(batch: RecordedBatch, weighed: Sequence[Weighed], group: int) -> None:
     """The group's advantages under every method, rollout by rollout."""
     inside = np.flatnonzero(batch.group_R == group)
@@ -360,15 +200,19 @@ def strip(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], rollouts: 
     if not able:
         return
     names = list(able)
+
+    def title(name: str) -> str:
+        return able[name].title
+
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         left = url.choice("left", names, names[0])
         changed = url.sync("left", "lab.left", left, default=names[0])
-        st.segmented_control("Colour tokens by the push of", names, required=True, key="lab.left", on_change=changed, format_func=_title)
+        st.segmented_control("Colour tokens by the push of", names, required=True, key="lab.left", on_change=changed, format_func=title)
         others = [name for name in names if name != left]
         right = url.choice("right", others, others[0]) if others else None
         if len(others) > 1:
             changed = url.sync("right", "lab.right", right, default=others[0])
-            st.segmented_control("And beside it by that of", others, required=True, key="lab.right", on_change=changed, format_func=_title)
+            st.segmented_control("And beside it by that of", others, required=True, key="lab.right", on_change=changed, format_func=title)
     first = parts(rollouts["length"].to_numpy(), TOKENS_AT_ONCE // 2)[0][1]
     if first < len(rollouts):
         st.caption(f"The first {first} of {counted(len(rollouts), 'rollout')}.")
@@ -451,18 +295,3 @@ def _text(token_ids: Array, pieces: Sequence[str]) -> str:
 
 def _places(first: int, last: int) -> str:
     return f"token {first}" if first == last else f"tokens {first} to {last}"
-
-
-def changes(before: RecordedBatch, after: RecordedBatch) -> list[str]:
-    """What was typed over the record, rollout by rollout, in words."""
-    said = []
-    for n, (was, now) in enumerate(zip(before.reward_R, after.reward_R, strict=True)):
-        if was != now and not (np.isnan(was) and np.isnan(now)):
-            said.append(f"rollout {before.index_R[n]} has reward {fixed(float(now))} instead of {fixed(float(was))}")
-        if before.verdict_R[n] != after.verdict_R[n]:
-            said.append(f"rollout {before.index_R[n]} counts as {'correct' if after.verdict_R[n] > 0 else 'wrong'}")
-    return said
-
-
-def _title(name: str) -> str:
-    return METHODS[name].title

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from grpo_core.config import SECTIONS, RunConfig, field_errors
 from grpo_core.launch.start import flag
-from grpo_core.methods import METHODS, Method
+from grpo_core.method_row import Method
+from grpo_core.methods import METHODS
 from pages.components.text import escape
 
 BASICS = ("method", "name", "task", "model", "steps", "seed")

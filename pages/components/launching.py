@@ -13,7 +13,7 @@ from grpo_core.errors import ConfigError, GroupscopeError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.fork import fork_command, fork_run, forked_config
 from grpo_core.launch.start import command_line, launch
-from grpo_core.methods import Method
+from grpo_core.method_row import Method
 from pages.components import data
 from pages.components.data import Run
 from pages.components.guard import listens_on_loopback

@@ -11,7 +11,7 @@ import streamlit as st
 from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.panel import examine
 from grpo_core.diagnosis.report import Report
-from grpo_core.equations import (
+from grpo_core.equation_pieces import (
     BASES,
     DROPS,
     GROUP_OBJECTIVES,
@@ -25,14 +25,12 @@ from grpo_core.equations import (
     VALUES,
     WEIGHTS,
     WHOLES,
-    Slot,
-    defined,
-    differences,
-    equations,
-    slots,
 )
+from grpo_core.equations import Slot, defined, differences, equations, slots
 from grpo_core.errors import GroupscopeError
-from grpo_core.methods import GROUP_REWARDS, HARMS, METHODS, Method, nearest_method
+from grpo_core.group_rewards import GROUP_REWARDS
+from grpo_core.method_row import HARMS, Method
+from grpo_core.methods import METHODS, nearest_method
 from grpo_core.presets import PRESETS
 from grpo_core.trained import of_method, outcome, setting
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states, study_view

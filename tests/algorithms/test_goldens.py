@@ -8,10 +8,12 @@ import math
 import pytest
 import torch
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.penalties import action_runs, llds_action, llds_response
-from grpo_core.methods import METHODS, Component
+from grpo_core.algorithms.values import Facts
+from grpo_core.method_row import Component
+from grpo_core.methods import METHODS
 
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.float64)
 BEFORE = torch.tensor([[-1.0, -0.5, 0], [-2.0, -1.0, -0.7], [-0.3, 0, 0], [-1.2, -0.4, 0]], dtype=torch.float64)

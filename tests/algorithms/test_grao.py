@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
+from grpo_core.algorithms.values import Facts
 from grpo_core.methods import METHODS
 from grpo_core.objectives import multipliers_of
 from tests.algorithms.test_invariances import random_batch

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.normalisers import NORMALISERS
+from grpo_core.algorithms.values import Facts
 from grpo_core.algorithms.weights import Written, conflict_runs, token_weights
 from grpo_core.methods import METHODS
 

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.group_objectives import Scores, pulls
 from grpo_core.algorithms.penalties import PENALTIES, k3
-from grpo_core.methods import METHODS, Component
+from grpo_core.algorithms.values import Facts
+from grpo_core.method_row import Component
+from grpo_core.methods import METHODS
 from tests.algorithms.test_goldens import LOGP, MASK, REF, advantages, graded, of_method
 from tests.algorithms.test_invariances import loss_and_gradient, random_batch
 

@@ -7,16 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import BASES, DROPS, NORMS, SCALES, VALUES, WHOLES, Facts, credit
+from grpo_core.algorithms.baselines import BASES
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.group_objectives import GROUP_OBJECTIVES
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.normalisers import NORMALISERS
+from grpo_core.algorithms.norms import NORMS, WHOLES
 from grpo_core.algorithms.penalties import PENALTIES
 from grpo_core.algorithms.registry import Registry
 from grpo_core.algorithms.segments import SPREADS
+from grpo_core.algorithms.selections import DROPS, SCALES
 from grpo_core.algorithms.surrogates import LEVELS, SURROGATES
+from grpo_core.algorithms.values import VALUES, Facts
 from grpo_core.algorithms.weights import WEIGHTS
-from grpo_core.methods import CONTRASTS, METHODS, STANDALONE, Component
+from grpo_core.method_row import CONTRASTS, STANDALONE, Component
+from grpo_core.methods import METHODS
 
 NAMES = sorted(METHODS)
 LOG_PROBS = {"clipped_weight", "gamma_gate", "log_prob", *(f"{region}{how}" for region in ("one_side", "two_side", "ring") for how in ("", "_weighted"))}

@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import loss_batch, policy_loss
+from grpo_core.algorithms.values import Facts
 from grpo_core.algorithms.weights import Written, token_weights
-from grpo_core.methods import METHODS, Component
+from grpo_core.method_row import Component
+from grpo_core.methods import METHODS
 from tests.algorithms.test_goldens import ADVANTAGES, BEFORE, LOGP, MASK, REWARDS, advantages, graded, of_method
 from tests.algorithms.test_invariances import loss_and_gradient, random_batch
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from grpo_core.algorithms.credit import Facts as CreditFacts
 from grpo_core.algorithms.credit import credit
+from grpo_core.algorithms.values import Facts as CreditFacts
 from grpo_core.diagnosis.history import Facts
 from grpo_core.diagnosis.integrity import from_residue, integrity, wrong_advantages
 from grpo_core.diagnosis.levels import Level

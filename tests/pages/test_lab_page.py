@@ -10,7 +10,7 @@ from grpo_core.lab.batch import recorded_batch
 from grpo_core.lab.figures import relative
 from grpo_core.lab.process import Laboratory
 from grpo_core.lab.push import push_of
-from pages.components import lab_address, lab_view
+from pages.components import lab_address, lab_controls
 from pages.components.text import fixed
 from storage.queries import lab
 from storage.reader import Store
@@ -32,7 +32,7 @@ def batch_of(root, run_id: str, step: int):
 @pytest.fixture
 def opened(seeded, open_page):
     root, runs = seeded
-    return open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, methods="grpo,gtpo,dapo", policy=lab_view.AGAIN)
+    return open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, methods="grpo,gtpo,dapo", policy=lab_controls.AGAIN)
 
 
 def test_the_step_is_weighed_by_every_chosen_method(opened) -> None:
@@ -76,8 +76,8 @@ def test_what_is_typed_is_told_apart_from_the_record(seeded) -> None:
     reward_R, verdict_R = batch.reward_R.copy(), batch.verdict_R.copy()
     first = int(np.flatnonzero((batch.reward_R == 1) & (batch.index_R == 0))[0])
     reward_R[first], verdict_R[first] = 0.25, -1
-    assert lab_view.changes(batch, batch) == []
-    assert lab_view.changes(batch, replace(batch, reward_R=reward_R, verdict_R=verdict_R)) == [
+    assert lab_controls.changes(batch, batch) == []
+    assert lab_controls.changes(batch, replace(batch, reward_R=reward_R, verdict_R=verdict_R)) == [
         "rollout 0 has reward 0.25 instead of 1.00",
         "rollout 0 counts as wrong",
     ]
@@ -91,9 +91,9 @@ def test_one_method_alone_asks_for_a_second(seeded, open_page) -> None:
 
 def test_without_a_second_scoring_only_the_first_update_is_offered(seeded, open_page) -> None:
     root, runs = seeded
-    app = open_page(root, "lab", run=runs["stopped"], step=2, policy=lab_view.AGAIN, methods="dr_grpo,grpo")
+    app = open_page(root, "lab", run=runs["stopped"], step=2, policy=lab_controls.AGAIN, methods="dr_grpo,grpo")
     (policy,) = (group for group in app.get("button_group") if group.proto.id.endswith("-lab.policy"))
-    assert [option.content for option in policy.proto.options] == [lab_view.FIRST]
+    assert [option.content for option in policy.proto.options] == [lab_controls.FIRST]
 
 
 @pytest.mark.parametrize("name", ["hostile", "failed", "collapsing"])

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from grpo_core.equations import equations
-from grpo_core.methods import HARMS, METHODS
+from grpo_core.method_row import HARMS
+from grpo_core.methods import METHODS
 from pages.components.methods_view import fitting, signals, uses
 from storage.catalog import Catalog
 from tests.pages.looking import rows_of, words_of

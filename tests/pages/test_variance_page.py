@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from grpo_core.config import make_config
-from pages.components.variance_view import columns, listed_prompts, step_figures, with_scores
+from pages.components.prompts_view import columns, listed_prompts, with_scores
+from pages.components.variance_view import step_figures
 from tests.pages.looking import rows_of, words_of
 from tests.pages.seeded import PAYLOADS, make_run
 from tests.pages.test_conflicts_page import cells, of_key

@@ -7,7 +7,7 @@ import pytest
 
 from grpo_core.config import RunConfig, make_config, structural_notes
 from grpo_core.errors import ConfigError, TaskError
-from grpo_core.methods import GROUP_REWARDS
+from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.records import Completion, Group, Prompt, ScoredGroup
 from grpo_core.tasks import shaping
 from grpo_core.tasks.build import build_task

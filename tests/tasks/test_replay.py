@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
+from grpo_core.algorithms.values import Facts
 from grpo_core.config import make_config, structural_notes
 from grpo_core.errors import ConfigError, TaskError
 from grpo_core.methods import METHODS

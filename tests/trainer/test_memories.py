@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from grpo_core.algorithms.credit import Facts, credit
+from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import loss_batch
+from grpo_core.algorithms.values import Facts
 from grpo_core.methods import METHODS
 from grpo_core.records import POLICY, REPLAY
 from grpo_core.trainer.batch import train_batch

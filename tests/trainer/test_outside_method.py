@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from grpo_core import methods
-from grpo_core.algorithms.credit import NORMS
+from grpo_core.algorithms.norms import NORMS
 from grpo_core.config import make_config
 from grpo_core.equations import advantage
 from grpo_core.lab.batch import RecordedBatch
 from grpo_core.lab.push import push_of
-from grpo_core.methods import METHODS, OWN_METHODS, Method, bring, unknown_method
+from grpo_core.method_row import Method
+from grpo_core.methods import METHODS, unknown_method
 from grpo_core.methods_page import methods_markdown
+from grpo_core.own_methods import OWN_METHODS, bring
 from grpo_core.trainer.step import run_step
 from tests.trainer.small_runs import small_state
 

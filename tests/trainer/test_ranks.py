@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.algorithms.credit import Facts
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
 from grpo_core.algorithms.segments import END, rank_credit, rank_rewards
+from grpo_core.algorithms.values import Facts
 from grpo_core.methods import METHODS
 from grpo_core.objectives import credited
 from grpo_core.trace.tables import to_tables

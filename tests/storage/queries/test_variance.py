@@ -1,6 +1,8 @@
 """Four groups by hand: prompt "a" fails, then is mixed; prompt "b" passes, and then one of its rollouts cannot be scored."""
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,19 +25,27 @@ def tables(step: int) -> dict:
     for row, (prompt, rewards, correct, outcome, diversity, score) in zip(rows, GROUPS[step], strict=True):
         row |= {"prompt_hash": prompt, "prompt": f"{prompt} at {step}", "rewards": rewards, "correct": correct, "outcome": outcome}
         row |= {"diversity": diversity, "sampler_score": score, "sampler_probability": score}
+    return with_groups(made, rows)
+
+
+def with_groups(made: dict, rows: list[dict]) -> dict:
     return made | {"groups": type(made["groups"]).from_pylist(rows, schema=made["groups"].schema)}
+
+
+def written(root: Path, steps: Iterable[dict], *, sealed: bool) -> Store:
+    """A store with the run r1 of some steps."""
+    with RunWriter.open(root / "runs" / "r1") as writer:
+        for made in steps:
+            writer.append_step(made)
+        writer.write_vocabulary(["a"])
+    if sealed:
+        seal(root / "runs" / "r1")
+    return Store(root)
 
 
 @pytest.fixture(scope="module", params=["live", "sealed"])
 def store(request, tmp_path_factory) -> Store:
-    root = tmp_path_factory.mktemp(request.param)
-    with RunWriter.open(root / "runs" / "r1") as writer:
-        for step in GROUPS:
-            writer.append_step(tables(step))
-        writer.write_vocabulary(["a"])
-    if request.param == "sealed":
-        seal(root / "runs" / "r1")
-    return Store(root)
+    return written(tmp_path_factory.mktemp(request.param), map(tables, GROUPS), sealed=request.param == "sealed")
 
 
 def test_outcomes_of_each_step(store):
@@ -70,19 +80,15 @@ def test_one_prompts_groups_in_order(store):
 @pytest.fixture(scope="module", params=["live", "sealed"])
 def replaying(request, tmp_path_factory) -> Store:
     """Step 0: prompt a with one of its two rollouts replayed, and remembered; step 1: a group of a that is all replayed, and prompt b."""
-    root = tmp_path_factory.mktemp(f"replay-{request.param}")
-    with RunWriter.open(root / "runs" / "r1") as writer:
-        for step in (0, 1):
-            made = make_step_tables(step, groups=2, group_size=2)
-            first, second = made["groups"].to_pylist()
-            first |= {"prompt_hash": "a", "rewards": [1, 0], "correct": 0, "prompt_state": [("p", 0.25 + step / 4), ("stored", 1.0)]}
-            first |= {"replayed": 1, "outcome": "all_fail"} if step == 0 else {"replayed": 2, "outcome": "replayed"}
-            second |= {"prompt_hash": "b", "rewards": [1, 1], "correct": 2, "outcome": "all_pass"}
-            writer.append_step(made | {"groups": type(made["groups"]).from_pylist([first, second], schema=made["groups"].schema)})
-        writer.write_vocabulary(["a"])
-    if request.param == "sealed":
-        seal(root / "runs" / "r1")
-    return Store(root)
+    steps = []
+    for step in (0, 1):
+        made = make_step_tables(step, groups=2, group_size=2)
+        first, second = made["groups"].to_pylist()
+        first |= {"prompt_hash": "a", "rewards": [1, 0], "correct": 0, "prompt_state": [("p", 0.25 + step / 4), ("stored", 1.0)]}
+        first |= {"replayed": 1, "outcome": "all_fail"} if step == 0 else {"replayed": 2, "outcome": "replayed"}
+        second |= {"prompt_hash": "b", "rewards": [1, 1], "correct": 2, "outcome": "all_pass"}
+        steps.append(with_groups(made, [first, second]))
+    return written(tmp_path_factory.mktemp(f"replay-{request.param}"), steps, sealed=request.param == "sealed")
 
 
 def test_what_is_replayed_counts_nowhere_as_sampled(replaying):
