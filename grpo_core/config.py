@@ -118,6 +118,7 @@ class RunConfig(BaseModel):
     disco_beta: float | None = option(None, "method", "Weight β of DisCO's squared hinge on the KL to the policy that sampled; empty takes the method's own.", unit="1/nat", ge=0.0)
     disco_tau: float | None = option(None, "method", "Temperature τ at which DisCO weighs wrong completions by their score; large ones weigh all alike. Empty takes the method's own.", unit="score", ge=0.01)
     reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
+    hint_strength: float = option(1.0, "method", "Share of its worked answer that a prompt of reg_grpo is given as a hint, for each reward that its rollouts stay below the mean of the last 100 groups; 0 gives none. Without worked answers there are no hints.", unit="share/reward", ge=0.0, le=100.0)
     spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
     rank_decay: Literal["log_decay", "exp_inf"] = option("log_decay", "method", "What an item of a list earns in rank_grpo: the discounted hits from its rank on (log_decay), or its own hit alone (exp_inf).")
@@ -207,6 +208,7 @@ class RunConfig(BaseModel):
             if getattr(self, name) != value:
                 raise ValueError(f"method {self.method} needs what {name}={getattr(self, name)} does not give: a reward for every item of a list; set {name}={value}")
         self._demonstrations_fit(method)
+        self._hints_fit(method)
         self._group_reward_fits(method)
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError(
@@ -221,6 +223,20 @@ class RunConfig(BaseModel):
             raise ValueError(f"method {method.name} trains on a worked answer beside the rollouts; set gold_column to a column with worked completions")
         if method.sampler == "demonstrated" and self.group_reward != "none":
             raise ValueError(f"group_reward={self.group_reward} shapes sampled rollouts alone, and method {method.name} compares them with a worked answer; leave it at none")
+
+    def _hints_fit(self, method: Method) -> None:
+        """Raise ValueError where hints are asked for and the task has none, or where what they leave to write would be judged by its own length and form."""
+        default = type(self).model_fields["hint_strength"].default
+        if method.sampler == "hinted" and not self.hints and self.hint_strength not in (0, default):
+            raise ValueError(
+                f"hint_strength={self.hint_strength:g} asks for hints, which are the beginnings of worked answers; set gold_column to a column with worked "
+                f"completions, or leave it at {default:g}, which gives none without them"
+            )
+        if self.hints and self.group_reward != "none":
+            raise ValueError(
+                f"group_reward={self.group_reward} compares what the rollouts of a group wrote, and method {method.name} gives part of the answer as a hint; "
+                "set hint_strength=0 or leave group_reward at none"
+            )
 
     def _group_reward_fits(self, method: Method) -> None:
         """Raise ValueError for a group_reward, or a setting of one, that cannot do anything."""
@@ -262,6 +278,11 @@ class RunConfig(BaseModel):
     def replays(self) -> bool:
         """Whether rollouts of older policies may be among those trained on, so that ratios differ from 1 at the first update too."""
         return bool(self.replay_size) or self.method_row.sampler == "replay_success"
+
+    @property
+    def hints(self) -> bool:
+        """Whether hard prompts are sampled again behind a hint: the method's rule asks for it, and the task has worked answers to take it from."""
+        return self.method_row.sampler == "hinted" and self.hint_strength > 0 and (self.task != "dataset" or bool(self.gold_column))
 
     @property
     def method_row(self) -> Method:
@@ -335,6 +356,8 @@ def structural_notes(config: RunConfig) -> list[str]:
             f"nothing is ever replayed in this run: replay_share={config.replay_share:g} of {config.prompts_per_step} groups is less than one; "
             f"set replay_share to {1 / config.prompts_per_step:.2g} or more"
         )
+    if method.sampler == "hinted" and config.hint_strength and not config.hints:
+        notes.append(f"{method.title} gives no hints in this run, as the data has no worked answers; set gold_column to a column with worked completions")
     if rule := GROUP_REWARDS.get(config.group_reward):
         notes += [f"group_reward={rule.name} assumes: {rule.assumes}"] if rule.assumes else []
     if config.nthr_every and config.group_size == 1:

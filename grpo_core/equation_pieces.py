@@ -398,6 +398,11 @@ SAMPLERS = Choice(
             means="in a hopeless group one rollout gives way to a stored success of the prompt",
         ),
         "demonstrated": Piece(latex=r"g \leftarrow g \cup \{y_g\}", means="the task's worked answer is one more row of every group"),
+        "hinted": Piece(
+            latex=r"x_g \leftarrow x_g \oplus y_{g,\le n_g}",
+            means="a prompt whose group's mean reward lies below that of the last 100 groups is sampled again behind the beginning of its worked answer",
+            where=r"n_g = \bigl\lfloor \min(1, c\, \Delta_g)\, |y_g| \bigr\rfloor,\quad \Delta_g = \overline{r}_{100} - \operatorname*{mean}_{j \in g} r_j",
+        ),
     },
 )
 CHOICES = (VALUES, BASES, NORMS, SCALES, DROPS, WHOLES, SPREADS, SURROGATES, LEVELS, GROUP_OBJECTIVES, WEIGHTS, PENALTIES, NORMALISERS, SAMPLERS)

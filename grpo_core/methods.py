@@ -428,15 +428,20 @@ METHODS: dict[str, Method] = {
             name="reg_grpo", title="Reg-GRPO", paper="arXiv:2506.07464",
             summary="Advantages are a target: the group's sequence log-ratios, normalised as rewards are, are fitted to them by least squares.",
             protects="The clip's lost gradients and hand-set bounds: a completion is pushed until its change of likelihood stands in the group as its reward does, "
-            "and no further.",
+            "and no further. Hints bring hopeless groups within reach.",
             costs="Only the order and spacing of the changes are fitted, not their size, and at the policy that sampled their spread is 0: the first update is "
-            "200 times REINFORCE's and finite only through the floor and gradient clipping.",
-            against=("lost tokens",), moves=("gradient_spike", "step_kl", "ess", "displacement"),
+            "200 times REINFORCE's and finite only through the floor and gradient clipping. Hard prompts are sampled twice, and what is learnt behind a hint is learnt of "
+            "prompts that nobody will ask.",
+            against=("lost tokens", "groups without signal"), moves=("gradient_spike", "step_kl", "ess", "displacement"),
             credit=(Component(base="mean", norm="std_population"),), surrogate="log_ratio", level="sequence_sum", clip=None, normaliser="sequence",
-            group=Weight(name="regress", value=0.01, knob="reg_floor"), penalties=(_KL,),
-            note="DeepVideo-R1's objective without its difficulty-aware augmentation, which would need hints in prompts: rollouts sampled again behind part of a correct one "
-            "where a prompt's mean reward lies below that of a window of steps, in proportion to the gap. Its scale factors are not printed, the window is stated "
-            "in two ways, and for easy prompts it adds noise to video frames, of which text has no like. The paper prints neither the kind of std nor an ε: both are over n here, and "
+            group=Weight(name="regress", value=0.01, knob="reg_floor"), sampler="hinted", penalties=(_KL,), options=("hint_strength",),
+            note="DeepVideo-R1's objective and its difficulty-aware augmentation. A prompt whose mean reward lies below that of the last 100 groups is sampled again in "
+            "the same step, behind the beginning of its worked answer in proportion to the gap; the group without the hint is recorded and dropped. Rewards are those "
+            "of the whole answer, the loss is of what the policy wrote. Assumed: the window's length, which the paper states in two ways; one whole answer per reward "
+            "of gap (`hint_strength=1`), as its scale factors are not printed, rounded down to tokens; no hint until a group has been scored, which is in the first step. The "
+            "paper's hint is the best of rollouts sampled with the solution in sight, here it is the task's worked answer; for easy prompts it adds noise to video "
+            "frames, of which text has no like. `hint_strength=0`, or a dataset without `gold_column`, leaves the objective alone. Rollouts behind a hint are "
+            "marked (`source` hinted, `hint_tokens`), and figures of what the policy writes leave them out. The paper prints neither the kind of std nor an ε: both are over n here, and "
             "the std of log-ratios is at least 0.01. Its KL weight is 0.1 (with a sign that its minimised loss cannot mean); the default here is 0. "
             "The mean squared difference with its sign turned is recorded as `objective`; above the floor it is 2·(corr − 1).",
         ),

@@ -15,15 +15,20 @@ import numpy as np
 
 Array = np.ndarray
 
-POLICY, REPLAY, REFERENCE = "policy", "replay", "reference"
-"""Where a completion comes from: the policy wrote it in this step, an older policy did and it was kept, or it is the task's own worked answer."""
+POLICY, HINTED, REPLAY, REFERENCE = "policy", "hinted", "replay", "reference"
+"""Where a completion comes from: the policy wrote it in this step, did so behind a hint, an older policy did and it was kept, or it is the
+task's own worked answer."""
+SAMPLED = (POLICY, HINTED)
+"""What the policy of the step wrote itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A question as given to the model.
 
-    `row` carries the dataset's other columns for reward functions; `gold` is a worked completion where the task has one.
+    `row` carries the dataset's other columns for reward functions; `gold` is a worked completion where the task has one. `hint` is the
+    beginning of that completion where the model is given it too, `hint_ids` its token ids: they stand behind the question, and no
+    completion has them.
     """
 
     prompt_id: str
@@ -32,10 +37,17 @@ class Prompt:
     answer: str
     gold: str | None = None
     row: Mapping[str, object] = field(default_factory=dict)
+    hint: str = ""
+    hint_ids: tuple[int, ...] = ()
+
+    @property
+    def given_ids(self) -> tuple[int, ...]:
+        """What completions are sampled behind: the question, and the hint where there is one."""
+        return self.token_ids + self.hint_ids
 
     @property
     def hash(self) -> str:
-        """First 16 hex digits of SHA-256 over the token ids: the same prompt has the same hash in any step or run."""
+        """First 16 hex digits of SHA-256 over the question's token ids: the same prompt has the same hash in any step or run, hinted or not."""
         return hashlib.sha256(np.asarray(self.token_ids, "<i4").tobytes()).hexdigest()[:16]
 
 
@@ -46,8 +58,9 @@ class Completion:
     `logp_sampling` (T,) is under the distribution sampled from (temperature and top-p), `logp` (T,) under the policy at
     the sampling temperature without truncation, `entropy` (T,) of that same distribution, all in nats.
     `finish` is `stop`, `stop_string` or `length`. A completion that is replayed has `source` REPLAY and `age` in steps since it was
-    written; its log-probs and entropies are then those of the policy that wrote it. One with `source` REFERENCE was not sampled: its
-    log-probs and entropies are zeros on the way to the trainer, and None in a trace.
+    written; its log-probs and entropies are then those of the policy that wrote it. One with `source` HINTED was sampled behind its prompt's
+    hint, which is no part of it. One with `source` REFERENCE was not sampled: its log-probs and entropies are zeros on the way to the
+    trainer, and None in a trace.
     """
 
     token_ids: Array
@@ -108,7 +121,7 @@ class ScoredGroup:
     def outcome(self) -> str:
         """mixed, all_fail, all_pass, tied (equal rewards, neither all wrong nor all correct), failed (fewer than two scored, where there
         were two), or replayed (none was sampled in this step). Replayed rollouts and reference answers do not count."""
-        written = [r for c, r in zip(self.group.completions, self.rewards, strict=True) if c.source == POLICY]
+        written = [r for c, r in zip(self.group.completions, self.rewards, strict=True) if c.source in SAMPLED]
         scored = [r for r in written if not r.failed]
         if not written:
             return "replayed"

@@ -20,6 +20,8 @@ REPLAYED = 2**23
 """Of a step: which groups the replay buffer gives back."""
 HELPED = 2**24
 """Of a step, by group: which stored success helps a hopeless group; by group, as how many need help may change with anything else."""
+HINTED = 2**25
+"""Of a step: the rollouts behind hints."""
 LEFT_OUT = 2**23
 """Of a step: which rollouts are left out of their group. Shares its number with REPLAYED and not its stream: `left_out` begins from the key itself."""
 

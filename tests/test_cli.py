@@ -64,6 +64,7 @@ READ_BESIDE = {
     "group_reward_weight": {"group_reward": "e_grpo"},
     "group_reward": {"mark_pattern": "="},
     "grao_": {"gold_column": "g"},
+    "hint_": {"gold_column": "g"},
 }
 """What options are refused without, by how their names begin."""
 

@@ -23,7 +23,8 @@ class RecordedBatch:
     `verdict_R` is +1 for correct rollouts, -1 for wrong ones, 0 where unknown. `logp_N` is before the update, `delta_N` what the
     step's updates added to it; `old_N` is under the policy that wrote a replayed rollout, NaN for the others (None: none is replayed).
     `tracked_R` is the success rate of the rollout's prompt that a tracker had when it was drawn (None: no tracker). `first_round_R`
-    marks groups that did not come from sampling again, `surplus_R` those that a dynamic sampler had no use for. `first_entropy` is
+    marks groups that did not come from sampling again, `surplus_R` those that a dynamic sampler had no use for, `hinted_R` those behind a
+    hint and `replaced_R` those that they stand for (None: there are none). `first_entropy` is
     the mean over the run's first rollouts of their mean token entropy. `parts` are the unweighted parts of the rewards (R,),
     `part_weights` what each weighs in the total where that is known, `greedy_R` the reward of the prompt's greedy completion. `step` is
     the training step, None where unknown. `reference_R` marks worked answers among the rollouts (None: there are none), whose `logp_N` is
@@ -52,6 +53,8 @@ class RecordedBatch:
     tracked_R: Array | None = None
     reference_R: Array | None = None
     items_N: Array | None = None
+    hinted_R: Array | None = None
+    replaced_R: Array | None = None
 
     @property
     def written_N(self) -> Array:
@@ -107,6 +110,8 @@ def recorded_batch(
         length_R=length_R,
         first_round_R=(rollouts["sampling_round"] == 0).to_numpy("?"),
         surplus_R=rollouts["reason"].str.startswith("surplus").to_numpy("?"),
+        hinted_R=(rollouts["hint_tokens"].fillna(0) > 0).to_numpy("?"),
+        replaced_R=rollouts["reason"].str.contains("behind a hint", regex=False).to_numpy("?"),
         token_ids_N=end_to_end(rollouts["token_ids"], length_R).astype("i8"),
         logp_N=np.where(np.repeat(reference_R, length_R), old_N, policy_N),
         delta_N=end_to_end(rollouts["logp_delta"], length_R),

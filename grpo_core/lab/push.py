@@ -89,8 +89,12 @@ class _Shape:
 
 
 def _taken(batch: RecordedBatch, sampler: str) -> Array:
-    """A method that samples again trains on groups with a signal, any other on the prompts drawn first; worked answers are for a method that asks."""
+    """A method that samples again trains on groups with a signal, any other on the prompts drawn first; worked answers and hints are for a method that asks."""
     sampled_R = np.ones(len(batch.reward_R), "?") if batch.reference_R is None or sampler == "demonstrated" else ~batch.reference_R
+    if sampler == "hinted" and batch.replaced_R is not None:
+        return (batch.first_round_R | batch.hinted_R) & ~batch.replaced_R & sampled_R
+    if batch.hinted_R is not None:
+        sampled_R &= ~batch.hinted_R
     if sampler != "dynamic":
         return batch.first_round_R & sampled_R
     group_R = torch.from_numpy(np.unique(batch.group_R, return_inverse=True)[1])
@@ -177,6 +181,8 @@ def _left_out(method: Method, objective: Objective) -> tuple[str, ...]:
     out = ["LLDS-MA's weight of the final answer, as the record does not mark answers"] if masked else []
     if method.sampler == "replay_success":
         out.append("stored successes beyond those that the recorded run inserted itself")
+    if method.sampler == "hinted":
+        out.append("prompts sampled again behind a hint, beyond those that the recorded run hinted itself")
     return tuple(out)
 
 

@@ -42,7 +42,7 @@ class Rows:
 def rows_of(groups: Sequence[Group], *, pad_id: int, device: torch.device) -> Rows:
     """All completions of all groups, in order."""
     completions = [c.token_ids for g in groups for c in g.completions]
-    prompt_ids, prompt_mask = pad([g.prompt.token_ids for g in groups], fill=pad_id, dtype=np.int64)
+    prompt_ids, prompt_mask = pad([g.prompt.given_ids for g in groups], fill=pad_id, dtype=np.int64)
     completion_ids, mask = pad(completions, fill=pad_id, dtype=np.int64)
     owner = np.repeat(np.arange(len(groups)), [len(g.completions) for g in groups])
     return Rows(

@@ -65,7 +65,7 @@ def sample_groups(writer: Writer, prompts: Sequence[Prompt], *, group_size: int,
 
 
 def _check_context(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-    longest = max(len(p.token_ids) for p in prompts)
+    longest = max(len(p.given_ids) for p in prompts)
     if writer.context_limit is not None and longest + sampling.max_new_tokens > writer.context_limit:
         raise ConfigError(
             f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} exceed the model's context of {writer.context_limit} tokens; "
@@ -102,7 +102,7 @@ def _decode_batch(writer: Writer, prompts: Sequence[Prompt], group_size: int, sa
 
 
 def _prompt_rows(writer: Writer, prompts: Sequence[Prompt], group_size: int) -> Rows:
-    ids, mask = pad([p.token_ids for p in prompts], fill=writer.pad_id, dtype=np.int64)
+    ids, mask = pad([p.given_ids for p in prompts], fill=writer.pad_id, dtype=np.int64)
     owner = torch.arange(len(prompts), device=writer.device).repeat_interleave(group_size)
     return Rows(
         prompt_ids_PL=torch.from_numpy(ids).to(writer.device),

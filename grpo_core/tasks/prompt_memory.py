@@ -12,6 +12,7 @@ from typing import Protocol
 
 from grpo_core.config import RunConfig
 from grpo_core.records import Prompt
+from grpo_core.tasks.hints import RecentRewards
 from grpo_core.tasks.replay import ReplayBuffer, Successes
 from grpo_core.tasks.tracker import Tracker
 
@@ -37,6 +38,7 @@ class Memories:
     tracker: Tracker | None = None
     successes: Successes | None = None
     replay: ReplayBuffer | None = None
+    recent: RecentRewards | None = None
 
     def kept(self) -> Iterator[tuple[str, PromptMemory]]:
         """Those the run has, each with its name."""
@@ -64,4 +66,5 @@ def build_memories(config: RunConfig) -> Memories:
         tracker=Tracker() if rule == "tracked" else None,
         successes=Successes() if rule == "replay_success" else None,
         replay=ReplayBuffer(config.replay_size, config.replay_max_age) if config.replay_size else None,
+        recent=RecentRewards() if config.hints else None,
     )

@@ -119,6 +119,7 @@ DATA_RULES: dict[str, DataRule] = {
         DataRule("tracked", refill=False, reject=_no_objection),
         DataRule("replay_success", refill=False, reject=_no_objection, helps=True),
         DataRule("demonstrated", refill=False, reject=_no_objection, demonstrates=True),
+        DataRule("hinted", refill=False, reject=_no_objection),
     )
 }
 """The data rules by the name methods use (`Method.sampler`)."""

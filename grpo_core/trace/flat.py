@@ -14,7 +14,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from grpo_core.records import POLICY, REPLAY, Array, GroupTrace, StepTrace
+from grpo_core.records import POLICY, REPLAY, SAMPLED, Array, GroupTrace, StepTrace
 
 TRACES = (
     ("token_ids", "completion.token_ids", "i4"),
@@ -51,7 +51,7 @@ class FlatStep:
     `step` comes without its groups, `groups` without their rollouts. `correct_R` is 1, 0, or -1 for unknown (int8);
     `reward_R` is float64 and NaN where scoring failed, as `gwhes_R` where it was not measured; `index_R` is a rollout's place
     in its group; `rollout_N` and `position_N` (int64) tell each token's rollout and place. `sources` says where each rollout comes from,
-    `foreign_R` which ones the step's policy did not write; `replayed_R` which ones an older policy did, `age_R` steps ago.
+    `foreign_R` which ones the step's policy did not write to the task's own prompts; `replayed_R` which ones an older policy wrote, `age_R` steps ago.
     """
 
     step: StepTrace
@@ -87,6 +87,11 @@ class FlatStep:
     items: Lists
 
     @property
+    def unsampled_R(self) -> Array:
+        """Which rollouts the policy of the step did not write: replays and worked answers."""
+        return np.array([source not in SAMPLED for source in self.sources], "?")
+
+    @property
     def scored_R(self) -> Array:
         """Which rollouts have a reward."""
         return ~np.isnan(self.reward_R)
@@ -101,8 +106,13 @@ class FlatStep:
         """Trainer's log-prob minus the sampler's, subtracted in float32 before the store rounds either."""
         return self.logp.values - self.logp_sampling.values
 
+    def sampled(self) -> FlatStep:
+        """The step without replays and worked answers: what its own policy wrote, behind hints too."""
+        unsampled_R = self.unsampled_R
+        return self.of(~unsampled_R) if unsampled_R.any() else self
+
     def written(self) -> FlatStep:
-        """The step without what was replayed and without worked answers: what its own policy wrote."""
+        """The step without replays, worked answers and rollouts behind a hint: what its own policy wrote to the task's prompts."""
         return self.of(~self.foreign_R) if self.foreign_R.any() else self
 
     def of(self, keep_R: Array) -> FlatStep:

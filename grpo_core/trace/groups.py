@@ -16,7 +16,8 @@ from grpo_core.trace.flat import FlatStep
 class GroupFigures:
     """Per group (P,) and rollout (R,), NaN for not available; `conflicts` is per token.
 
-    Conflicts are of all that is trained on; changes of log-prob and diversity of what the step's own policy wrote, replays and worked answers left out.
+    Conflicts are of all that is trained on; changes of log-prob and diversity of what the step's own policy wrote, behind hints too, replays and worked
+    answers left out.
     `divided_P` says which groups have advantages of both signs, `pushed_tokens_P` counts tokens of rollouts with A ≠ 0.
     """
 
@@ -40,8 +41,8 @@ def group_figures(flat: FlatStep) -> GroupFigures:
     groups = len(flat.groups)
     advantage_R, group_R, group_N = flat.advantage_R, flat.group_R, flat.group_R[flat.rollout_N]
     found = conflicts(flat.token_ids.values, flat.length_R, group_R, advantage_R)
-    alike, written = diversity(flat.token_ids.values, flat.length_R, group_R, groups), flat.written()
-    own = alike if written is flat else diversity(written.token_ids.values, written.length_R, written.group_R, groups)
+    alike, sampled = diversity(flat.token_ids.values, flat.length_R, group_R, groups), flat.sampled()
+    own = alike if sampled is flat else diversity(sampled.token_ids.values, sampled.length_R, sampled.group_R, groups)
     up, down = (np.bincount(group_R[side], minlength=groups) > 0 for side in (advantage_R > 0, advantage_R < 0))
 
     def tokens(where_N: Array) -> Array:
@@ -59,8 +60,8 @@ def group_figures(flat: FlatStep) -> GroupFigures:
         conflict_mid_P=tokens(found.mid),
         conflict_shared_P=tokens(found.shared),
         conflict_net_P=net_P,
-        delta_correct_P=_delta(written, groups, 1),
-        delta_wrong_P=_delta(written, groups, 0),
+        delta_correct_P=_delta(sampled, groups, 1),
+        delta_wrong_P=_delta(sampled, groups, 0),
         diversity_P=1 - own.self_bleu_P,
         distinct_P=own.distinct_P,
         repetition_R=alike.repetition_R,

@@ -24,9 +24,11 @@ LOOPING = 0.5
 def steps_row(flat: FlatStep, figures: GroupFigures, *, missing_before: int = 0) -> dict[str, object]:
     """The row of `steps` for this step: column name → number, None, or rows (lists of dicts).
 
-    Replayed rollouts and worked answers count in what describes the updates and in conflicts, and nowhere else: the rest is of what this policy wrote.
+    Replayed rollouts, worked answers and rollouts behind a hint count in what describes the updates and in conflicts, the latter in divergences too, and
+    nowhere else: the rest is of what this policy wrote to the task's own prompts.
     """
     trace, written = flat.step, flat.written()
+    hinted_P = np.array([bool(group.prompt.hint_ids) for group in flat.groups], "?")
     conflicted_N = (figures.conflicts.run | figures.conflicts.mid)[~flat.foreign_R[flat.rollout_N]]
     return {
         "step": trace.step,
@@ -38,10 +40,10 @@ def steps_row(flat: FlatStep, figures: GroupFigures, *, missing_before: int = 0)
         **_rewards(written),
         **_likelihoods(written),
         **_displacement(written),
-        **_divergences(written),
+        **_divergences(flat.sampled()),
         **_updates(trace.updates),
         **_lengths(written),
-        **_texts(figures.repetition_R[~flat.foreign_R], figures.diversity_P),
+        **_texts(figures.repetition_R[~flat.foreign_R], figures.diversity_P[~hinted_P]),
         **_conflicts(figures),
         **_evaluation(trace.evaluation),
         **_probe(trace.probe),
@@ -151,11 +153,13 @@ def _counts(flat: FlatStep, written: FlatStep) -> dict[str, object]:
     tokens, total_s = int(written.length_R.sum()), flat.step.timings.total_s
     size_P = np.bincount(written.group_R, minlength=len(flat.groups))
     groups = [group for group, size in zip(flat.groups, size_P.tolist(), strict=True) if size or not len(flat.length_R)]
+    hinted = [group for group in flat.groups if group.prompt.hint_ids]
     together = not len(size_P) or int(size_P.max()) > 1
     judged = together and bool((written.correct_R >= 0).any())
     return {
         "groups": len(groups),
-        "groups_kept": sum(g.kept for g in groups),
+        "groups_kept": sum(g.kept for g in groups) + sum(g.kept for g in hinted),
+        "groups_hinted": len(hinted),
         "groups_all_fail": _groups_all(written, 0) if judged else None,
         "groups_all_pass": _groups_all(written, 1) if judged else None,
         "groups_tied": _groups_tied(flat if written is flat else flat.of(size_P[flat.group_R] > 0)) if together else None,

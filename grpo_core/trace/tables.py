@@ -60,7 +60,8 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
     groups, step, group_R = flat.groups, flat.step.step, flat.group_R
     size_P = np.bincount(group_R, minlength=len(groups))
     known_P, scored_P = (np.bincount(group_R[which], minlength=len(groups)) for which in (flat.correct_R >= 0, flat.scored_R))
-    correct_R = (flat.correct_R == 1) & ~flat.foreign_R
+    unsampled_R = flat.unsampled_R
+    correct_R = (flat.correct_R == 1) & ~unsampled_R
     with np.errstate(invalid="ignore"):
         mean_P = np.bincount(group_R[flat.scored_R], weights=flat.reward_R[flat.scored_R], minlength=len(groups)) / scored_P
     return {
@@ -69,8 +70,9 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "group_id": [f"s{step}.g{i}" for i in range(len(groups))],
         "prompt_id": [g.prompt.prompt_id for g in groups],
         "prompt_hash": [g.prompt.hash for g in groups],
-        "prompt": [g.prompt.text for g in groups],
-        "prompt_ids": [np.asarray(g.prompt.token_ids, "i4") for g in groups],
+        "prompt": [g.prompt.text + g.prompt.hint for g in groups],
+        "prompt_ids": [np.asarray(g.prompt.given_ids, "i4") for g in groups],
+        "hint_tokens": np.array([len(g.prompt.hint_ids) for g in groups], "i4"),
         "answer": [g.prompt.answer for g in groups],
         "rewards": pa.ListArray.from_arrays(pa.array(_offsets(size_P)), _nan_as_null(flat.reward_R)),
         "reward_mean": _nan_as_null(mean_P),
@@ -78,7 +80,7 @@ def _groups(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "baseline": _nan_as_null([g.baseline for g in groups]),
         "correct": pa.array(np.bincount(group_R[correct_R], minlength=len(groups)).astype("i4"), mask=known_P == 0),
         "size": size_P.astype("i4"),
-        "replayed": np.bincount(group_R[flat.foreign_R], minlength=len(groups)).astype("i4"),
+        "replayed": np.bincount(group_R[unsampled_R], minlength=len(groups)).astype("i4"),
         "outcome": [g.outcome for g in groups],
         "kept": [g.kept for g in groups],
         "reason": [g.reason for g in groups],

@@ -48,13 +48,13 @@ PIECE = "\ufffd"
 """What a tokenizer writes for bytes that are no whole character."""
 
 
-def line_items(completion: Completion, decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+def line_items(completion: Completion, decode: Callable[[Sequence[int]], str], behind: Sequence[int] = ()) -> np.ndarray:
     """Each token's line from 0, (T,) int64; a line break belongs to the line it ends, and the end token is END (Rank-GRPO's released code).
 
-    A token with a break inside belongs to the line it begins on.
+    A token with a break inside belongs to the line it begins on. Lines of a hint that the completion was written `behind` count.
     """
     ids = completion.token_ids
-    found = np.array(_breaks_before(ids, decode), "i8")
+    found = np.array(_breaks_before([*behind, *ids], decode)[len(behind) :], "i8")
     if completion.finish == "stop" and len(ids):
         found[-1] = END
     return found

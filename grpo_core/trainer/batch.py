@@ -12,7 +12,7 @@ from torch import Tensor
 from grpo_core.algorithms.segments import OUTSIDE
 from grpo_core.algorithms.values import Facts
 from grpo_core.objectives import credited, multipliers_of, random_draws, ranks_of
-from grpo_core.records import POLICY, REFERENCE, Reward, ScoredGroup
+from grpo_core.records import REFERENCE, SAMPLED, Reward, ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
 from grpo_core.trainer.answers import ITEMS, answer_mask, line_items
 from grpo_core.trainer.state import TrainState
@@ -71,7 +71,7 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
     item_BT = _items(state, kept)
     found = credited(state.method, facts, group_B, inside_BT=rows.mask_BT.cpu(), item_BT=item_BT)
     mask_BT = rows.mask_BT * scored_B.to(device)[:, None]
-    foreign_B = torch.tensor([c.source != POLICY for s in kept for c in s.group.completions], device=device)
+    foreign_B = torch.tensor([c.source not in SAMPLED for s in kept for c in s.group.completions], device=device)
     reference_B = facts.reference_B.to(device)
     before_BT, policy_BT = _before(state, kept, rows, foreign_B, reference_B)
     return TrainBatch(
@@ -127,7 +127,7 @@ def _items(state: TrainState, kept: Sequence[ScoredGroup]) -> Tensor | None:
     """The item of each token (B, T); None where the task writes no lists."""
     if state.config.task not in ITEMS:
         return None
-    found = [line_items(c, state.writer.decode) for s in kept for c in s.group.completions]
+    found = [line_items(c, state.writer.decode, behind=s.group.prompt.hint_ids) for s in kept for c in s.group.completions]
     return torch.from_numpy(pad(found, fill=OUTSIDE, dtype=np.int64)[0])
 
 

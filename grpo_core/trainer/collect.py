@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 from grpo_core import streams
 from grpo_core.errors import TaskError
-from grpo_core.records import REFERENCE, Group, Prompt, ScoredGroup
+from grpo_core.records import HINTED, REFERENCE, Group, Prompt, ScoredGroup
 from grpo_core.rollout.generate import sample_groups
+from grpo_core.tasks.hints import hint_length
 from grpo_core.tasks.sampler import DATA_RULES, Draw, keep
 from grpo_core.tasks.scoring import score
 from grpo_core.tasks.shaping import shape
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.evaluate import gold_completion
 from grpo_core.trainer.state import TrainState
+
+HARD = "its mean reward lies below that of the last groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,9 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
 
     A refilling data rule (DAPO) samples whole rounds of prompts until enough groups carry signal or `max_sampling_rounds` is
     reached; groups beyond the number wanted are dropped as surplus, as in verl. Groups of a replay buffer come last and take the
-    place of as many sampled ones; memories take in only what was sampled. Where the rule demonstrates (GRAO), every group then gets the
-    task's worked answer as its last row.
+    place of as many sampled ones; memories take in only what was sampled. Where the rule hints (Reg-GRPO), a hard prompt's group is dropped
+    and followed by one that was sampled behind the beginning of its worked answer. Where it demonstrates (GRAO), every group gets the
+    whole worked answer as its last row.
     """
     config, rule = state.config, DATA_RULES[state.method.sampler]
     judged: list[Judged] = []
@@ -63,12 +67,57 @@ def collect_groups(state: TrainState, step: int, clock: Clock) -> list[Judged]:
                 judged.append(Judged(scored, kept, reason, draw))
         if sum(j.kept for j in judged) >= wanted:
             break
+    if state.memories.recent is not None:
+        judged = _behind_hints(state, judged, step, clock)
     _take_in(state, sampled, step)
     judged += [Judged(scored, True, "", Draw(scored.group.prompt)) for scored in replayed]
     if not rule.demonstrates:
         return judged
     with clock.part("score"):
         return [dataclasses.replace(j, scored=_demonstrated(state, j.scored)) for j in judged]
+
+
+def _behind_hints(state: TrainState, judged: Sequence[Judged], step: int, clock: Clock) -> list[Judged]:
+    """The groups; one of a hard prompt is dropped, and the prompt sampled again behind its hint follows it."""
+    config, rule = state.config, DATA_RULES[state.method.sampler]
+    hinted = {place: prompt for place, j in enumerate(judged) if j.kept and (prompt := _with_hint(state, j.scored)).hint_ids}
+    if not hinted:
+        return list(judged)
+    with clock.part("generate"):
+        groups = sample_groups(
+            state.writer, list(hinted.values()), group_size=config.group_size, sampling=state.sampling, seed=streams.seed_of(config.seed, step, streams.HINTED)
+        )
+    with clock.part("score"):
+        again = dict(zip(hinted, (_scored_as_whole(state, group) for group in groups), strict=True))
+    found = []
+    for place, j in enumerate(judged):
+        if place not in again:
+            found.append(j)
+            continue
+        scored = dataclasses.replace(again[place], sampling_round=j.scored.sampling_round + 1, greedy=j.scored.greedy)
+        tokens = len(scored.group.prompt.hint_ids)
+        why = f"{HARD}, so it was sampled again behind a hint of {tokens} token{'s' * (tokens > 1)}"
+        found += [dataclasses.replace(j, kept=False, reason=why), Judged(scored, *keep(rule, scored), j.draw)]
+    return found
+
+
+def _with_hint(state: TrainState, scored: ScoredGroup) -> Prompt:
+    """The group's prompt with as much of its worked answer as it lies below the recent groups and the model's context has room for."""
+    prompt, limit = scored.group.prompt, state.writer.context_limit
+    answer = () if prompt.gold is None else tuple(state.policy.encode(prompt.gold))
+    length = hint_length(state.memories.recent.gap(scored), state.config.hint_strength, len(answer))
+    room = length if limit is None else max(0, limit - len(prompt.token_ids) - state.config.max_new_tokens)
+    ids = answer[: min(length, room)]
+    return dataclasses.replace(prompt, hint=state.writer.decode(ids), hint_ids=ids)
+
+
+def _scored_as_whole(state: TrainState, group: Group) -> ScoredGroup:
+    """The group, judged as answers to the task's own prompt that begin with the hint."""
+    prompt = group.prompt
+    whole = [dataclasses.replace(c, text=state.writer.decode([*prompt.hint_ids, *c.token_ids])) for c in group.completions]
+    (judged,) = score([Group(prompt=dataclasses.replace(prompt, hint="", hint_ids=()), completions=tuple(whole))], state.task)
+    completions = tuple(dataclasses.replace(c, source=HINTED) for c in group.completions)
+    return ScoredGroup(group=Group(prompt=prompt, completions=completions), rewards=judged.rewards)
 
 
 def _demonstrated(state: TrainState, scored: ScoredGroup) -> ScoredGroup:
@@ -103,6 +152,8 @@ def _helped(state: TrainState, scored: ScoredGroup, step: int, *, place: int) ->
 def _take_in(state: TrainState, sampled: Sequence[ScoredGroup], step: int) -> None:
     """What sampler and memories learn of the step's rollouts as they were sampled; the tracker waits for the updates (trainer/remember.py)."""
     state.sampler.observe(sampled)
+    if state.memories.recent is not None:
+        state.memories.recent.observe(sampled)
     if state.memories.replay is not None:
         rule = DATA_RULES[state.method.sampler]
         state.memories.replay.observe([scored for scored in sampled if keep(rule, scored)[0]], step)

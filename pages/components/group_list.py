@@ -19,7 +19,7 @@ OUTCOMES = {
     "failed": {"text": "not scored", "tone": "red", "icon": "!"},
     "replayed": {"text": "replayed", "tone": "gray", "icon": "↺"},
 }
-NOTES = {"replay": ", replayed", "reference": ", worked answer"}
+NOTES = {"hinted": ", behind a hint", "replay": ", replayed", "reference": ", worked answer"}
 _HTML = """
 <div class="frame" tabindex="0" role="region" aria-label="Groups of the step"></div>
 """

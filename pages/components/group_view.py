@@ -47,8 +47,8 @@ def group_picker(group: int, count: int) -> None:
 
 
 def about_prompt(run: Run, group) -> None:
-    """The prompt and the expected answer as plain text, and when else this prompt was sampled."""
-    notes = [_history(data.prompt_history(run, group.prompt_hash), int(group.step))]
+    """The prompt as given and the expected answer as plain text, what of it is a hint, and when else this prompt was sampled."""
+    notes = [*_hint(group.hint_tokens), _history(data.prompt_history(run, group.prompt_hash), int(group.step))]
     if not group.kept:
         notes.append(f"Dropped from the loss: {group.reason}.")
     prompt_card(group.prompt, group.answer, notes, key="group.prompt")
@@ -133,6 +133,16 @@ def _part(rollouts: pd.DataFrame, pages: list[tuple[int, int]], chosen: int | No
         format_func=lambda n: f"{index[pages[n][0]]}–{index[pages[n][1] - 1]}",
     )  # fmt: skip
     return pages[picked]
+
+
+def _hint(tokens: float) -> list[str]:
+    """What of the prompt is a hint; older runs do not say and gave none."""
+    if pd.isna(tokens) or not tokens:
+        return []
+    return [
+        f"The last {counted(int(tokens), 'token')} of the prompt {'is' if tokens == 1 else 'are'} a hint, the beginning of the worked answer: without it, the "
+        "rollouts of the group before this one stayed below the mean reward of recent groups. Rewards are those of the whole answer, hint included."
+    ]
 
 
 def _history(history: pd.DataFrame, step: int) -> str:

@@ -129,6 +129,10 @@ REFERENCE = (
     "The task's worked answer, a row of the group beside the rollouts: no policy sampled it, so it has no sampling log-prob or entropy, and figures of "
     "what the policy writes leave it out."
 )
+HINTED = (
+    "The policy wrote this behind a hint, the beginning of the worked answer at the end of the prompt. It was judged as the whole answer, hint included; "
+    "figures of what the policy writes leave it out."
+)
 FINISHES = {"stop_string": "ended at a stop string", "length": "cut at the token limit"}
 """Ways to end that are worth a word; a rollout usually ends with its end-of-sequence token."""
 _STORED = {
@@ -247,6 +251,8 @@ def _facts(row) -> list[tuple[str, ...]]:
         facts.append((number(row.gwhes, 3, sign=True), "GWHES", GWHES))
     if row.source == "replay":
         facts.append((str(int(row.age)), "step old, replayed" if row.age == 1 else "steps old, replayed", REPLAYED))
+    if row.source == "hinted":
+        facts.append(("", "behind a hint", HINTED))
     if row.source == "reference":
         facts.append(("", "worked answer, not sampled", REFERENCE))
     return facts + [("", FINISHES[row.finish])] if row.finish in FINISHES else facts

@@ -29,9 +29,12 @@ ROLLOUT_FIGURES = {
 
 
 def worst_groups(store: Store, run_id: str, step: int, figure: str, *, lowest: bool, count: int = 3) -> pd.DataFrame:
-    """The `count` groups of a step with the largest figure, the smallest where `lowest`, of those that have it. Columns: group_index, value."""
-    source = f"select group_index, {GROUP_FIGURES[figure]} as value from groups where step = $1" if figure in GROUP_FIGURES else (
-        f"select group_index, {ROLLOUT_FIGURES[figure]} as value from rollouts where step = $1 and coalesce(source, 'policy') = 'policy' group by group_index"
+    """The `count` groups of a step with the largest figure, the smallest where `lowest`, of those that have it and no hint. Columns: group_index, value."""
+    source = (
+        f"select group_index, {GROUP_FIGURES[figure]} as value from groups where step = $1 and coalesce(hint_tokens, 0) = 0"
+        if figure in GROUP_FIGURES
+        else f"select group_index, {ROLLOUT_FIGURES[figure]} as value from rollouts where step = $1 and coalesce(source, 'policy') = 'policy' "
+        "group by group_index"
     )
     sql = f"select * from ({source}) where value is not null and not isnan(value) order by value {'asc' if lowest else 'desc'}, group_index limit $2"
     return store.frame(run_id, sql, [step, count], steps=(step, step), skip_damaged=True)

@@ -32,7 +32,10 @@ def vocabulary(store: Store, run_id: str) -> list[str]:
 
 
 def prompt_history(store: Store, run_id: str, prompt_hash: str) -> pd.DataFrame:
-    """Every group of one prompt that was sampled, in order of step. Columns: step, group_index, reward_mean, correct, size (both without replays)."""
+    """Every group of one prompt that was sampled, without a hint, in order of step.
+
+    Columns: step, group_index, reward_mean, correct, size (both without replays).
+    """
     sql = """select step, group_index, reward_mean, correct, size - coalesce(replayed, 0) as size
-             from groups where prompt_hash = ? and outcome <> 'replayed' order by step, group_index"""
+             from groups where prompt_hash = ? and outcome <> 'replayed' and coalesce(hint_tokens, 0) = 0 order by step, group_index"""
     return store.frame(run_id, sql, [prompt_hash], skip_damaged=True)

@@ -8,14 +8,14 @@ from storage.reader import Store
 
 _SCORED = "list_count(rewards) - coalesce(replayed, 0)"
 """Rollouts of a group that were sampled in its step and could be scored; those that are replayed always could."""
-_SAMPLED = "outcome <> 'replayed'"
+_SAMPLED = "outcome <> 'replayed' and coalesce(hint_tokens, 0) = 0"
 
 
 def outcome_counts(store: Store, run_id: str, after: int = -1) -> pd.DataFrame:
     """How many groups of each step later than `after` came out how, in order of step. Columns: step, outcome, correct, scored, groups.
 
     `scored` counts the rollouts whose scoring did not fail, `groups` the groups with the same four other values. What was replayed
-    counts nowhere.
+    or sampled behind a hint counts nowhere.
     """
     sql = f"""select step, outcome, correct, {_SCORED} as scored, count(*) as groups
               from groups where step > ? and {_SAMPLED} group by all order by step, outcome, correct, scored"""
@@ -40,11 +40,14 @@ def prompt_scores(store: Store, run_id: str) -> pd.DataFrame:
 
 
 def prompt_groups(store: Store, run_id: str, prompt_hash: str) -> pd.DataFrame:
-    """Every group of one prompt, in order. Columns: step, group_index, outcome, correct and scored (of those sampled in the step), size,
-    replayed, reward_mean, reward_std, diversity, distinct_3, sampler_score, sampler_probability."""
+    """Every group of one prompt but those behind a hint, in order.
+
+    Columns: step, group_index, outcome, correct and scored (of those sampled in the step), size, replayed, reward_mean,
+    reward_std, diversity, distinct_3, sampler_score, sampler_probability.
+    """
     sql = f"""select step, group_index, outcome, correct, {_SCORED} as scored, size, replayed, reward_mean, reward_std, diversity, distinct_3,
                      sampler_score, sampler_probability
-              from groups where prompt_hash = ? order by step, group_index"""
+              from groups where prompt_hash = ? and coalesce(hint_tokens, 0) = 0 order by step, group_index"""
     return store.frame(run_id, sql, [prompt_hash], skip_damaged=True)
 
 

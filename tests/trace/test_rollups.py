@@ -28,7 +28,7 @@ def k3_of(*differences: float) -> float:
 BY_HAND = {
     "step": 7, "attempt": 1, "missing_before": 3, "finished_at": 1.8e9, "elapsed_s": 32.0,
     "duration_s": 4.0, "generate_s": 1.0, "score_s": 0.25, "update_s": 2.0, "rescore_s": 0.5, "evaluate_s": 0.0,
-    "updates": 2, "groups": 2, "groups_kept": 1,
+    "updates": 2, "groups": 2, "groups_kept": 1, "groups_hinted": 0,
     "groups_all_fail": 0,
     "groups_all_pass": 1,  # group 1: D has no score, and the only scored rollout C is correct
     "groups_tied": 0,  # one scored rollout ties with nothing

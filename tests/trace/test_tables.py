@@ -34,7 +34,7 @@ def test_groups_by_hand() -> None:
         "step": 7, "group_index": 0, "group_id": "s7.g0", "prompt_id": "p1", "prompt": "1+1=", "prompt_ids": [1, 10, 1, 11], "answer": "2",
         "prompt_hash": hashlib.sha256(np.array([1, 10, 1, 11], "<i4").tobytes()).hexdigest()[:16],
         "rewards": [1.0, 0.0], "reward_mean": 0.5, "reward_std": 0.5, "baseline": 0.5,
-        "correct": 1, "size": 2, "replayed": 0, "outcome": "mixed", "kept": True, "reason": "", "sampling_round": 0,
+        "correct": 1, "size": 2, "replayed": 0, "hint_tokens": 0, "outcome": "mixed", "kept": True, "reason": "", "sampling_round": 0,
         "tokens": 5, "delta_correct": -0.25, "delta_wrong": -1.0, "diversity": 1.0, "distinct_3": 1.0,
         "conflict_run": 0, "conflict_mid": 0, "conflict_shared": 0, "conflict_net": None, "sampler_score": None, "sampler_probability": None,
         "greedy_reward": None,
