@@ -118,7 +118,7 @@ class RunConfig(BaseModel):
     disco_beta: float | None = option(None, "method", "Weight β of DisCO's squared hinge on the KL to the policy that sampled; empty takes the method's own.", unit="1/nat", ge=0.0)
     disco_tau: float | None = option(None, "method", "Temperature τ at which DisCO weighs wrong completions by their score; large ones weigh all alike. Empty takes the method's own.", unit="score", ge=0.01)
     reg_floor: float | None = option(None, "method", "Floor of reg_grpo; the standard deviation by which it divides a group's log-ratios is at least this. Empty takes the method's own.", unit="nats", ge=1e-4)
-    hint_strength: float = option(1.0, "method", "Share of its worked answer that a prompt of reg_grpo is given as a hint, for each reward that its rollouts stay below the mean of the last 100 groups; 0 gives none. Without worked answers there are no hints.", unit="share/reward", ge=0.0, le=100.0)
+    hint_strength: float = option(0.5, "method", "Share of its worked answer that a prompt of reg_grpo is given as a hint, for each reward that its rollouts stay below the mean of the last 100 groups; 0 gives none. Without worked answers there are no hints.", unit="share/reward", ge=0.0, le=100.0)
     spo_pool: int = option(1024, "method", "Training prompts that SPO tracks and draws from; 0 is all of them.", unit="prompts", ge=0)
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
     rank_decay: Literal["log_decay", "exp_inf"] = option("log_decay", "method", "What an item of a list earns in rank_grpo: the discounted hits from its rank on (log_decay), or its own hit alone (exp_inf).")

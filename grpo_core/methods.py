@@ -437,10 +437,11 @@ METHODS: dict[str, Method] = {
             group=Weight(name="regress", value=0.01, knob="reg_floor"), sampler="hinted", penalties=(_KL,), options=("hint_strength",),
             note="DeepVideo-R1's objective and its difficulty-aware augmentation. A prompt whose mean reward lies below that of the last 100 groups is sampled again in "
             "the same step, behind the beginning of its worked answer in proportion to the gap; the group without the hint is recorded and dropped. Rewards are those "
-            "of the whole answer, the loss is of what the policy wrote. Assumed: the window's length, which the paper states in two ways; one whole answer per reward "
-            "of gap (`hint_strength=1`), as its scale factors are not printed, rounded down to tokens; no hint until a group has been scored, which is in the first step. The "
+            "of the whole answer, the loss is of what the policy wrote. Assumed: the window's length, which the paper states in two ways; half the answer per reward "
+            "of gap (`hint_strength=0.5`), as its scale factors are not printed, rounded down to tokens; no hint until a group has been scored, which is in the first step. The "
             "paper's hint is the best of rollouts sampled with the solution in sight, here it is the task's worked answer; for easy prompts it adds noise to video "
-            "frames, of which text has no like. `hint_strength=0`, or a dataset without `gold_column`, leaves the objective alone. Rollouts behind a hint are "
+            "frames, of which text has no like. `hint_strength=0`, or a dataset without `gold_column`, leaves the objective alone. In the 30 steps of the table of what was trained, on the same seeds, "
+            "strength 0 gained 0.21 ± 0.04, 0.25 gained 0.21 ± 0.01, 0.5 gained 0.24 ± 0.04 and 1 gained 0.14 ± 0.05: longer hints leave too little to learn. Rollouts behind a hint are "
             "marked (`source` hinted, `hint_tokens`), and figures of what the policy writes leave them out. The paper prints neither the kind of std nor an ε: both are over n here, and "
             "the std of log-ratios is at least 0.01. Its KL weight is 0.1 (with a sign that its minimised loss cannot mean); the default here is 0. "
             "The mean squared difference with its sign turned is recorded as `objective`; above the floor it is 2·(corr − 1).",

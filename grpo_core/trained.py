@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+_OTHERS = {"lr": "lr", "group-reward": "group reward", "paraphrases": "paraphrases"}
 PATH = Path(__file__).with_suffix(".json")
 
 
@@ -52,9 +53,9 @@ def of_method(method: str) -> dict[str, tuple[Trained, ...]]:
 
 def setting(command: str) -> str:
     """What sets the runs of a command apart from those of another, in a few words."""
-    given = dict(re.findall(r"--(task|steps|lr) (\S+)", command))
-    lr = [f"lr {given['lr']}"] if "lr" in given else []
-    return ", ".join([f"{given['steps']} steps", given.get("task", "arithmetic"), *lr])
+    given = dict(re.findall(r"--(task|steps|lr|group-reward|paraphrases) (\S+)", command))
+    others = [f"{words} {given[option]}" for option, words in _OTHERS.items() if option in given]
+    return ", ".join([f"{given['steps']} steps", given.get("task", "arithmetic"), *others])
 
 
 def outcome(runs: Sequence[Trained]) -> str:

@@ -23,6 +23,7 @@ def test_the_kept_runs_are_of_methods_that_exist_three_seeds_each():
 
 def test_settings_in_words():
     assert setting("compare --methods NAME --steps 30 --lr 4e-4") == "30 steps, arithmetic, lr 4e-4"
+    assert setting("compare --methods NAME --group-reward ps_grpo --paraphrases 2 --steps 9") == "9 steps, arithmetic, group reward ps_grpo, paraphrases 2"
     assert len({setting(command) for command in trained()}) == len(trained())
 
 

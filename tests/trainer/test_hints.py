@@ -11,8 +11,8 @@ from grpo_core.tasks.hints import hint_length
 from grpo_core.trace.tables import to_tables
 from grpo_core.trainer.batch import score_quietly, train_batch
 from grpo_core.trainer.clock import Clock
-from grpo_core.trainer.collect import collect_groups
-from grpo_core.trainer.evaluate import evaluate
+from grpo_core.trainer.collect import _scored_as_whole, collect_groups
+from grpo_core.trainer.evaluate import evaluate, gold_completion
 from grpo_core.trainer.step import run_step
 from tests.trainer.small_runs import Watched, small_config, small_state
 from tests.trainer.test_resume import fingerprint
@@ -44,9 +44,21 @@ def test_a_hard_prompt_is_given_the_beginning_of_its_worked_answer(model_cache, 
         assert replace(prompt, hint="", hint_ids=()) == plain.scored.group.prompt and prompt.hash == plain.scored.group.prompt.hash
         assert not plain.kept and f"hint of {tokens} token" in plain.reason and given.kept and given.scored.sampling_round == 1
         for completion, reward in zip(given.scored.group.completions, given.scored.rewards, strict=True):
-            assert completion.source == HINTED
             whole = prompt.hint + completion.text
-            assert reward.total == float(completion.finish == "stop" and whole.partition(":")[2] == prompt.answer), "the answer is judged as a whole"
+            assert completion.source == HINTED and reward.total == float(completion.finish == "stop" and whole.partition(":")[2] == prompt.answer)
+
+
+def test_an_answer_is_judged_as_a_whole(second):
+    """With all of it but the last digit in the hint, the digit alone is right."""
+    state, *_ = second
+    prompt = state.task.held_out(1)[0]
+    gold = gold_completion(state, prompt)
+    ids = gold.token_ids.tolist()
+    given = replace(prompt, hint_ids=tuple(ids[:-2]), hint=prompt.gold[:-1])
+    for digit, right in ((ids[-2], 1.0), (ids[-3], 0.0)):
+        written = replace(gold, token_ids=np.array([digit, ids[-1]]), text=state.writer.decode([digit]))
+        scored = _scored_as_whole(state, Group(prompt=given, completions=(written,)))
+        assert scored.rewards[0].total == right and scored.group.completions[0].text == written.text and scored.group.prompt == given
 
 
 def test_rollouts_condition_on_the_hint_and_its_tokens_are_not_in_the_loss(second):

@@ -16,8 +16,9 @@ from grpo_core.config import make_config
 from grpo_core.equations import advantage
 from grpo_core.lab.batch import RecordedBatch
 from grpo_core.lab.push import push_of
+from grpo_core.launch.start import child_environment
 from grpo_core.method_row import Method
-from grpo_core.methods import METHODS, unknown_method
+from grpo_core.methods import METHODS, OWN_METHODS, Method, bring, unknown_method
 from grpo_core.methods_page import methods_markdown
 from grpo_core.own_methods import OWN_METHODS, bring
 from grpo_core.trainer.step import run_step
@@ -68,6 +69,14 @@ def test_the_laboratory_weighs_it_and_its_equation_is_drawn(outside):
     np.testing.assert_allclose(push.advantage_R, [0.5, -0.5], atol=1e-5)
     np.testing.assert_allclose(push.push_N, [0.125, 0.125, -0.125, -0.125], atol=1e-5)
     assert "range" in advantage(outside)
+
+
+def test_runs_started_in_other_folders_know_it_too(registries, tmp_path, monkeypatch):
+    """launch and compare start runs as processes of their own, with the variables that `child_environment` lets through."""
+    (tmp_path / "my_methods.py").write_text(EXAMPLE)
+    monkeypatch.chdir(tmp_path)
+    assert bring("my_methods.py") == ""
+    assert child_environment(os.environ, tmp_path / "elsewhere")[OWN_METHODS] == str(tmp_path / "my_methods.py")
 
 
 @pytest.mark.parametrize(

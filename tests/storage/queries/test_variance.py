@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.queries.evidence import worst_groups
+from storage.queries.groups import prompt_history
 from storage.queries.variance import outcome_counts, prompt_groups, prompt_scores, prompt_states
 from storage.reader import Store
 from storage.segments import RunWriter, seal
@@ -55,6 +57,20 @@ def test_outcomes_of_each_step(store):
     ]  # fmt: skip
     assert outcome_counts(store, "r1", after=0).values.tolist() == counts[counts["step"] == 3].values.tolist()
     assert outcome_counts(store, "r1", after=3).empty
+
+
+def test_groups_behind_a_hint_are_no_news_of_a_prompt(tmp_path):
+    """The second group of the step is that of the first's prompt, sampled again behind a hint."""
+    made = tables(0)
+    rows = made["groups"].to_pylist()
+    rows[1] |= {"prompt_hash": "a", "prompt": "a at 0, hinted", "hint_tokens": 3}
+    with RunWriter.open(tmp_path / "runs" / "r1") as writer:
+        writer.append_step(made | {"groups": type(made["groups"]).from_pylist(rows, schema=made["groups"].schema)})
+        store = Store(tmp_path)
+        assert outcome_counts(store, "r1")["outcome"].tolist() == ["all_fail"]
+        assert prompt_scores(store, "r1")[["prompt", "seen", "correct"]].values.tolist() == [["a at 0", 1, 0]]
+        assert [len(found) for found in (prompt_groups(store, "r1", "a"), prompt_history(store, "r1", "a"))] == [1, 1]
+        assert worst_groups(store, "r1", 0, "correct_share", lowest=False)["group_index"].tolist() == [0]
 
 
 def test_prompts_added_up(store):
