@@ -48,7 +48,7 @@ def group_picker(group: int, count: int) -> None:
 
 def about_prompt(run: Run, group) -> None:
     """The prompt as given and the expected answer as plain text, what of it is a hint, and when else this prompt was sampled."""
-    notes = [*_hint(group.hint_tokens), _history(data.prompt_history(run, group.prompt_hash), int(group.step))]
+    notes = [*hint_notes(group.hint_tokens), _history(data.prompt_history(run, group.prompt_hash), int(group.step))]
     if not group.kept:
         notes.append(f"Dropped from the loss: {group.reason}.")
     prompt_card(group.prompt, group.answer, notes, key="group.prompt")
@@ -135,8 +135,8 @@ def _part(rollouts: pd.DataFrame, pages: list[tuple[int, int]], chosen: int | No
     return pages[picked]
 
 
-def _hint(tokens: float) -> list[str]:
-    """What of the prompt is a hint; older runs do not say and gave none."""
+def hint_notes(tokens: float) -> list[str]:
+    """What of the prompt is a hint, as a sentence or none; older runs do not say (NaN) and gave none."""
     if pd.isna(tokens) or not tokens:
         return []
     return [

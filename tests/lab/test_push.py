@@ -177,6 +177,31 @@ def test_a_replayed_token_is_weighed_against_the_policy_that_wrote_it(batch):
     np.testing.assert_allclose(old.push_N[advantage_N < 0], fresh.push_N[advantage_N < 0] * np.exp(0.5), rtol=1e-6)
 
 
+def test_the_first_update_behind_hints_is_the_trainers_own(tmp_path, model_cache):
+    """Step 1 of a run that hints, through the store: its own groups for its own method, those without a hint for another."""
+    changes = SETTINGS | dict(method="reg_grpo", hint_strength=2.0)
+    config, state, other = small_config(**changes), small_state(model_cache, **changes), small_state(model_cache, **changes)
+    with RunWriter.open(tmp_path / "runs" / "one", precision="exact") as writer:
+        for step in range(2):
+            writer.append_step(to_tables(run_step(state, step)))
+    (tmp_path / "runs" / "one" / "config.json").write_text("{}")
+    store = Store(tmp_path)
+    recorded = recorded_batch(lab.rollouts_of_step(store, "one", 1), first_entropy=lab.first_entropy(store, "one"), max_length=config.max_new_tokens)
+    run_step(other, 0)
+    judged = collect_groups(other, 1, Clock())
+    batch = train_batch(other, [j.scored for j in judged if j.kept], 1)
+    inputs = {name: getattr(batch, name) for name in ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT", "group_B")}
+    logp_BT = batch.before_BT.clone().requires_grad_()
+    policy_loss(other.objective, logp_BT, loss_batch(other.objective, max_length=config.max_new_tokens, **inputs)).total.backward()
+    push = push_of(recorded, config, after=False)
+    assert push.missing == "" and any(j.scored.group.prompt.hint_ids for j in judged) and np.abs(push.push_N).sum() > 0
+    np.testing.assert_allclose(push.push_N[push.taken_R[recorded.rollout_N]], -logp_BT.grad[batch.rows.mask_BT > 0].numpy(), rtol=1e-4, atol=1e-7)
+    plain_G = [not j.scored.group.prompt.hint_ids for j in judged]
+    for method in ("grpo", "dapo"):
+        taken_R = push_of(recorded, small_config(method=method), after=False).taken_R
+        assert not taken_R[recorded.hinted_R].any() and (method == "dapo" or taken_R.sum() == 4 * sum(plain_G))
+
+
 def test_the_first_update_on_replays_is_the_trainers_own(tmp_path, model_cache):
     """Step 2 of a run with a replay buffer, through the store: the same pushes as the trainer's, replays among them."""
     changes = dict(replay_size=8, replay_share=0.5)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pages.components.group_view import hint_notes
 from pages.components.token_strip import GWHES, QUANTITIES, limit, measured, strip_data, token_traces
 
 PIECES = ["<eos>", "a", " b", "<script>"]
@@ -78,6 +79,19 @@ def test_scales_end_at_round_numbers(values: list[float], end: float) -> None:
 def test_the_ratio_scale_is_the_delta_scale() -> None:
     ratio = next(one for one in strip_data(rollouts(), PIECES, "ratio", identity="x", chosen=None, stacked=False)["quantities"] if one["key"] == "ratio")
     assert ratio["scale"] == pytest.approx(np.exp(0.1), rel=1e-3) and ratio["middle"] == "1"
+
+
+def test_a_rollout_behind_a_hint_says_so_in_its_head() -> None:
+    hinted, plain = strip_data(rollouts().assign(source=["hinted", "policy"]), PIECES, "delta", identity="x", chosen=None, stacked=False)["rollouts"]
+    assert "behind a hint" in [fact[1] for fact in hinted["facts"]] and "hint" not in str(plain)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [(0, []), (float("nan"), []), (1, ["The last 1 token of the prompt is a hint"]), (5, ["The last 5 tokens of the prompt are a hint"])],
+)
+def test_what_of_a_prompt_is_a_hint_is_said(tokens: float, says: list[str]) -> None:
+    assert [note.partition(",")[0] for note in hint_notes(tokens)] == says
 
 
 def test_a_replayed_rollout_says_so_in_its_head() -> None:
