@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-_OTHERS = {"lr": "lr", "group-reward": "group reward", "paraphrases": "paraphrases"}
+_OTHERS = {"lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases"}
 PATH = Path(__file__).with_suffix(".json")
 
 
@@ -53,7 +53,7 @@ def of_method(method: str) -> dict[str, tuple[Trained, ...]]:
 
 def setting(command: str) -> str:
     """What sets the runs of a command apart from those of another, in a few words."""
-    given = dict(re.findall(r"--(task|steps|lr|group-reward|paraphrases) (\S+)", command))
+    given = dict(re.findall(r"--([a-z-]+) (\S+)", command))
     others = [f"{words} {given[option]}" for option, words in _OTHERS.items() if option in given]
     return ", ".join([f"{given['steps']} steps", given.get("task", "arithmetic"), *others])
 
