@@ -75,7 +75,8 @@ first and after the last step of short runs, a seed each, and its mean change ±
 learns, not which is best: the settings are the same for all and tuned for none. At twice the learning rate, where there is a table for it,
 the same methods do not improve reliably in so few steps, GDPO aside. Pass@k and NSR learn from few of a step's rollouts (Pass@k from those that
 alone are correct in their group, fewer than one group a step here), so 30 steps are too few for them; they are trained for 120 too. Rollouts are
-the policy's own throughout (and GRAO's worked answers), so none of this shows what methods made for older rollouts are made for.
+the policy's own throughout (and GRAO's worked answers), so none of this shows what methods made for older rollouts are made for. Reg-GRPO's
+`hint_strength` was chosen on the first table. Where a command names a group reward, the rollouts of training earn it.
 
 $trained
 """
