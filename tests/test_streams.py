@@ -24,7 +24,7 @@ def test_they_are_those_of_every_earlier_version() -> None:
 
 
 def test_no_two_are_one() -> None:
-    purposes = (0, 1, streams.SHUFFLED, streams.RESCORED, streams.TRIED, streams.REPLAYED, streams.HELPED)
+    purposes = (0, 1, streams.SHUFFLED, streams.RESCORED, streams.TRIED, streams.REPLAYED, streams.HELPED, streams.HINTED)
     begun = [streams.of_step(7, 3, purpose) for purpose in purposes]
     begun += [streams.of_step(7, 3, streams.HELPED, 1), streams.left_out(7, 3), streams.of_run(7, streams.PROMPTS), streams.of_run(7, streams.POOL)]
     firsts = [stream.integers(2**63, size=2) for stream in begun]

@@ -18,7 +18,7 @@ from grpo_core.lab.batch import RecordedBatch
 from grpo_core.lab.push import push_of
 from grpo_core.launch.start import child_environment
 from grpo_core.method_row import Method
-from grpo_core.methods import METHODS, OWN_METHODS, Method, bring, unknown_method
+from grpo_core.methods import METHODS, unknown_method
 from grpo_core.methods_page import methods_markdown
 from grpo_core.own_methods import OWN_METHODS, bring
 from grpo_core.trainer.step import run_step
