@@ -11,6 +11,7 @@ from grpo_core.equations import defined, equations
 from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.method_row import HARMS, Component, Method, Weight
 from grpo_core.methods import METHODS
+from grpo_core.study import spread, verdicts
 from grpo_core.trained import Trained, gain, trained
 
 PATH = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -202,8 +203,16 @@ def _trained() -> list[str]:
 
 
 def _study(found: Mapping[str, Sequence[Trained]]) -> list[str]:
-    rows = [f"| {METHODS[name].title} | {_each(found[name])} | {gain(found[name])} |" for name in METHODS if name in found]
-    return ["| method | first → last, per seed | change |", "|---|---|---|", *rows]
+    judged = all(run.verdict for runs in found.values() for run in runs)
+    heads = ["method", "first → last, per seed", "change", *(["best", "reward", "verdicts", "wall time, s"] if judged else [])]
+    rows = [[METHODS[name].title, _each(found[name]), gain(found[name]), *(_more(found[name]) if judged else [])] for name in METHODS if name in found]
+    head, *body = [f"| {' | '.join(row)} |" for row in (heads, *rows)]
+    return [head, "|---" * len(heads) + "|", *body]
+
+
+def _more(runs: Sequence[Trained]) -> list[str]:
+    best, reward, wall = ([getattr(run, name) for run in runs] for name in ("best", "reward", "wall_s"))
+    return [spread(best), spread(reward), verdicts(runs), spread(wall, digits=0)]
 
 
 def _each(runs: Sequence[Trained]) -> str:

@@ -9,8 +9,10 @@ import math
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -82,6 +84,21 @@ def spread(values: Sequence[float | None], *, digits: int = 2) -> str:
         return "not available"
     mean = f"{statistics.mean(known):.{digits}f}"
     return f"{mean} ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else mean
+
+
+class Judged(Protocol):
+    """A run with a verdict; `cause` is empty where that names none."""
+
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+
+
+def verdicts(runs: Sequence[Judged]) -> str:
+    """How many runs came to which verdict, and why, the most frequent first."""
+    said = Counter(run.verdict + (f" ({run.cause})" if run.cause else "") for run in runs)
+    return ", ".join(f"{n} × {words}" for words, n in said.most_common())
 
 
 def by_method(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:

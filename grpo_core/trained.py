@@ -16,19 +16,27 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-_OTHERS = {"lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases"}
+_OTHERS = {"preset": "preset", "lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases"}
 PATH = Path(__file__).with_suffix(".json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """One run: held-out accuracy (share, greedy) after its first and after its last step. `command` trains it again with its method for NAME."""
+    """One run: held-out accuracy (share, greedy) after its first and after its last step. `command` trains it again with its method for NAME.
+
+    Older ones do not have the rest: the best held-out accuracy, the mean reward of the last 5 steps, the verdict and its cause, and the seconds it took.
+    """
 
     method: str
     seed: int
     first: float
     last: float
     command: str
+    best: float | None = None
+    reward: float | None = None
+    verdict: str = ""
+    cause: str = ""
+    wall_s: float | None = None
 
     @property
     def gain(self) -> float:
@@ -75,10 +83,17 @@ def gain(runs: Sequence[Trained]) -> str:
 def keep(command: str, results: Sequence[Path]) -> None:
     """Write the runs of compare's JSON into the data, in place of older ones of the same methods and command. Raises KeyError for another JSON."""
     rows = [row for result in results for row in json.loads(result.read_text(encoding="utf-8"))["runs"]]
-    new = [Trained(method=row["method"], seed=row["seed"], first=row["held_out_first"], last=row["held_out_last"], command=command) for row in rows]
+    new = [
+        Trained(
+            method=row["method"], seed=row["seed"], first=row["held_out_first"], last=row["held_out_last"], command=command, best=row["held_out_best"],
+            reward=row["reward"], verdict=row["verdict"], cause=row["cause"], wall_s=row["wall_s"],
+        )
+        for row in rows
+    ]  # fmt: skip
     again = {(one.method, one.command) for one in new}
     old = [run for found in trained().values() for runs in found.values() for run in runs if (run.method, run.command) not in again] if PATH.exists() else []
-    PATH.write_text(json.dumps([asdict(run) for run in [*old, *new]], indent=1) + "\n", encoding="utf-8")
+    known = [{name: value for name, value in asdict(run).items() if value not in (None, "")} for run in [*old, *new]]
+    PATH.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ UPSTREAM: dict[str, set[str]] = {
     "equation_pieces": set(),
     "equations": {"method_row", "equation_pieces"},
     "trained": set(),
-    "methods_page": {"method_row", "group_rewards", "methods", "equation_pieces", "equations", "trained"},
+    "methods_page": {"method_row", "group_rewards", "methods", "equation_pieces", "equations", "study", "trained"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
     "objectives": {"method_row", "config", "streams", "algorithms"},

@@ -22,7 +22,7 @@ from grpo_core.presets import PRESETS, preset
 def parsed(arguments: list[str]) -> RunConfig:
     """The config that `train` would run with these arguments."""
     given = cli.commands["train"].make_context("train", list(arguments)).params
-    return settle(given["preset_name"], given["config_file"], {name: given[name] for name in RunConfig.model_fields})
+    return make_config(settle(given["preset_name"], given["config_file"], {name: given[name] for name in RunConfig.model_fields}))
 
 
 def test_help_explains_every_option_with_unit_and_default(capsys) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from grpo_core.beside import PROJECT_ROOT
 from grpo_core.cli import main
+from grpo_core.commands.compare import _each_its_own
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.status import run_status
 from grpo_core.launch.stop import stop_run
@@ -43,6 +44,8 @@ def test_methods_side_by_side(store_root: Path, capsys) -> None:
         (["--methods", "grpo,grpo"], "error: --methods names methods once each"),
         (["--methods", ","], "error: --methods names methods once each"),
         (["--methods", "grpo", "--method", "dapo"], "error: compare takes its methods from --methods; leave out --method dapo"),
+        (["--methods", "grpo,dapo", "--llds-coef", "0.2"], "error: llds_coef is set but method grpo does not read it"),
+        (["--methods", "grpo,grpo_llds", "--llds-coef", "-1"], "error: llds_coef: "),
         (["--methods", "grpo", "--seeds", "0"], "error: Invalid value for '--seeds'"),
     ],
 )
@@ -50,6 +53,12 @@ def test_bad_input_starts_nothing(arguments: list[str], sentence: str, store_roo
     assert main(["compare", *arguments]) == 2
     assert capsys.readouterr().err.startswith(sentence)
     assert not list(store_root.glob("runs/*"))
+
+
+def test_an_option_goes_to_the_methods_that_read_it() -> None:
+    settings = {"llds_coef": 0.5, "lr": 1e-4}
+    assert _each_its_own(["grpo", "grpo_llds"], settings) == {"grpo": {"method": "grpo", "lr": 1e-4}, "grpo_llds": {"method": "grpo_llds", **settings}}
+    assert _each_its_own(["grpo"], settings) == {"grpo": {"method": "grpo", **settings}}
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ def test_results_of_compare_take_the_place_of_older_ones(tmp_path, monkeypatch):
     results = []
     for method, last in (("grpo", 0.7), ("opmd", 0.6), ("grpo", 0.8), ("grpo", 0.9)):
         results.append(tmp_path / f"{len(results)}.json")
-        results[-1].write_text(json.dumps({"study": "s", "runs": [{"method": method, "seed": 0, "held_out_first": 0.5, "held_out_last": last, "reward": 1}]}))
+        said = {"held_out_first": 0.5, "held_out_best": last, "held_out_last": last, "reward": 1, "verdict": "healthy", "cause": "", "wall_s": 9}
+        results[-1].write_text(json.dumps({"study": "s", "runs": [{"method": method, "seed": 0, **said}]}))
     try:
         for command, some in (("one", results[:2]), ("two", results[2:3]), ("one", results[3:])):
             keep(command, some)

@@ -6,7 +6,6 @@ What trains, reads and draws the bar is imported where it is used: every start o
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_core.commands.options import SectionedCommand, config_options, json_option, store_option
+from grpo_core.commands.options import SectionedCommand, json_option, setting_options, store_option
 from grpo_core.commands.printing import answer, exit_with, table
-from grpo_core.config import RunConfig
+from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import GroupscopeError
-from grpo_core.methods import method_name, unknown_method
+from grpo_core.methods import METHODS, method_name, unknown_method
 from grpo_core.running import FAILED, OK
 
 if TYPE_CHECKING:
@@ -33,19 +32,19 @@ UNITS = "reward: mean of the last 5 steps; held-out: share correct; wall: s of t
 @click.option("--methods", required=True, help="Methods to compare, with commas between them.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="How many seeds each; they count up from --seed.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time; they share the machine, so wall times are then longer.")
-@config_options
+@setting_options
 @store_option
 @json_option
-def compare(methods: str, seeds: int, jobs: int, config: RunConfig, store: Path, as_json: bool) -> None:
+def compare(methods: str, seeds: int, jobs: int, settings: dict[str, object], store: Path, as_json: bool) -> None:
     """Train methods on the same task, budget and seeds, and print reward, held-out accuracy, verdicts and wall time with their spread.
 
     Runs are ordinary ones, tagged with the study's name; the app's page Study shows them side by side while they train. Ctrl-C stops them.
     """
     from grpo_core.study import new_tag
 
-    if config.method != RunConfig.model_fields["method"].default:
-        raise click.UsageError(f"compare takes its methods from --methods; leave out --method {config.method}")
-    wanted = [changed for name in _names(methods) for changed in _of_method(config, name, seeds)]
+    if "method" in settings:
+        raise click.UsageError(f"compare takes its methods from --methods; leave out --method {settings['method']}")
+    wanted = [config for name, own in _each_its_own(_names(methods), settings).items() for config in _of_method(make_config(own), name, seeds)]
     study = new_tag()
     click.echo(f"{len(wanted)} runs, tagged {study}, in {store}", err=True)
     outcomes = _train_all(store, wanted, study, jobs)
@@ -64,9 +63,15 @@ def _names(methods: str) -> list[str]:
     return named
 
 
+def _each_its_own(names: Sequence[str], settings: dict[str, object]) -> dict[str, dict[str, object]]:
+    """The settings of each method: an option that only some of them read goes to those, one that none reads to all, who then refuse it."""
+    read = frozenset().union(*(METHODS[name].knobs for name in names))
+    return {name: {"method": name} | {k: v for k, v in settings.items() if k not in read or k in METHODS[name].knobs} for name in names}
+
+
 def _of_method(config: RunConfig, method: str, seeds: int) -> Iterator[RunConfig]:
     for seed in range(config.seed, config.seed + seeds):
-        yield config.with_changes(method=method, seed=seed, name=f"{method} seed {seed}")
+        yield config.with_changes(seed=seed, name=f"{method} seed {seed}")
 
 
 def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) -> list[Outcome]:
@@ -141,9 +146,7 @@ def _text(study: str, outcomes: Sequence[Outcome]) -> str:
 
 
 def _row(method: str, runs: Sequence[Outcome]) -> list[str]:
-    from grpo_core.study import spread
+    from grpo_core.study import spread, verdicts
 
-    said = Counter(one.verdict + (f" ({one.cause})" if one.cause else "") for one in runs)
-    verdicts = ", ".join(f"{n} × {words}" for words, n in said.most_common())
     figures = [spread([getattr(one, name) for one in runs]) for name in ("reward", "held_out_first", "held_out_best", "held_out_last")]
-    return [method, str(len(runs)), *figures, verdicts, spread([one.wall_s for one in runs], digits=0)]
+    return [method, str(len(runs)), *figures, verdicts(runs), spread([one.wall_s for one in runs], digits=0)]

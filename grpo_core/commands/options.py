@@ -36,9 +36,19 @@ def config_options(command: Callable) -> Callable:
     """`--preset`, `--config` and one flag for every option of RunConfig; the command gets one checked `config`."""
 
     @wraps(command)
+    def checked(*, settings: dict[str, object], **given):
+        return command(config=make_config(settings), **given)
+
+    return setting_options(checked)
+
+
+def setting_options(command: Callable) -> Callable:
+    """The same options; the command gets what they set as `settings`, unchecked."""
+
+    @wraps(command)
     def settled(preset_name: str | None, config_file: Path | None, **given):
         flags = {name: given.pop(name) for name in RunConfig.model_fields}
-        return command(config=settle(preset_name, config_file, flags), **given)
+        return command(settings=settle(preset_name, config_file, flags), **given)
 
     for name in reversed(RunConfig.model_fields):
         settled = _config_option(name)(settled)
@@ -89,8 +99,8 @@ def _spell_default(value: object) -> str:
     return "empty" if value in (None, "", ()) else str(value)
 
 
-def settle(preset_name: str | None, config_file: Path | None, flags: dict[str, object]) -> RunConfig:
-    """Defaults, then the preset, then the file, then the flags. An empty flag takes back what a preset or file has set."""
+def settle(preset_name: str | None, config_file: Path | None, flags: dict[str, object]) -> dict[str, object]:
+    """What departs from the defaults: the preset, then the file, then the flags. An empty flag takes back what a preset or file has set."""
     settings: dict[str, object] = {}
     if preset_name:
         settings |= preset(preset_name).settings
@@ -101,7 +111,7 @@ def settle(preset_name: str | None, config_file: Path | None, flags: dict[str, o
             settings.pop(name, None)
         elif value not in (None, ()):
             settings[name] = value
-    return make_config(settings)
+    return settings
 
 
 class SectionedCommand(click.Command):
