@@ -315,7 +315,7 @@ GROUP_OBJECTIVES = Choice(
             where=r"s_i = \frac{1}{|o_i|} \sum_t $score,\quad Q \text{: groups}",
         ),
         "regress": Piece(
-            latex=r"\frac{-1}{B} \sum_i \Bigl( A_i - "
+            latex=r"-\frac{1}{B} \sum_i \Bigl( A_i - "
             r"\frac{s_i - \operatorname*{mean}_{j \in g} s_j}{\max(\operatorname*{std}_{j \in g} s_j,\, $value)} \Bigr)^2",
             means="minus the mean squared difference of A and the score normalised inside the group, its standard deviation held above a floor",
             where=r"s_i = $score",

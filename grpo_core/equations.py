@@ -49,7 +49,8 @@ def loss(method: Method) -> str:
     tokens = _normalised(method, _weight_symbols(method.weights) + _surrogate(method, "latex"))
     policy = _fill(GROUP_OBJECTIVES, method.group.name, value=f"{method.group.value:.4g}") if method.group else tokens
     penalties = [rf"\\ &+ {p.coef:g} {_penalty(method, p)}" for p in method.penalties if p.coef > 0]
-    return r"\begin{aligned} \mathcal{L}(\theta) = &-" + policy + " ".join(penalties) + r" \end{aligned}"
+    minimised = policy.removeprefix("-") if policy.startswith("-") else f"-{policy}"
+    return r"\begin{aligned} \mathcal{L}(\theta) = &" + minimised + " ".join(penalties) + r" \end{aligned}"
 
 
 def equations(method: Method) -> tuple[str, ...]:
