@@ -64,9 +64,10 @@ def save(state: TrainState, folder: Path, position: Position, needed: Needed = n
         if target.exists():
             shutil.rmtree(target)
         draft.rename(target)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
+    except Exception as error:
         raise (_of_the_system(error) or error) from error.__cause__
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     prune(folder, state.config.checkpoints_kept, needed)
     return target
 
