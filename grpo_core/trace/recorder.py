@@ -1,7 +1,7 @@
 """The recorder: a bounded queue and one thread that leaves each step in the store. Training never waits for it, nor fails with it.
 
 In a run of more than a few steps a process beside it encodes them and merges segments (encoder.py) while the thread waits for it.
-Steps shorter than a second are written together, so a step is in the store about a second after it was handed over at the latest.
+Steps shorter than two seconds are written together, so a step is in the store about two seconds after it was handed over at the latest.
 
 One of the two places that may fail softly, and there it leaves a mark: a step that cannot be kept is counted, the next
 step that is kept says how many are missing before it, and `failure` says why.
@@ -29,8 +29,8 @@ from storage.errors import StoreError
 
 COMPACT_EVERY = 64
 EXIT_PATIENCE_S = 10.0
-TOGETHER_S = 1.0
-"""Steps within this time are written together: writing costs about 10 ms of CPU for one step as for ten, and nobody watches faster."""
+TOGETHER_S = 2.0
+"""Steps within this time are written together: writing costs about 10 ms of CPU for one step as for ten, and pages look every two seconds."""
 
 log = logging.getLogger(__name__)
 
