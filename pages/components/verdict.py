@@ -11,6 +11,7 @@ from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.remedies import Remedy
 from grpo_core.diagnosis.report import Report
 from grpo_core.launch.fork import fork_command
+from grpo_core.launch.start import command_line
 from pages.components import launch_form, levels, nav, url
 from pages.components.assets import script
 from pages.components.data import Run
@@ -76,9 +77,11 @@ def _remedy(run: Run, remedy: Remedy) -> None:
     if st.button("Open in the launch form", icon=":material/rocket_launch:", type="primary", key="diagnosis.launch",
                  help="The launch form with this run's settings and these changes, to look over before anything starts."):  # fmt: skip
         nav.goto(nav.LAUNCH, **{"from": run.run_id, "change": launch_form.spell(remedy.changes), "step": remedy.fork_from})
-    if launch_form.changed(run.config, remedy.changes) is not None:
+    config = launch_form.changed(run.config, remedy.changes)
+    if config is not None:
+        command = command_line(config) if remedy.fork_from is None else fork_command(run.run_id, remedy.fork_from, remedy.changes)
         st.caption("The same in a terminal")
-        st.code(shlex.join(fork_command(run.run_id, remedy.fork_from or 0, remedy.changes)), language=None, wrap_lines=True)
+        st.code(shlex.join(command), language=None, wrap_lines=True)
 
 
 def line(run: Run, report: Report) -> None:
