@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-_OTHERS = {"preset": "preset", "lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases"}
+_OTHERS = {"epochs": "passes over a batch", "lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases"}
 PATH = Path(__file__).with_suffix(".json")
 
 
