@@ -118,7 +118,7 @@ def sampler_sentence(run: Run, found: pd.DataFrame) -> str:
     config, n = run.config, len(found)
     by_score = int(config.prompts_per_step * config.vas_mixture)
     score = np.sort(np.nan_to_num(found["vps"].to_numpy("f8")))[::-1]
-    ours = DRAWS.get(config.method_row.sampler) or DRAWS[config.prompt_sampler]
+    ours = DRAWS["tracked" if config.method_row.sampler == "tracked" else config.prompt_sampler]
     if not score.sum():
         return f"Every prompt seen has a score of 0, so variance-aware sampling would draw uniformly. {ours}"
     half = int(np.searchsorted(np.cumsum(score), score.sum() / 2)) + 1

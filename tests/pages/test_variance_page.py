@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from grpo_core.config import make_config
-from pages.components.prompts_view import columns, listed_prompts, with_scores
+from pages.components.prompts_view import columns, listed_prompts, sampler_sentence, with_scores
 from pages.components.variance_view import step_figures
 from tests.pages.looking import rows_of, words_of
 from tests.pages.seeded import PAYLOADS, make_run
@@ -107,6 +107,20 @@ def test_what_the_runs_own_sampler_recorded_has_a_column() -> None:
     unknown = prompts().assign(sampler_probability=np.nan)
     assert "Recorded" not in [column.title for column in columns(run, unknown)]
     assert "Recorded" in [column.title for column in columns(run, unknown.assign(sampler_probability=[0.2, np.nan, np.nan]))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "draws uniformly; prompt_sampler=vas would change that"),
+        ({"prompt_sampler": "vas"}, "This run draws so."),
+        ({"prompt_sampler": "solvable", "method": "dapo"}, "among prompts that the start model solved"),
+        ({"method": "spo", "group_size": 1}, "by the success rates that it tracks"),
+    ],
+)
+def test_how_the_run_itself_draws_is_said(settings: dict, sentence: str) -> None:
+    run = type("Run", (), {"config": make_config(settings)})
+    assert sentence in sampler_sentence(run, with_scores(prompts(), alpha=0.8, beta=0.2, batch=8, weighted=0.5))
 
 
 def test_what_a_run_remembers_of_a_prompt_is_shown_step_by_step(tmp_path, open_page) -> None:
