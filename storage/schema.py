@@ -134,6 +134,13 @@ STEPS = Table(
         Column("reward_part_stds", PARTS, "reward", "standard deviation (n) of every unweighted reward part over the step's scored rollouts"),
         Column("reward_weights", PARTS, "weight", "what every reward part weighs in the total reward; empty where the task does not say"),
         Column("reward_length_corr", F64, "correlation", "Pearson correlation of total reward and completion length over the step's scored rollouts"),
+        Column(
+            "paid_length_corr",
+            F64,
+            "correlation",
+            "partial correlation inside groups of total reward and completion length, given correctness; empty where correctness explains the whole reward",
+        ),
+        Column("inverted_pairs", F64, "share", "of the pairs of a correct and a wrong rollout of one group, the share in which the wrong one earned more"),
         Column("correct_rate", F64, "share", "share of scored rollouts that are correct"),
         Column("logp_correct", F64, "nats/token", "mean log-prob before the update of the tokens of correct rollouts"),
         Column("logp_wrong", F64, "nats/token", "mean log-prob before the update of the tokens of wrong rollouts"),

@@ -58,7 +58,12 @@ SIGNATURES: tuple[Signature, ...] = (
         name="length",
         title="Length blow-up",
         explains="Completions grow because length itself is paid for or costs nothing, not because longer answers are better.",
-        needs=({"length": U}, {"paid_by_length": W, "probe": U}, {"paid_by_length": W, "hacking": W, "held_out_fall": W}),
+        needs=(
+            {"length": U},
+            {"paid_by_length": W, "probe": U},
+            {"paid_by_length": W, "displacement": U},
+            {"paid_by_length": W, "hacking": W, "held_out_fall": W},
+        ),
         supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall", "reward_fall", "starvation"),
         specific=3,
     ),
@@ -66,8 +71,14 @@ SIGNATURES: tuple[Signature, ...] = (
         name="hacking",
         title="Reward hacking",
         explains="The policy earns the reward in a way it was not meant to: what is paid for rises while what is wanted falls.",
-        needs=({"hacking": U}, {"hacking": W, "held_out_fall": W}, {"paid_aside": W, "probe": U}),
-        supports=("held_out_fall", "repetition", "probe", "starvation", "reward_fall"),
+        needs=(
+            {"hacking": U},
+            {"hacking": W, "held_out_fall": W},
+            {"paid_aside": W, "probe": U},
+            {"inverted": W, "probe": U},
+            {"inverted": W, "displacement": U},
+        ),
+        supports=("held_out_fall", "repetition", "probe", "inverted", "starvation", "reward_fall"),
         specific=2,
     ),
     Signature(
@@ -82,7 +93,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"displacement": W, "reward_fall": U},
         ),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
-        unless=({"hacking": W}, {"paid_aside": W}, {"hardening": W}),
+        unless=({"hacking": W}, {"paid_aside": W}, {"inverted": W}, {"hardening": W}),
         specific=1,
     ),
     Signature(
@@ -91,7 +102,7 @@ SIGNATURES: tuple[Signature, ...] = (
         explains="The policy has become certain before it has become right: every group says the same, and nothing is left to learn from.",
         needs=({"entropy_fall": U}, {"entropy_fall": W, "probe": U}, {"hardening": W, "probe": U}),
         supports=("probe", "reward_fall", "held_out_fall", "sharpening", "mastery", "starvation", "clipping"),
-        unless=({"displacement": U}, {"hacking": W}, {"paid_aside": W}),
+        unless=({"displacement": U}, {"hacking": W}, {"paid_aside": W}, {"inverted": W}),
         specific=2,
     ),
     Signature(

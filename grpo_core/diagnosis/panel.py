@@ -27,6 +27,7 @@ SIGNALS: tuple[Callable[[History], Signal], ...] = (
     text.repetition,
     rewards.hacking,
     rewards.length_bought,
+    paid.inverted,
     paid.paid_aside,
     paid.paid_by_length,
     rewards.sharpening,

@@ -42,7 +42,7 @@ THRESHOLDS: dict[str, Threshold] = {
         watch=0.5 * float(np.log(2)), unhealthy=None, collapsed=float(np.log(2)), unit="nats/token", source="arXiv:2508.03772: mean entropy above ln 2"
     ),
     "entropy_fall": Threshold(watch=0.4, unhealthy=0.25, collapsed=0.05, unit="× start", falling=True, source=OURS),
-    "hardening": Threshold(watch=2.0, unhealthy=None, collapsed=None, unit="share of log-prob", source=OURS),
+    "hardening": Threshold(watch=1.5, unhealthy=None, collapsed=None, unit="share of log-prob", source=OURS),
     "gradient_spike": Threshold(watch=4.0, unhealthy=10.0, collapsed=None, unit="× usual", source="10× recent mean: practitioners' rule; watch ours"),
     "clipping": Threshold(watch=0.1, unhealthy=0.3, collapsed=None, unit="share of tokens", source=OURS),
     "step_kl": Threshold(watch=0.03, unhealthy=0.15, collapsed=None, unit="nats/token", source=OURS),
@@ -59,7 +59,8 @@ THRESHOLDS: dict[str, Threshold] = {
     "hacking": Threshold(watch=0.15, unhealthy=0.3, collapsed=None, unit="share of the best lost", source=OURS),
     "length_bought": Threshold(watch=0.4, unhealthy=0.7, collapsed=None, unit="correlation", source=OURS),
     "paid_aside": Threshold(watch=2.0, unhealthy=None, collapsed=None, unit="standard errors", source=OURS),
-    "paid_by_length": Threshold(watch=0.98, unhealthy=None, collapsed=None, unit="correlation", source=OURS),
+    "inverted": Threshold(watch=0.01, unhealthy=None, collapsed=None, unit="share of pairs", source=OURS),
+    "paid_by_length": Threshold(watch=0.95, unhealthy=None, collapsed=None, unit="correlation", source=OURS),
     "failures": Threshold(watch=0.02, unhealthy=0.3, collapsed=None, unit="share of rollouts", source=OURS),
     "conflicts": Threshold(watch=0.5, unhealthy=None, collapsed=None, unit="share of conflict tokens", source=OURS),
     "sharpening": Threshold(

@@ -89,17 +89,6 @@ def risen_since_start(x: Array, n: int) -> tuple[Array, Array]:
     return risen, np.sqrt((variance + first_values(variance, 1)) / n)
 
 
-def rolling_correlation(x: Array, y: Array, window: int, *, least: int) -> Array:
-    """Pearson correlation of the last `window` steps on which both are measured (S,), NaN with fewer than `least` or where one is constant."""
-    out = np.full(len(x), np.nan)
-    known = np.flatnonzero(~np.isnan(x) & ~np.isnan(y))
-    for k, i in enumerate(known):
-        where = known[max(0, k + 1 - window) : k + 1]
-        if k + 1 >= least and np.ptp(x[where]) > 0 and np.ptp(y[where]) > 0:
-            out[i] = np.corrcoef(x[where], y[where])[0, 1]
-    return carried(out)
-
-
 def _line(steps: Array, y: Array) -> tuple[float, float]:
     centred = steps - steps.mean()
     spread = float((centred**2).sum())

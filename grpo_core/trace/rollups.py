@@ -17,6 +17,8 @@ from storage.schema import POSITION_BINS, UPDATE
 
 UPDATE_FIELDS = tuple(field.name for field in UPDATE)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+NO_SPREAD = 1e-9
+"""Reward below which a difference inside a group is what float arithmetic left of none."""
 LOOPING = 0.5
 """A completion of which a larger share of 3-grams repeats counts as a loop: half of it says nothing new."""
 
@@ -200,8 +202,53 @@ def _rewards(flat: FlatStep) -> dict[str, object]:
         **_parts(flat),
         "reward_weights": list(flat.part_weights.items()) or None,
         "reward_length_corr": correlation(flat.reward_R[flat.scored_R], flat.length_R[flat.scored_R]),
+        "paid_length_corr": paid_length_corr(flat),
+        "inverted_pairs": inverted_pairs(flat),
         "correct_rate": mean(correct_S[correct_S >= 0]),
     }
+
+
+def paid_length_corr(flat: FlatStep) -> float | None:
+    """Partial correlation inside groups of total reward and completion length, given correctness; None where correctness explains the whole reward.
+
+    Whatever a correct answer earns drops out, so that 1 says that what is paid besides is length, however little of it.
+    """
+    judged_R = flat.scored_R & (flat.correct_R >= 0)
+    group_J = flat.group_R[judged_R]
+    reward_J, length_J, right_J = (_less_group_mean(x[judged_R].astype("f8"), group_J) for x in (flat.reward_R, flat.length_R, flat.correct_R))
+    besides_J = _unexplained(reward_J, right_J)
+    return correlation(besides_J, _unexplained(length_J, right_J)) if (np.abs(besides_J) > NO_SPREAD).any() else None
+
+
+def inverted_pairs(flat: FlatStep) -> float | None:
+    """Of the pairs of a correct and a wrong rollout of one group, the share in which the wrong one earned more; None without a pair."""
+    judged_R = flat.scored_R & (flat.correct_R >= 0)
+    group_J, reward_J = flat.group_R[judged_R], flat.reward_R[judged_R]
+    order = np.lexsort((reward_J, group_J))
+    group_J, reward_J, right_J = group_J[order], reward_J[order], flat.correct_R[judged_R][order] == 1
+    right_before_J = np.cumsum(right_J) - right_J
+    of_group_J, tied_J = (_first_of_run(*keys) for keys in ((group_J,), (group_J, reward_J)))
+    earned_less_J = right_before_J[tied_J] - right_before_J[of_group_J]
+    pairs = int(np.sum(np.bincount(group_J[right_J], minlength=len(flat.groups)) * np.bincount(group_J[~right_J], minlength=len(flat.groups))))
+    return float(earned_less_J[~right_J].sum() / pairs) if pairs else None
+
+
+def _unexplained(y: Array, x: Array) -> Array:
+    """What is left of y (n,) after its least-squares line through 0 on x; both are less their means."""
+    spread = float(x @ x)
+    return y - (float(x @ y) / spread if spread > 0 else 0.0) * x
+
+
+def _less_group_mean(values_J: Array, group_J: Array) -> Array:
+    return values_J - (np.bincount(group_J, weights=values_J) / np.maximum(np.bincount(group_J), 1))[group_J]
+
+
+def _first_of_run(*keys: Array) -> Array:
+    """The index at which each element's run of equal keys begins; the keys are sorted."""
+    begins = np.zeros(len(keys[0]), "?")
+    for key in keys:
+        begins |= np.diff(key, prepend=np.nan) != 0
+    return np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))
 
 
 def _parts(flat: FlatStep) -> dict[str, list[tuple[str, float]]]:

@@ -47,6 +47,7 @@ REWARDS = "tests.benchmarks.suite_rewards:"
 SUMS = "sums.jsonl"
 DIGITS = "digits.jsonl"
 _DATASET = {"task": "dataset", "data": SUMS, "gold_column": "worked"}
+_TWO = [f"{REWARDS}right", f"{REWARDS}formed=0.3"]
 _HALF_KNOWN = {"task": "dataset", "data": DIGITS, "gold_column": "worked", "warmup_steps": 100, "max_new_tokens": 4}
 _EVERY_RUN = {
     "steps": STEPS,
@@ -80,6 +81,9 @@ CASES: tuple[Case, ...] = (
     _case("lld_lr", "displacement", "learning rate rising by 1.5e-5 a step", lr=1.5e-3, lr_warmup=200),
     _case("lld_updates", "displacement", "8 updates per batch, learning rate rising by 1e-5 a step", epochs=8, lr=1e-3, lr_warmup=800),
     _case("lld_negatives", "displacement", "negatives only, learning rate rising by 1e-5 a step", method="nsr", lr=1e-3, lr_warmup=200),
+    _case(
+        "lld_two_rewards", "displacement", "lld_lr on a dataset, 0.3 × the answer's form paid on top", **_DATASET, rewards=_TWO, lr=1.5e-3, lr_warmup=200
+    ),
     _case("entropy", "entropy", "positives only, lr 2e-3, 4 updates per batch", twin="healthy_digits", method="psr", lr=2e-3, epochs=4, **_HALF_KNOWN),
     _case("hacking", "hacking", "8 × the share of the digit 1 is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}ones=8"], lr=4e-4),
     _case("length", "length", "twice the length is paid on top", **_DATASET, rewards=[f"{REWARDS}right", f"{REWARDS}long=2"], max_new_tokens=48, lr=4e-4),
@@ -91,6 +95,7 @@ CASES: tuple[Case, ...] = (
     _case("healthy_one_update", "", "one update per batch", epochs=1),
     _case("healthy_llds", "", "GRPO + LLDS", method="grpo_llds"),
     _case("healthy_dataset", "", "the same sums as a dataset", **_DATASET, rewards=[f"{REWARDS}right"]),
+    _case("healthy_two_rewards", "", "the same with 0.3 × the answer's form on top", **_DATASET, rewards=_TWO),
     _case("healthy_demo", "", "the demo's: 150 steps of 16 × 8 from 60 %", steps=150, warmup_steps=250, prompts_per_step=16),
     _case("healthy_digits", "", "the larger units digit, half known at the start", **_HALF_KNOWN),
 )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from grpo_core.records import Completion, Prompt
 
 
 def right(prompt: Prompt, completion: Completion) -> float:
     """1 if the text after the first colon is exactly the sum."""
     return float(completion.text.partition(":")[2] == prompt.answer)
+
+
+def formed(prompt: Prompt, completion: Completion) -> float:
+    """1 for working, a colon and digits, whatever they say: what a format reward is elsewhere."""
+    return float(re.fullmatch(r"[^:]+:\d+", completion.text) is not None)
 
 
 def long(prompt: Prompt, completion: Completion) -> float:

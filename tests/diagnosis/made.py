@@ -41,6 +41,7 @@ def made(n: int = 60, facts: Facts = FACTS, **bent: object) -> History:
         "repetition": np.full(n, 0.01),
         "loop_rate": np.zeros(n),
         "reward_length_corr": noise(4, n, 0.1),
+        "inverted_pairs": np.zeros(n),
         "groups": np.full(n, 16.0),
         "groups_all_fail": np.round(3 * (1 - right)),
         "groups_all_pass": np.round(10 * right),

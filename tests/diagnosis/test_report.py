@@ -45,10 +45,13 @@ def test_a_healthy_run():
         (
             "length",  # the same, and it is length that is paid
             dict(
-                reward_mean=lambda s: 0.6 + s / 300, correct_rate=0.5, eval_correct=NAN, length_mean=lambda s: 18 + s / 20,
+                reward_mean=lambda s: 0.6 + s / 300, correct_rate=0.5, eval_correct=NAN, paid_length_corr=0.99,
                 probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.02,
             ),
         ),
+        ("hacking", dict(**FALLING, reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05)),  # the same fall, and wrong rollouts are paid above right ones
+        ("length", dict(**FALLING, reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05, paid_length_corr=0.99)),
+        ("displacement", dict(**FALLING, reward_mean=0.7, correct_rate=0.5, paid_length_corr=0.99)),  # length is paid a little; it turns no pair
         ("dead_data", dict(groups_all_fail=16, groups_all_pass=0, correct_rate=0.0, reward_mean=0.0, eval_correct=lambda s: NAN if s % 10 else 0.0)),
         ("broken_reward", dict(rollouts_failed=100)),
     ],

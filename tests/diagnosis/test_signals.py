@@ -19,7 +19,7 @@ def signals(history):
 def test_a_healthy_run_is_healthy_in_every_sign_it_has():
     found = signals(made())
     assert {name: s.level for name, s in found.items() if s.level not in (Level.HEALTHY, Level.NOT_AVAILABLE)} == {}
-    assert {name for name, s in found.items() if s.level == Level.NOT_AVAILABLE} == {"mismatch", "reference_kl", "hacking", "paid_aside", "paid_by_length"}
+    assert {name for name, s in found.items() if s.level == Level.NOT_AVAILABLE} == {"mismatch", "reference_kl", "hacking", "inverted", "paid_aside", "paid_by_length"}
     assert all(s.since_step is None and not s.evidence for s in found.values())
 
 
@@ -39,14 +39,19 @@ def test_a_healthy_run_is_healthy_in_every_sign_it_has():
         ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.02, correct_rate=lambda s: 0.2 if s < 30 else 0.8), Level.HEALTHY),  # as sure as right
         ("entropy_fall", dict(entropy=lambda s: 0.1 if s < 30 else 0.004, correct_rate=NAN), Level.WATCH),  # right about what, nobody knows
         ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 - s / 1000), Level.WATCH),
-        ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 + s / 1000), Level.HEALTHY),
+        ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 + s / 1500), Level.WATCH),  # not well above its start yet
+        ("hardening", dict(delta_correct=0.1, entropy=lambda s: 0.1 + s / 500), Level.HEALTHY),
         ("hardening", dict(delta_correct=0.01, entropy=lambda s: 0.1 - s / 1000), Level.HEALTHY),
         ("probe", dict(probe_logp=lambda s: NAN if s % 5 else -0.5 - max(0, s - 40) * 0.015), Level.WATCH),  # 0.2 nats of 0.5: drift
         ("paid_aside", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5), Level.WATCH),
         ("paid_aside", dict(reward_mean=lambda s: 0.9 + s / 50, correct_rate=lambda s: 0.4 + s / 120), Level.HEALTHY),  # both rise
         ("paid_aside", dict(reward_mean=lambda s: 0.9 - s / 100, correct_rate=lambda s: 0.8 - s / 75), Level.HEALTHY),  # nothing is earned instead
-        ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, length_mean=lambda s: 18 + s), Level.WATCH),
-        ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, length_mean=lambda s: 18 + s % 3), Level.HEALTHY),
+        ("inverted", dict(reward_mean=lambda s: 0.6 + s / 50, inverted_pairs=lambda s: 0.04 if s > 40 else 0.0), Level.WATCH),
+        ("inverted", dict(reward_mean=lambda s: 0.6 + s / 50, inverted_pairs=lambda s: 0.04 if s < 40 else 0.0), Level.HEALTHY),
+        ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, paid_length_corr=0.99), Level.WATCH),
+        ("paid_by_length", dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, paid_length_corr=0.8), Level.HEALTHY),
+        ("paid_by_length", dict(reward_mean=lambda s: 0.7, correct_rate=0.5, paid_length_corr=0.99), Level.HEALTHY),  # it does not outweigh being correct
+        ("paid_by_length", dict(reward_mean=lambda s: 0.7, correct_rate=0.5, paid_length_corr=0.99, inverted_pairs=0.05), Level.WATCH),
         ("gradient_spike", dict(grad_norm_max=lambda s: 30.0 if s == 58 else 0.5), Level.UNHEALTHY),
         ("gradient_spike", dict(grad_norm_max=lambda s: float("inf") if s == 58 else 0.5), Level.UNHEALTHY),
         ("step_kl", dict(kl_step=0.3), Level.UNHEALTHY),

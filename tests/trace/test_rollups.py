@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grpo_core.records import StepTrace
+from grpo_core.records import Reward, StepTrace
 from grpo_core.trace import rollups
 from grpo_core.trace.flat import flatten
 from grpo_core.trace.groups import group_figures
@@ -38,6 +38,8 @@ BY_HAND = {
     "reward_parts": {"answer": 2 / 3, "format": 0.3},  # (0.5 + 0.1 + 0.3) / 3; D's format counts as little as D
     "reward_part_stds": {"answer": math.sqrt(2) / 3, "format": math.sqrt(0.08 / 3)},
     "reward_length_corr": -math.sqrt(3) / 2,  # rewards 1 0 1, lengths 2 3 1
+    "paid_length_corr": None,  # reward is correctness
+    "inverted_pairs": 0.0,  # A above B; D has no verdict
     "correct_rate": 2 / 3,
     "logp_correct": -1.5,  # tokens -1 -3 of A, -0.5 of C; the mean of rollout means would be -1.25
     "logp_wrong": -3.0,
@@ -73,6 +75,33 @@ def test_every_scalar_by_hand() -> None:
     row["reward_parts"], row["reward_part_stds"] = dict(row["reward_parts"]), dict(row["reward_part_stds"])
     for name, expected in BY_HAND.items():
         assert row[name] == (expected if expected is None else pytest.approx(expected, rel=1e-6)), name
+
+
+def judged(reward: float, correct: bool, tokens: int):
+    return rollout(logp=[-1.0] * tokens, entropy=[1.0] * tokens, reward=Reward(parts={}, total=reward, correct=correct))
+
+
+def two_groups(*rollouts) -> StepTrace:
+    first, second = (replace(group, rollouts=some) for group, some in zip(WORKED.groups, (rollouts[:4], rollouts[4:])))
+    return replace(WORKED, groups=(first, second))
+
+
+def test_pairs_in_which_the_wrong_one_earns_more() -> None:
+    """Group 0: rights at 1 and 2, wrongs at 1 (a tie) and 3 (above both); group 1: a right at 9 that no wrong of group 0 is held against, a wrong at 0."""
+    trace = two_groups(judged(2, True, 1), judged(1, False, 1), judged(3, False, 1), judged(1, True, 1), judged(9, True, 1), judged(0, False, 1))
+    assert steps_row(trace)["inverted_pairs"] == pytest.approx(2 / 5)
+    assert steps_row(two_groups(*[judged(1, True, 1)] * 6))["inverted_pairs"] is None
+
+
+@pytest.mark.parametrize("worth", [1.0, 3.0])
+def test_what_is_paid_besides_is_told_from_what_being_correct_earns(worth: float) -> None:
+    lengths, rights = (2, 4, 9, 5, 3, 7), (True, False, True, False, True, False)
+    by_length = two_groups(*[judged(worth * right + 0.01 * n, right, n) for n, right in zip(lengths, rights)])
+    assert steps_row(by_length)["paid_length_corr"] == pytest.approx(1.0)
+    otherwise = two_groups(*[judged(worth * right + 0.01 * n, right, length) for n, right, length in zip((1, 0, 1, 2, 1, 1), rights, lengths)])
+    assert abs(steps_row(otherwise)["paid_length_corr"]) < 0.5
+    correctness_alone = two_groups(*[judged(worth * right / 3, right, n) for n, right in zip(lengths, rights)])
+    assert steps_row(correctness_alone)["paid_length_corr"] is None
 
 
 def test_position_bins_by_hand() -> None:

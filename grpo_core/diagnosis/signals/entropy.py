@@ -81,7 +81,7 @@ def collapse(history: History) -> Signal:
 
 
 def hardening(history: History) -> Signal:
-    """What correct rollouts gain in log-prob over a window of updates, as a share of it, while entropy is not above the first steps':
+    """What correct rollouts gain in log-prob over a window of updates, as a share of it, while entropy is not well above the first steps':
     learning gains less, and a policy that learns nothing but its own favourites gains several times what there was."""
     share = change_of_correct(history)
     name = dict(name="hardening", title="Hardening on what is already sampled", unit="share of log-prob", column="delta_correct")
@@ -91,7 +91,7 @@ def hardening(history: History) -> Signal:
     return signal(
         history,
         **name,
-        values=np.where((times > 1) & (share > 0), 0.0, share),
+        values=np.where((times >= THRESHOLDS["entropy_rise"].watch) & (share > 0), 0.0, share),
         says={
             Level.HEALTHY: "Correct rollouts do not gain more likelihood than learning explains.",
             Level.WATCH: "Correct rollouts gain likelihood several times over: the policy hardens on what it samples anyway.",
