@@ -19,7 +19,7 @@ def body() -> None:
     if steps.empty:
         empty.nothing("No step recorded yet", "The laboratory works on recorded steps; the first appears when it is trained.")
         return
-    step = step_groups.chosen_step(steps)
+    step = step_groups.chosen_step(steps, telling=~(steps["groups_tied"] >= steps["groups"]))
     groups = data.groups(run, step)
     if groups.empty:
         step_groups.step_picker(steps, step)

@@ -45,7 +45,7 @@ def body() -> None:
 
 
 def one_step(now: data.Run, steps: pd.DataFrame) -> None:
-    step = chosen_step(steps)
+    step = step_groups.chosen_step(steps, telling=steps["delta_correct"].notna())
     with st.container(border=True, key="likelihood-step"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**Where step {step} lost likelihood**", help="Click a point of a chart, or choose a step.", width="content")
@@ -58,12 +58,6 @@ def one_step(now: data.Run, steps: pd.DataFrame) -> None:
                 worst_groups(now, step)
             with grid.cell():
                 worst_tokens(now, step)
-
-
-def chosen_step(steps: pd.DataFrame) -> int:
-    """The step in the address, else the newest one with correct rollouts that were scored again, else the newest."""
-    known = steps[steps["delta_correct"].notna()]
-    return step_groups.chosen_step(known if len(known) else steps)
 
 
 body()

@@ -16,10 +16,12 @@ from pages.components.summary import step_sentence
 from pages.components.text import escape
 
 
-def chosen_step(steps: pd.DataFrame) -> int:
-    """The step in the address, else the newest recorded one, which then moves on as the run does."""
+def chosen_step(steps: pd.DataFrame, telling: pd.Series | None = None) -> int:
+    """The step in the address, else the newest of those `telling` marks, else the newest recorded one, which then moves on as the run does."""
     step = url.whole("step")
-    return int(steps["step"].iloc[-1]) if step is None else step
+    if step is not None:
+        return step
+    return int((steps[telling] if telling is not None and telling.any() else steps)["step"].iloc[-1])
 
 
 def neighbours(step: int, recorded: np.ndarray) -> tuple[int | None, int | None]:

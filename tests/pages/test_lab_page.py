@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from grpo_core.config import make_config
@@ -10,7 +11,7 @@ from grpo_core.lab.batch import recorded_batch
 from grpo_core.lab.figures import relative
 from grpo_core.lab.process import Laboratory
 from grpo_core.lab.push import push_of
-from pages.components import lab_address, lab_controls
+from pages.components import lab_address, lab_controls, step_groups
 from pages.components.text import fixed
 from storage.queries import lab
 from storage.reader import Store
@@ -181,3 +182,11 @@ def test_only_what_changed_is_weighed_again(opened, seeded, monkeypatch) -> None
     opened.query_params["rewards"] = f"30.{GROUP}.0:7"
     opened.run()
     assert asked == [["dapo"], ["grpo", "gtpo", "dapo"]]
+
+
+def test_it_opens_where_methods_have_something_to_weigh() -> None:
+    """The newest step with a group whose rewards differ; group size 1 has no ties, so that its newest step counts; else the newest of all."""
+    steps = pd.DataFrame({"step": [3, 4, 5], "groups": 2, "groups_tied": [0, 1, 2]})
+    for tied, opens in (([0, 1, 2], 4), ([2, 2, 2], 5), ([np.nan] * 3, 5)):
+        steps["groups_tied"] = tied
+        assert step_groups.chosen_step(steps, telling=~(steps["groups_tied"] >= steps["groups"])) == opens
