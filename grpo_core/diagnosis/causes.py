@@ -14,9 +14,20 @@ from grpo_core.diagnosis.levels import Level, Signal
 W, U, NONE = Level.WATCH, Level.UNHEALTHY, Level.NOT_AVAILABLE
 
 
+@dataclass(frozen=True, slots=True)
+class Below:
+    """A level that a signal must not have reached; one that is not available has not."""
+
+    level: Level
+
+    @property
+    def word(self) -> str:
+        return f"below {self.level.word}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """`needs`: alternatives, each a mapping of signal to least level, or to "not available" where there must be none.
+    """`needs`: alternatives, each a mapping of signal to least level, to what it must be Below, or to "not available" where there must be none.
 
     `specific` breaks ties: higher explains more of what is seen.
     """
@@ -24,9 +35,9 @@ class Signature:
     name: str
     title: str
     explains: str
-    needs: tuple[Mapping[str, Level], ...]
+    needs: tuple[Mapping[str, Level | Below], ...]
     supports: tuple[str, ...] = ()
-    unless: tuple[Mapping[str, Level], ...] = ()
+    unless: tuple[Mapping[str, Level | Below], ...] = ()
     specific: int = 0
 
 
@@ -93,14 +104,14 @@ SIGNATURES: tuple[Signature, ...] = (
             {"displacement": W, "reward_fall": U},
         ),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
-        unless=({"hacking": W}, {"paid_aside": W}, {"inverted": W}, {"hardening": W}),
+        unless=({"hacking": W}, {"paid_aside": W}, {"inverted": W}, {"hardening": W, "held_out_fall": Below(U)}),
         specific=1,
     ),
     Signature(
         name="entropy",
         title="Entropy collapse",
         explains="The policy has become certain before it has become right: every group says the same, and nothing is left to learn from.",
-        needs=({"entropy_fall": U}, {"entropy_fall": W, "probe": U}, {"hardening": W, "probe": U}),
+        needs=({"entropy_fall": U}, {"entropy_fall": W, "probe": U}, {"hardening": W, "probe": U, "held_out_fall": Below(U)}),
         supports=("probe", "reward_fall", "held_out_fall", "sharpening", "mastery", "starvation", "clipping"),
         unless=({"displacement": U}, {"hacking": W}, {"paid_aside": W}, {"inverted": W}),
         specific=2,
@@ -148,12 +159,14 @@ def _met(signature: Signature, signals: Mapping[str, Signal]) -> bool:
     return any(_holds(need, signals) for need in signature.needs) and not any(_holds(bar, signals) for bar in signature.unless)
 
 
-def _holds(levels: Mapping[str, Level], signals: Mapping[str, Signal]) -> bool:
-    return all(name in signals and _at_least(signals[name].level, level) for name, level in levels.items())
+def _holds(levels: Mapping[str, Level | Below], signals: Mapping[str, Signal]) -> bool:
+    return all(name in signals and _is(signals[name].level, asked) for name, asked in levels.items())
 
 
-def _at_least(level: Level, least: Level) -> bool:
-    return level == least if least == NONE else level >= least
+def _is(level: Level, asked: Level | Below) -> bool:
+    if isinstance(asked, Below):
+        return level < asked.level
+    return level == asked if asked == NONE else level >= asked
 
 
 def _cause(signature: Signature, signals: Mapping[str, Signal]) -> Cause:

@@ -82,6 +82,10 @@ CASES: tuple[Case, ...] = (
     _case("lld_updates", "displacement", "8 updates per batch, learning rate rising by 1e-5 a step", epochs=8, lr=1e-3, lr_warmup=800),
     _case("lld_negatives", "displacement", "negatives only, learning rate rising by 1e-5 a step", method="nsr", lr=1e-3, lr_warmup=200),
     _case(
+        "lld_demo", "displacement", "the demo's: 4 updates per batch, lr 1e-3, 150 steps of 16 × 8 from 60 %", steps=150, warmup_steps=250,
+        prompts_per_step=16, epochs=4, lr=1e-3,
+    ),  # fmt: skip
+    _case(
         "lld_two_rewards", "displacement", "lld_lr on a dataset, 0.3 × the answer's form paid on top", **_DATASET, rewards=_TWO, lr=1.5e-3, lr_warmup=200
     ),
     _case("entropy", "entropy", "positives only, lr 2e-3, 4 updates per batch", twin="healthy_digits", method="psr", lr=2e-3, epochs=4, **_HALF_KNOWN),

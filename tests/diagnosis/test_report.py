@@ -39,6 +39,13 @@ def test_a_healthy_run():
             ),
         ),
         (
+            "displacement",  # hardening too, and yet held-out accuracy is being lost: correct answers are pushed out, not settled on
+            dict(
+                delta_correct=lambda s: 0.002 if s < 40 else 0.1, probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.02,
+                entropy=lambda s: 0.1 - s / 1000, correct_rate=0.5, reward_mean=0.5, eval_correct=lambda s: NAN if s % 10 else (0.5 if s < 40 else 0.3),
+            ),
+        ),
+        (
             "hacking",  # the same fall, and what is paid besides rises
             dict(reward_mean=lambda s: 0.6 + s / 50, correct_rate=0.5, eval_correct=NAN, probe_logp=lambda s: NAN if s % 5 else -0.05 - max(0, s - 40) * 0.02),
         ),
