@@ -119,7 +119,7 @@ def _colourscale() -> list[list]:
 
 def _legend(words: dict[int, str]) -> dict:
     return {
-        "orientation": "h", "x": 0, "xanchor": "left", "xpad": 0, "y": 1, "yanchor": "bottom", "ypad": 4, "thickness": 9, "lenmode": "pixels", "len": 430,
+        "orientation": "h", "x": 0, "xanchor": "left", "xpad": 0, "y": 1, "yanchor": "bottom", "ypad": 4, "thickness": 9, "lenmode": "pixels", "len": 360,
         "outlinewidth": 0, "ticks": "", "tickvals": sorted(words), "ticktext": [words[level] for level in sorted(words)], "tickfont": {"size": 11.5},
     }  # fmt: skip
 
