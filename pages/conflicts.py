@@ -29,7 +29,7 @@ def body() -> None:
         on_step=lambda plot: url.put(step=int(st.session_state[plot].step), group=None),
         cards=conflict_view.CARDS,
     )
-    step = step_groups.chosen_step(steps)
+    step = step_groups.chosen_step(steps, telling=steps["conflict_groups"] > 0)
     groups = data.groups(run, step)
     with st.container(border=True, key="groups"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

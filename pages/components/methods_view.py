@@ -254,8 +254,8 @@ def runs(method: Method) -> None:
         Column(name="name", title="Run", means="Its name; a click opens its diagnosis.", kind="phrase"),
         Column(name="verdict", title="Verdict", means="How bad the diagnosis finds it, as far as it was recorded.", kind="chip"),
         Column(name="sentence", title="Why", means="What the diagnosis says first.", kind="phrase", leaves=560),
-        Column(name="state", title="State", means="Whether its process lives, and how it ended.", kind="chip", leaves=440),
-        Column(name="steps", title="Steps", means="Steps finished.", kind="whole", leaves=440),
+        Column(name="state", title="State", means="Whether its process lives, and how it ended.", kind="chip", leaves=800),
+        Column(name="steps", title="Steps", means="Steps finished.", kind="whole", leaves=800),
         Column(name="what", title="Model and task", means="What was trained, on what.", kind="phrase", leaves=800),
     ]
     clicked = rank_table(rows, columns, key="methods.table", label=f"Runs that used {method.title}", ids=[run.run_id for run in found], height=320)
