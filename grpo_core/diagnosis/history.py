@@ -18,7 +18,7 @@ PARTS = ("reward_parts", "reward_part_stds")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a run besides its figures; None where it is not."""
+    """What is known of a run besides its figures; None where it is not. `rewards` are the config's entries, the first of which decides what is correct."""
 
     method: str | None = None
     updates: int | None = None
@@ -27,6 +27,7 @@ class Facts:
     lr: float | None = None
     epochs: int | None = None
     planned_steps: int | None = None
+    rewards: tuple[str, ...] = ()
     clips: bool | None = None
     penalised: bool | None = None
     reference: bool | None = None
@@ -86,6 +87,7 @@ def facts_of(config: RunConfig) -> Facts:
         lr=config.lr,
         epochs=config.epochs,
         planned_steps=config.steps,
+        rewards=config.rewards,
         clips=method.clip is not None and (config.updates_per_rollout > 1 or config.replays),
         penalised=any(p.knob == "llds_coef" and config.strength(p.knob, p.coef) > 0 for p in method.penalties),
         reference=config.strength("kl_coef", 0.0) > 0,

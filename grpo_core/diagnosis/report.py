@@ -68,7 +68,7 @@ def diagnose(history: History, *, checkpoints: Sequence[int] = (), more: Sequenc
         since_step=since,
         healthy_until=None if healthy is None else healthy - 1,
         causes=causes,
-        remedy=None if since is None else remedy_for(causes[0], _worst(signals, history.steps >= since), history.facts, fork),
+        remedy=None if since is None else remedy_for(causes[0], _worst(signals, history.steps >= since), history, fork),
         signals=signals,
         phases=displacement_phases(history),
         tips=() if level >= Level.UNHEALTHY or step is None else _tips(history.facts, signals),

@@ -104,6 +104,22 @@ def test_the_remedy_is_concrete_and_forks_from_before_the_trouble():
     assert report.healthy_until == report.since_step - 1
 
 
+def test_a_reward_that_was_learned_instead_is_taken_out():
+    """The part that rose, not the format that did not; a part of negative weight pays more when it falls; without any other part a person has to look."""
+    facts = dataclasses.replace(FACTS, rewards=("exact", "my:format=0.2", "my:digits=8", "my:cost=-1"))
+    bent = dict(**FALLING, reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05)
+    parts = {"exact": np.full(60, 0.5), "my:format": np.full(60, 0.9), "my:digits": np.linspace(0, 0.1, 60), "my:cost": np.linspace(0, 0.1, 60)}
+    run = dataclasses.replace(made(facts=facts, **bent), parts=parts)
+    remedy = diagnose(run, checkpoints=[10, 20]).remedy
+    assert dict(remedy.changes) == {"rewards": ("exact", "my:format=0.2", "my:cost=-1")} and "my:digits pays for" in remedy.sentence
+    cheaper = dataclasses.replace(run, parts=parts | {"my:digits": np.full(60, 0.1), "my:cost": np.linspace(0.1, 0, 60)})
+    assert diagnose(cheaper).remedy.changes["rewards"] == ("exact", "my:format=0.2", "my:digits=8")
+    assert diagnose(dataclasses.replace(run, parts={})).remedy.changes["rewards"] == ("exact",)  # nobody knows which
+    assert diagnose(made(**bent)).remedy.changes == {}
+    long = dict(length_mean=lambda s: 18 + s, correct_rate=lambda s: 0.5, reward_length_corr=0.6)
+    assert set(diagnose(dataclasses.replace(made(facts=facts, **long), parts=parts)).remedy.changes) == {"overlong_buffer"}  # length is not what is paid
+
+
 def test_the_remedy_remembers_updates_that_were_too_large():
     """A policy that is gone moves no more, and what moved it is no less too large."""
     for still in (0.0, 0.1):
