@@ -109,9 +109,13 @@ def shown(value: object) -> str:
 
 
 def change_in_words(config: RunConfig, name: str, new: object) -> str:
-    """`lr 0.0008 → 0.0002`; without the old value where the run's method does not read the option."""
+    """`lr 0.0008 → 0.0002`; without the old value where the run's method does not read the option; of a list only what goes and what comes."""
+    old = getattr(config, name)
+    if isinstance(old, tuple):
+        gone, come = ([item for item in one if item not in other] for one, other in ((old, new), (new, old)))
+        return f"{name} " + ", ".join([*(f"without {item}" for item in gone), *(f"with {item}" for item in come)])
     idle = name in KNOBS and name not in METHODS[config.method].knobs
-    return f"{name} {'' if idle else f'{shown(getattr(config, name))} '}→ {shown(new)}"
+    return f"{name} {'' if idle else f'{shown(old)} '}→ {shown(new)}"
 
 
 def filled_from(source: str) -> bool:

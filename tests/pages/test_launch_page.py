@@ -1,10 +1,12 @@
 from pathlib import Path
 
+from grpo_core.config import make_config
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.start import launch
 from grpo_core.launch.stop import stop_run
 from grpo_core.presets import PRESETS
 from pages.components import data, launching
+from pages.components.launch_form import change_in_words
 from tests.pages.looking import words_of
 from tests.pages.seeded import make_run
 
@@ -100,3 +102,10 @@ def test_launching_is_off_beyond_this_machine(store_root: Path, open_page, monke
     monkeypatch.setattr(launching, "listens_on_loopback", lambda: False)
     app = open_page(store_root, "launch")
     assert app.button(key="launch.go").disabled and "Launching is off" in words_of(app)
+
+
+def test_a_changed_list_says_what_goes_and_what_comes() -> None:
+    config = make_config({"task": "dataset", "data": "sums.jsonl", "rewards": ["exact", "my:digits=8"]})
+    assert change_in_words(config, "rewards", ("exact",)) == "rewards without my:digits=8"
+    assert change_in_words(config, "rewards", ["exact", "my:digits=2"]) == "rewards without my:digits=8, with my:digits=2"
+    assert change_in_words(config, "lr", 5e-5) == f"lr {config.lr:g} → 5e-05"
