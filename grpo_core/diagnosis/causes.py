@@ -101,6 +101,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"probe": U, "hacking": NONE},
             {"probe": U, "displacement": W},
             {"probe": U, "held_out_fall": U},
+            {"probe": U, "held_out_fall": W, "inverted": Level.HEALTHY},
             {"displacement": W, "reward_fall": U},
         ),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),

@@ -82,6 +82,9 @@ def test_a_probe_alone_names_nothing_where_the_reward_is_more_than_being_correct
     assert diagnose(made(**paid)).level == Level.WATCH
     assert diagnose(made(**{**paid, "delta_correct": -0.001})).causes[0].name == "displacement"
     assert diagnose(made(**paid, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.4))).causes[0].name == "displacement"
+    falling = dict(paid, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.64))
+    assert diagnose(made(**falling)).causes[0].name == "displacement"  # less is enough where no wrong rollout is paid above a right one
+    assert diagnose(made(**falling, inverted_pairs=NAN)).level == Level.WATCH
 
 
 def test_a_recording_that_contradicts_itself_comes_first():
