@@ -18,11 +18,14 @@ if copied and copied not in data.run_ids():
     copied = ""
 
 preset = "" if copied else url.choice("preset", PRESETS, "")
-changes = launch_form.asked(st.query_params.get("change", "")) if copied else {}
+change = st.query_params.get("change", "")
 step = url.whole("step") if copied else None
-source = f"run {copied} {changes}" if copied else f"preset {preset}"
-if not launch_form.filled_from(source):
-    launch_form.fill({**data.run(copied).config.model_dump(), **changes} if copied else PRESETS[preset].settings if preset else {}, source)
+source = f"run {copied}" if copied else f"preset {preset}" if preset else ""
+start = data.run(copied).config.model_dump() if copied else PRESETS[preset].settings if preset else {}
+if not launch_form.filled_from(source, change):
+    launch_form.fill({**start, **launch_form.asked(change)}, source, change)
+changes = launch_form.edits(start)
+url.put(change=launch_form.spell(changes))
 
 
 def start_from() -> None:

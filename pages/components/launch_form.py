@@ -29,7 +29,7 @@ WORDS = {
     "dtype": "number format", "eval": "evaluation",
 }  # fmt: skip
 """Parts of option names as people say them."""
-SOURCE = "launch.source"
+SOURCE, WRITTEN = "launch.source", "launch.written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,18 @@ def options() -> dict[str, Option]:
     return {name: _option(name, field) for name, field in RunConfig.model_fields.items()}
 
 
-def fill(settings: Mapping[str, object], source: str) -> None:
-    """Put settings into the form, defaults elsewhere; `source` names where they come from, to do it once."""
+def fill(settings: Mapping[str, object], source: str, change: str) -> None:
+    """Put settings into the form, defaults elsewhere; `source` and the text of changes say where they come from, to do it once."""
     for option in options().values():
         value = settings.get(option.name, option.default)
         st.session_state[option.key] = list(value) if option.kind == "list" else value
     st.session_state[SOURCE] = source
+    st.session_state[WRITTEN] = {change}
 
 
 def spell(changes: Mapping[str, object]) -> str:
-    """Changed options as text for an address; `asked` reads it."""
-    return json.dumps(dict(changes), separators=(",", ":"))
+    """Changed options as text for an address, none as ""; `asked` reads it."""
+    return json.dumps(dict(changes), separators=(",", ":")) if changes else ""
 
 
 def asked(text: str) -> dict[str, object]:
@@ -118,9 +119,22 @@ def change_in_words(config: RunConfig, name: str, new: object) -> str:
     return f"{name} {'' if idle else f'{shown(old)} '}→ {shown(new)}"
 
 
-def filled_from(source: str) -> bool:
-    """Whether the form holds what was last filled in from `source`, edits included."""
-    return st.session_state.get(SOURCE) == source and options()["steps"].key in st.session_state
+def filled_from(source: str, change: str) -> bool:
+    """Whether the form holds what was last filled in from `source`, edits included, and knows this text of changes. A browser that is an edit
+    behind sends an older text, which must not undo the newer edit; an address that says nothing at all keeps the form as it is."""
+    known = st.session_state.get(SOURCE) == source and options()["steps"].key in st.session_state
+    return known and (change in st.session_state[WRITTEN] or not (source or change))
+
+
+def edits(settings: Mapping[str, object]) -> dict[str, object]:
+    """What the form says otherwise than these settings and the defaults; its text is from now on known to `filled_from`."""
+    found = {}
+    for option in options().values():
+        value, before = st.session_state[option.key], settings.get(option.name, option.default)
+        if value != (list(before) if option.kind == "list" else before):
+            found[option.name] = value
+    st.session_state[WRITTEN].add(spell(found))
+    return found
 
 
 def settings() -> dict[str, object]:
@@ -205,6 +219,8 @@ def _widget(option: Option) -> None:
 
 def _holds(option: Option, value: object) -> bool:
     """Whether the option's widget can show the value."""
+    if option.kind == "maybe" and value is None:
+        return True
     if option.kind in ("decimal", "maybe"):
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if option.kind == "whole":

@@ -21,7 +21,7 @@ from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.remedies import Remedy
 from grpo_core.diagnosis.report import diagnose, level_at_every_step
 from grpo_core.launch.folder import RunFolder
-from grpo_core.launch.fork import read_fork
+from grpo_core.launch.fork import fork_command, read_fork
 from grpo_core.watch.reading import recorded_history
 from storage.reader import Store
 from tests.benchmarks.diagnosis import CASES, HARMED, ROOT, Case, find, held_out, suite_store, train_missing, with_twins
@@ -102,14 +102,14 @@ def trial(root: Path, case: Case, seed: int) -> Trial:
 
 def forked(root: Path, parent: str, name: str, step: int, remedy: Remedy) -> str:
     """The id of the finished fork of this name, place and remedy, made if there is none yet."""
+    changes = json.loads(json.dumps(remedy.changes))
     for folder in (root / "runs").glob("*"):
         config, status = (json.loads((folder / file).read_text()) for file in ("config.json", "status.json"))
         fork = read_fork(RunFolder.open(root, folder.name))
-        same = fork is not None and (fork.parent, fork.step) == (parent, step) and all(config.get(k) == v for k, v in remedy.changes.items())
+        same = fork is not None and (fork.parent, fork.step) == (parent, step) and all(config.get(k) == v for k, v in changes.items())
         if same and config.get("name") == name and status.get("state") == "finished":
             return folder.name
-    options = [part for option, value in remedy.changes.items() for part in (f"--{option.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "grpo_core", "fork", parent, "--step", str(step), "--name", name, "--store", str(root), *options]
+    command = [sys.executable, *fork_command(parent, step, remedy.changes)[1:], "--name", name, "--store", str(root)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -111,6 +111,9 @@ def test_a_mistake_is_said_and_nothing_starts(page: Page, own_app: str, store_ro
     size.fill("1")
     size.press("Enter")
     expect(page.get_by_text("leaves no other rollout to compare with")).to_be_visible()
+    expect(page).to_have_url(re.compile("group_size"))
+    page.reload()
+    expect(page.get_by_text("leaves no other rollout to compare with")).to_be_visible()
     expect(page.get_by_role("button", name="Launch", exact=True)).to_be_disabled()
     assert Store(store_root).run_ids() == []
 

@@ -80,6 +80,31 @@ def test_cloning_a_run_copies_its_settings(store_root: Path, open_page) -> None:
     assert "no run nowhere" in words_of(open_page(store_root, "launch", **{"from": "nowhere"}))
 
 
+def test_the_form_opens_again_from_its_address(store_root: Path, open_page) -> None:
+    mother = make_run(store_root, {"name": "mother", "seed": 5, "method": "grpo_llds", "llds_coef": 0.3}, recorded=1, state="finished")
+    app = open_page(store_root, "launch", **{"from": mother})
+    app.number_input(key="launch.steps").set_value(7).run()
+    app.number_input(key="launch.llds_coef").set_value(None).run()
+    again = open_page(store_root, "launch", **{"from": mother, "change": app.query_params["change"]})
+    assert command_of(again) == command_of(app) == "python -m grpo_core train --name mother --seed 5 --steps 7 --prompts-per-step 6 --method grpo_llds"
+    again.number_input(key="launch.steps").set_value(150).run()
+    again.number_input(key="launch.llds_coef").set_value(0.3).run()
+    assert "change" not in again.query_params
+
+
+def test_an_address_that_is_an_edit_behind_does_not_undo_the_edit(store_root: Path, open_page) -> None:
+    app = open_page(store_root, "launch")
+    app.number_input(key="launch.steps").set_value(7).run()
+    behind = app.query_params["change"]
+    app.number_input(key="launch.seed").set_value(3).run()
+    app.query_params["change"] = behind
+    app.text_input(key="launch.name").set_value("new").run()
+    assert command_of(app) == "python -m grpo_core train --name new --seed 3 --steps 7"
+    app.query_params["change"] = '{"steps":9}'
+    app.run()
+    assert command_of(app) == "python -m grpo_core train --steps 9"
+
+
 def test_two_presses_with_one_nonce_start_one_run(store_root: Path, open_page) -> None:
     app = open_page(store_root, "launch", preset="healthy")
     app.number_input(key="launch.steps").set_value(1).run()
