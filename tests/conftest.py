@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,16 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pat
     cache = (base if worker_id == "master" else base.parent) / "cache"
     cache.mkdir(exist_ok=True)
     return cache
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """Children that tests kill, forked from a process that has torch loaded. There is one such process for all tests of a worker: what
+    the first test has it load is what the children of every test need not load again."""
+    context = multiprocessing.get_context("forkserver")
+    loaded = ["tests.test_killed_trainer", "tests.storage.victims", "grpo_core.running", "grpo_core.trainer.loop", "grpo_core.trace.recorder"]
+    context.set_forkserver_preload(loaded)
+    return context
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -27,14 +26,6 @@ CONFIG = dict(
     diagnose_every=0,  # 20 desks that outlive their trainers would have the machine to themselves
 )  # fmt: skip
 ROWS = "select step, count(*) from rollouts group by step order by step"
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Children forked from a process that has torch loaded, so that 20 starts do not cost 20 imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_killed_trainer", "grpo_core.running", "grpo_core.trainer.loop", "grpo_core.trace.recorder"])
-    return context
 
 
 def train(store_root: Path, run_id: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_core.config import RunConfig
@@ -167,6 +166,8 @@ def _model_errors(what: str) -> Iterator[None]:
 
 def _adapted(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
     """The model behind LoRA adapters on every linear layer but the head; their start values depend on the run's seed alone."""
+    from peft import LoraConfig, get_peft_model  # a second of import that only LoRA runs need
+
     adapter = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -1,6 +1,5 @@
 """kill -9 at random moments of writing, merging, superseding, sealing and unsealing: every step that was acknowledged is there, once and whole."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -21,13 +20,6 @@ from tests.storage import victims
 SHAPE = {"steps": 1, "groups": 2, "rollouts": 8, "tokens": 122}
 """Rows of one factory step per table."""
 COUNTS = " union all ".join(f"select '{table}' as part, step, count(*) as n from {table} group by step" for table in SHAPE)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.storage.victims"])
-    return context
 
 
 def run_and_kill(processes, victim, run_dir: Path, log: Path, *more: float, words: int, delay_s: float) -> None:
