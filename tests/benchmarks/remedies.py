@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.remedies import Remedy
@@ -55,7 +56,7 @@ def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str 
     wanted = [(case, int(seed)) for case in chosen for seed in str(seeds).split(",")]
     train_missing(root, with_twins(wanted), jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        trials = list(pool.map(lambda item: trial(root, *item), wanted))
+        trials = list(tqdm(pool.map(lambda item: trial(root, *item), wanted), total=len(wanted), desc="forking", unit="run"))
     print(f"{'run':20} {'cause and proposal at the first alarm':98} held-out: at the fork, untreated end, treated end, twin's end")
     for t in trials:
         said = "no alarm" if t.remedy is None else f"{t.cause}: {t.remedy.sentence.split('. ')[0]}"
