@@ -38,7 +38,7 @@ _REPLAY_ONLY = ("replay_share", "replay_max_age")
 _MARKED = ("otc", "gcpo", "datarus")
 _FILTER_ONLY = ("filter_pool", "filter_rollouts")
 _VAS_ONLY = ("vas_mixture", "vas_alpha", "vas_beta", "vas_pool", "vas_refresh", "vas_rollouts", "vas_momentum", "vas_reuse")
-_DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "rewards", "reward_pattern")
+_DATASET_ONLY = ("data", "split", "prompt_column", "answer_column", "gold_column", "system_prompt", "chat_template", "reward_pattern")
 
 
 class RunConfig(BaseModel):
@@ -66,7 +66,7 @@ class RunConfig(BaseModel):
     gold_column: str = option("", "task", "For the dataset task: column with a worked completion, where there is one; tiny's warm-up learns it, and evaluation and the probe set follow its likelihood.")
     system_prompt: str = option("", "task", "For the dataset task: system message put before every prompt; needs a chat template.")
     chat_template: Literal["auto", "always", "never"] = option("auto", "task", "For the dataset task: wrap prompts in the tokenizer's chat template; auto does so if it has one.")
-    rewards: tuple[str, ...] = option((), "task", "For the dataset task: rewards to add up, each NAME or NAME=WEIGHT with NAME one of exact, numeric, regex, math or module:function; empty is exact.")
+    rewards: tuple[str, ...] = option((), "task", "Rewards to add up, each NAME or NAME=WEIGHT with NAME exact, numeric, regex, math or module:function in the dataset task, exact, form (of the worked sum) or module:function in the arithmetic task; empty is exact.")
     reward_pattern: str = option("", "task", "Regular expression of the regex reward and the answer extractor: its first group is the answer.")
     correct_at: float = option(0.5, "task", "A rollout counts as correct when its first reward part, unweighted, is at least this.", unit="reward")
     group_reward: Literal["none", "otc", "e_grpo", "gcpo", "datarus", "ps_grpo"] = option("none", "task", "A rule that looks at all rollouts of a group and shapes their rewards; docs/methods.md says what each assumes.")
@@ -202,6 +202,7 @@ class RunConfig(BaseModel):
             raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
         if self.task != "dataset":
             unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+            unread += ["rewards"] if self.rewards and self.task == "ranking" else []
             if unread:
                 raise ValueError(f"{', '.join(unread)}: not read by the {self.task} task, which brings its own prompts and reward; leave it empty or set task=dataset")
         for name, value in method.asks.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +11,14 @@ import numpy as np
 from grpo_core.records import Completion, Prompt
 from grpo_core.tasks.base import Encoder, check_fits
 from grpo_core.tasks.built_in import BuiltIn
-from grpo_core.tasks.scoring import Part, Rubric
+from grpo_core.tasks.rewards import make_parts
+from grpo_core.tasks.scoring import Rubric
 
 LARGEST = 99
 HELD_OUT = 512
 FORMS = ("{a}+{b}=", "{b}+{a}=", "+{a},{b}=")
 """Ways to ask the same question; the first is the one that runs without paraphrases ask, and evaluation always."""
+WORKED = re.compile(r"\d\+\d=\d+,\d\+\d\+[01]=\d+:\d+")
 _SPLIT_SEED = 20_251  # of the held-out split, which is the same for every run
 
 
@@ -43,6 +47,14 @@ def worked_answer(a: int, b: int) -> str:
 def exact_sum(prompt: Prompt, completion: Completion) -> float:
     """1 if the completion ended by itself and the text after its first colon is exactly the sum, else 0."""
     return float(completion.finish == "stop" and completion.text.partition(":")[2] == prompt.answer)
+
+
+def worked_form(prompt: Prompt, completion: Completion) -> float:
+    """1 if the completion ended by itself and is a column sum in form, whatever its numbers, else 0."""
+    return float(completion.finish == "stop" and WORKED.fullmatch(completion.text) is not None)
+
+
+REWARDS = {"exact": exact_sum, "form": worked_form}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,6 @@ def _in_order(a: int, b: int, form: int) -> tuple[int, int]:
     return (b, a) if form == 1 else (a, b)
 
 
-def arithmetic_rubric(correct_at: float, max_new_tokens: int, overlong_buffer: int) -> Rubric:
-    """One part, `exact`, and the overlong penalty if it is on."""
-    return Rubric((Part("exact", exact_sum),), correct_at, max_new_tokens, overlong_buffer)
+def arithmetic_rubric(rewards: Sequence[str], correct_at: float, max_new_tokens: int, overlong_buffer: int) -> Rubric:
+    """The parts named in `rewards`, of REWARDS or the user's own, `exact` alone where none is; and the overlong penalty if it is on."""
+    return Rubric(make_parts(rewards, "", REWARDS), correct_at, max_new_tokens, overlong_buffer)

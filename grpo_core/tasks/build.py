@@ -23,7 +23,7 @@ def build_task(config: RunConfig) -> TaskSpec:
         return read_dataset(config)
     if config.task == "ranking":
         return RankingSpec(ranking_rubric(config.correct_at, config.max_new_tokens, config.overlong_buffer), config.max_new_tokens)
-    rubric = arithmetic_rubric(config.correct_at, config.max_new_tokens, config.overlong_buffer)
+    rubric = arithmetic_rubric(config.rewards, config.correct_at, config.max_new_tokens, config.overlong_buffer)
     return ArithmeticSpec(rubric, config.max_new_tokens, config.paraphrases)
 
 

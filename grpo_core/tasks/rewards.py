@@ -1,4 +1,4 @@
-"""Rewards of the dataset task, by name: exact, numeric, regex, math, or the user's own module:function.
+"""Rewards by name: of the dataset task exact, numeric, regex and math, of a built-in task its own, of both the user's module:function.
 
 `make_parts` turns RunConfig.rewards into the parts of a rubric. Built-in rewards give 1 or 0. With a reward_pattern they read
 its first group in its last match in the completion instead of the whole text; no match is a wrong answer, not a failure.
@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -48,8 +48,8 @@ class BuiltIn:
     objection: Callable[[str], str]
 
 
-def make_parts(entries: Sequence[str], pattern: str) -> tuple[Part, ...]:
-    """The parts of RunConfig.rewards, each `NAME` or `NAME=WEIGHT`; none means exact.
+def make_parts(entries: Sequence[str], pattern: str, own: Mapping[str, RewardFunction] | None = None) -> tuple[Part, ...]:
+    """The parts of RunConfig.rewards, each `NAME` or `NAME=WEIGHT`; none means exact. `own` are a task's rewards in place of the dataset task's.
 
     Raises TaskError for unknown or repeated names, weights that are not finite numbers, a pattern that does not compile, has no
     group or is read by no reward, and functions that cannot be imported or do not take (prompt, completion).
@@ -66,7 +66,8 @@ def make_parts(entries: Sequence[str], pattern: str) -> tuple[Part, ...]:
     if "regex" in names and not pattern:
         raise TaskError(r"the regex reward needs reward_pattern, whose first group is the answer, e.g. '#### (-?\d+)'")
     extract = _extractor(pattern)
-    return tuple(Part(name, _function(name, extract), weight) for name, weight in named)
+    built_in = {name: _comparing(one.judge, extract) for name, one in BUILT_IN.items()} if own is None else own
+    return tuple(Part(name, _function(name, built_in), weight) for name, weight in named)
 
 
 def answer_objection(entries: Sequence[str], answer: str) -> str:
@@ -184,14 +185,14 @@ BUILT_IN: dict[str, BuiltIn] = {
 """regex is exact on what reward_pattern extracts, and refuses to be used without a pattern."""
 
 
-def _function(name: str, extract: Callable[[str], str | None]) -> RewardFunction:
-    if name in BUILT_IN:
-        return _comparing(BUILT_IN[name].judge, extract)
+def _function(name: str, built_in: Mapping[str, RewardFunction]) -> RewardFunction:
+    if name in built_in:
+        return built_in[name]
     if ":" in name:
         return import_reward(name)
-    near = difflib.get_close_matches(name, BUILT_IN, n=1)
+    near = difflib.get_close_matches(name, built_in, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise TaskError(f"unknown reward {name!r}; known: {', '.join(BUILT_IN)}, or your own module:function{hint}")
+    raise TaskError(f"unknown reward {name!r}; known: {', '.join(built_in)}, or your own module:function{hint}")
 
 
 def _comparing(judge: Judge, extract: Callable[[str], str | None]) -> RewardFunction:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from grpo_core.config import make_config
-from grpo_core.errors import TaskError
+from grpo_core.errors import ConfigError, TaskError
 from grpo_core.tasks.arithmetic import worked_answer
 from grpo_core.tasks.build import build_task
 from tests.tasks.plain import Characters, completion
@@ -78,6 +78,32 @@ def test_the_reward_is_the_exact_sum_after_the_colon_of_an_ended_completion(text
     asked = next(p for p in (q for seed in range(999) for q in task.draw(np.random.default_rng(seed), 1000)) if p.answer == "67")
     judged = task.judge(asked, completion(text, finish=finish))
     assert (judged.parts, judged.total, judged.correct, judged.failure) == ({"exact": reward}, reward, bool(reward), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "form"),
+    [
+        ("6+1=7,3+3+0=6:67", "stop", 1.0),
+        ("9+9=1,0+0+1=88:5", "stop", 1.0),  # wrong throughout, but a column sum in form
+        ("6+1=7,3+3+0=6:67", "length", 0.0),
+        ("67", "stop", 0.0),
+        ("6+1=7,3+3+2=6:67", "stop", 0.0),  # a carry is 0 or 1
+    ],
+)
+def test_the_form_of_a_worked_sum_is_a_reward_of_its_own(text: str, finish: str, form: float) -> None:
+    task = build_task(make_config({"rewards": ["exact", "form=0.3"]})).bind(Characters())
+    asked = task.draw(np.random.default_rng(0), 1)[0]
+    judged = task.judge(asked, completion(text, finish=finish))
+    assert judged.parts == {"exact": 0.0, "form": form} and judged.total == pytest.approx(0.3 * form) and judged.correct is False
+    right = task.judge(asked, completion(asked.gold))
+    assert right.parts == {"exact": 1.0, "form": 1.0} and right.total == pytest.approx(1.3) and right.correct is True
+
+
+def test_rewards_the_task_does_not_have_are_refused() -> None:
+    with pytest.raises(TaskError, match="unknown reward 'forms'; known: exact, form, or your own module:function; did you mean form"):
+        build_task(make_config({"rewards": ["exact", "forms"]}))
+    with pytest.raises(ConfigError, match="rewards: not read by the ranking task"):
+        make_config({"task": "ranking", "rewards": ["exact"]})
 
 
 def test_a_context_too_short_for_the_completion_is_refused() -> None:
