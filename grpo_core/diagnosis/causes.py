@@ -1,7 +1,7 @@
 """What lies behind a set of signals: the signatures that tell look-alikes apart (collapse_math.md §5), as data.
 
-A cause is on the table when every signal of one of its `needs` is at least at the level given there. It is ranked by how many of its
-`supports` agree and by how early its own signals began; `unless` rules it out where another explanation covers the same signs.
+A cause is on the table when every signal of one of its `needs` or of what must `agree` is at least at the level given there. It is ranked by how
+many of its `supports` agree and by how early its own signals began; `unless` rules it out where another explanation covers the same signs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Below:
 class Signature:
     """`needs`: alternatives, each a mapping of signal to least level, to what it must be Below, or to "not available" where there must be none.
 
+    `agree`: alternatives as well, of signs that are each no more than a watch, but measured apart from each other: together they are unhealthy.
     `specific` breaks ties: higher explains more of what is seen.
     """
 
@@ -36,10 +37,14 @@ class Signature:
     title: str
     explains: str
     needs: tuple[Mapping[str, Level | Below], ...]
+    agree: tuple[Mapping[str, Level | Below], ...] = ()
     supports: tuple[str, ...] = ()
     unless: tuple[Mapping[str, Level | Below], ...] = ()
     specific: int = 0
 
+
+FORGETTING: Mapping[str, Level] = {"probe": W, "held_out_fall": W}
+"""Known answers have become less likely, and other prompts are answered worse than they were."""
 
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
@@ -75,6 +80,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"paid_by_length": W, "displacement": U},
             {"paid_by_length": W, "hacking": W, "held_out_fall": W},
         ),
+        agree=({"paid_by_length": W, **FORGETTING},),
         supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall", "reward_fall", "starvation"),
         specific=3,
     ),
@@ -89,6 +95,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"inverted": W, "probe": U},
             {"inverted": W, "displacement": U},
         ),
+        agree=({"paid_aside": W, **FORGETTING}, {"inverted": W, **FORGETTING}),
         supports=("held_out_fall", "repetition", "probe", "inverted", "starvation", "reward_fall"),
         specific=2,
     ),
@@ -98,12 +105,12 @@ SIGNATURES: tuple[Signature, ...] = (
         explains="The updates push correct answers down together with the wrong ones they share tokens with, until the policy no longer writes them.",
         needs=(
             {"displacement": U},
-            {"probe": U, "hacking": NONE},
+            {"probe": U, "hacking": NONE, "held_out_fall": NONE},
             {"probe": U, "displacement": W},
             {"probe": U, "held_out_fall": U},
-            {"probe": U, "held_out_fall": W, "inverted": Level.HEALTHY},
             {"displacement": W, "reward_fall": U},
         ),
+        agree=({**FORGETTING, "hacking": NONE}, {**FORGETTING, "inverted": Level.HEALTHY}),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
         unless=({"hacking": W}, {"paid_aside": W}, {"inverted": W}, {"hardening": W, "held_out_fall": Below(U)}),
         specific=1,
@@ -157,7 +164,7 @@ def causes_of(signals: tuple[Signal, ...]) -> tuple[Cause, ...]:
 
 
 def _met(signature: Signature, signals: Mapping[str, Signal]) -> bool:
-    return any(_holds(need, signals) for need in signature.needs) and not any(_holds(bar, signals) for bar in signature.unless)
+    return any(_holds(need, signals) for need in (*signature.needs, *signature.agree)) and not any(_holds(bar, signals) for bar in signature.unless)
 
 
 def _holds(levels: Mapping[str, Level | Below], signals: Mapping[str, Signal]) -> bool:
@@ -171,15 +178,16 @@ def _is(level: Level, asked: Level | Below) -> bool:
 
 
 def _cause(signature: Signature, signals: Mapping[str, Signal]) -> Cause:
-    named = dict.fromkeys((*(name for need in signature.needs for name in need), *signature.supports))
+    named = dict.fromkeys((*(name for need in (*signature.needs, *signature.agree) for name in need), *signature.supports))
     seen = sorted((signals[n] for n in named if n in signals and signals[n].level >= W), key=lambda s: s.since_step if s.since_step is not None else 0)
     measured = [n for n in named if n in signals and signals[n].level >= Level.HEALTHY]
+    agreed = [U] if any(_holds(signs, signals) for signs in signature.agree) else []
     return Cause(
         name=signature.name,
         title=signature.title,
         explains=signature.explains,
         fit=len(seen) / max(len(measured), 1),
-        level=max(s.level for s in seen),
+        level=max([s.level for s in seen] + agreed),
         since_step=min(s.since_step for s in seen if s.since_step is not None),
         signals=tuple(s.name for s in seen),
     )

@@ -29,10 +29,11 @@ def signals_table() -> str:
 
 def causes_table() -> str:
     """One row per cause: which signals put it on the table, which speak for it, and which rule it out."""
-    rows = ["| cause | what happens | seen when | also speaks for it | ruled out by |", "|---|---|---|---|---|"]
+    rows = ["| cause | what happens | seen when | unhealthy too, together | also speaks for it | ruled out by |", "|---|---|---|---|---|---|"]
     for signature in SIGNATURES:
-        needs, bars = (" or ".join(_levels(need) for need in group) for group in (signature.needs, signature.unless))
-        rows.append(f"| **{signature.title}** `{signature.name}` | {signature.explains} | {needs} | {', '.join(signature.supports) or '–'} | {bars or '–'} |")
+        needs, agree, bars = (" or ".join(_levels(need) for need in group) or "–" for group in (signature.needs, signature.agree, signature.unless))
+        supports = ", ".join(signature.supports) or "–"
+        rows.append(f"| **{signature.title}** `{signature.name}` | {signature.explains} | {needs} | {agree} | {supports} | {bars} |")
     return "\n".join(rows)
 
 

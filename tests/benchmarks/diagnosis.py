@@ -15,7 +15,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -129,8 +129,15 @@ class Outcome:
 
     @property
     def lead(self) -> int | None:
-        """Steps between the alarm and the loss; negative if the alarm came late."""
+        """Steps between the alarm and the loss; negative if the alarm came late. None for a run that was not lost before it ended."""
         return None if self.alarm is None or self.lost is None else self.lost - self.alarm
+
+    @property
+    def least_lead(self) -> int | None:
+        """The lead, or the steps that a run still had which was falling when it ended: its lead is no less. None for runs that had nothing to lose."""
+        _, best, end = self.accuracy
+        falling = self.lost is None and not self.case.twin and end < HARMED * best
+        return self.steps - self.alarm if self.alarm is not None and falling else self.lead
 
 
 def main(*, seeds: object = "2,3,4", jobs: int = 2, cases: str = "", store: str = "") -> dict[str, float]:
@@ -258,7 +265,8 @@ def totals(outcomes: list[Outcome]) -> dict[str, float]:
     sick, well = [o for o in outcomes if o.case.cause and o.collapsed], [o for o in outcomes if not o.case.cause]
     spared = [o for o in outcomes if o.case.cause and not o.collapsed]
     caught = [o for o in sick if o.alarm is not None]
-    leads = [o.lead for o in caught if o.lead is not None]
+    lost = [o for o in caught if o.lead is not None]
+    falling = [o for o in caught if o.least_lead is not None]
     share = lambda part, whole: len(part) / len(whole) if whole else float("nan")  # noqa: E731
     return {
         "collapsed runs": len(sick),
@@ -268,12 +276,17 @@ def totals(outcomes: list[Outcome]) -> dict[str, float]:
         "right cause at the alarm": share([o for o in caught if o.cause == o.case.cause], caught),
         f"right cause {SETTLED} steps later": share([o for o in caught if o.settled == o.case.cause], caught),
         "right cause at the end": share([o for o in caught if o.final == o.case.cause], caught),
-        "median lead, steps": statistics.median(leads) if leads else float("nan"),
-        "median lead, share of the run": statistics.median(leads) / STEPS if leads else float("nan"),
+        "median lead, steps": median([o.least_lead for o in falling]),
+        "median lead, share of the run": median([o.least_lead / o.steps for o in falling]),
+        "median lead of runs lost before they ended, steps": median([o.lead for o in lost]),
         "healthy runs": len(well),
         "false alarms": sum(o.alarm is not None for o in well),
         "healthy steps on watch": float(np.mean([o.watch_share for o in well])) if well else float("nan"),
     }
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else float("nan")
 
 
 def print_runs(outcomes: list[Outcome]) -> None:
@@ -283,7 +296,7 @@ def print_runs(outcomes: list[Outcome]) -> None:
         named = " → ".join(cause or "-" for cause in (o.cause, o.settled, o.final))
         said = ("no alarm" if o.collapsed else "no alarm, no harm") if o.alarm is None else f"{o.alarm:5}  {named}"
         right = "" if o.alarm is None else " ✓" if o.case.cause == o.final else " ✗"
-        lead = "" if o.lead is None else f"{o.lead:+d}"
+        lead = f"{o.lead:+d}" if o.lead is not None else "" if o.least_lead is None else f"≥{o.least_lead:d}"
         print(
             f"{o.case.name + '-' + str(o.seed):22} {start:.2f} → {best:.2f} → {end:.2f}       {said + right:57} "
             f"{'-' if o.lost is None else o.lost:>7} {lead:>6}"

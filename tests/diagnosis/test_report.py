@@ -87,6 +87,25 @@ def test_a_probe_alone_names_nothing_where_the_reward_is_more_than_being_correct
     assert diagnose(made(**falling, inverted_pairs=NAN)).level == Level.WATCH
 
 
+@pytest.mark.parametrize(
+    ("cause", "bent"),
+    [
+        ("displacement", {}),
+        ("displacement", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.0)),
+        ("hacking", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05)),
+        ("length", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05, paid_length_corr=0.99)),
+    ],
+)
+def test_two_signs_that_are_measured_apart_are_unhealthy_where_each_is_a_watch(cause, bent):
+    known = dict(delta_correct=0.0, probe_logp=lambda s: NAN if s % 5 else -0.05 - (0.05 if s >= 40 else 0))
+    held_out = dict(eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.64))
+    both = diagnose(made(**known, **held_out, **bent))
+    assert {both.signal(name).level for name in ("probe", "held_out_fall")} == {Level.WATCH}
+    assert both.level == Level.UNHEALTHY and both.causes[0].name == cause
+    assert diagnose(made(**known, eval_correct=0.8, **bent)).level == Level.WATCH
+    assert diagnose(made(probe_logp=-0.05, delta_correct=0.0, **held_out, **bent)).level == Level.WATCH
+
+
 def test_a_recording_that_contradicts_itself_comes_first():
     bad = integrity(made(**FALLING), {"step": [59, 59], "group_index": [0, 0], "reward": [1, 0], "advantage": [-1, 1], "tokens": [3, 3], "traced": [3, 3]})
     report = diagnose(made(**FALLING), more=[bad])
