@@ -106,7 +106,7 @@ SIGNATURES: tuple[Signature, ...] = (
         needs=(
             {"displacement": U},
             {"probe": U, "hacking": NONE, "held_out_fall": NONE},
-            {"probe": U, "displacement": W},
+            {"probe": U, "displacement": W, "held_out_fall": NONE},
             {"probe": U, "held_out_fall": U},
             {"displacement": W, "reward_fall": U},
         ),

@@ -77,10 +77,11 @@ def test_displacement_and_engine_mismatch_are_told_apart():
 
 
 def test_a_probe_alone_names_nothing_where_the_reward_is_more_than_being_correct():
-    """What is paid besides may be what is learned; with a paired change or held-out accuracy beside it, it is displacement again."""
+    """What is paid besides may be what is learned; with held-out accuracy beside it, or a paired change where that is not measured, it is displacement."""
     paid = dict(probe_logp=FALLING["probe_logp"], reward_mean=lambda s: 0.7, correct_rate=0.5, delta_correct=0.0)
     assert diagnose(made(**paid)).level == Level.WATCH
-    assert diagnose(made(**{**paid, "delta_correct": -0.001})).causes[0].name == "displacement"
+    assert diagnose(made(**{**paid, "delta_correct": -0.001})).level == Level.WATCH
+    assert diagnose(made(**{**paid, "delta_correct": -0.001}, eval_correct=NAN)).causes[0].name == "displacement"
     assert diagnose(made(**paid, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.4))).causes[0].name == "displacement"
     falling = dict(paid, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.64))
     assert diagnose(made(**falling)).causes[0].name == "displacement"  # less is enough where no wrong rollout is paid above a right one
@@ -104,6 +105,14 @@ def test_two_signs_that_are_measured_apart_are_unhealthy_where_each_is_a_watch(c
     assert both.level == Level.UNHEALTHY and both.causes[0].name == cause
     assert diagnose(made(**known, eval_correct=0.8, **bent)).level == Level.WATCH
     assert diagnose(made(probe_logp=-0.05, delta_correct=0.0, **held_out, **bent)).level == Level.WATCH
+
+
+def test_likelihood_alone_is_a_watch_while_held_out_accuracy_stands():
+    falling = dict(probe_logp=FALLING["probe_logp"], delta_correct=-0.001)
+    assert diagnose(made(**falling)).level == Level.WATCH
+    assert diagnose(made(**falling, eval_correct=NAN)).level == Level.UNHEALTHY  # nothing else can be asked
+    assert diagnose(made(**falling, delta_wrong=0.0, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.64))).level == Level.UNHEALTHY
+    assert diagnose(made(**{**falling, "delta_correct": -0.02})).level == Level.UNHEALTHY  # correct rollouts lose much of what they had, at every step
 
 
 def test_a_recording_that_contradicts_itself_comes_first():
