@@ -302,6 +302,22 @@ METHODS: dict[str, Method] = {
             "are pushed down. Their rewards went to 20: with rewards of 0 and 1, γ = 0.1 weighs about ten times as much.",
         ),
         Method(
+            name="nthr", title="NTHR", paper="arXiv:2505.18830",
+            summary="GRPO in which those tokens of wrong completions are pushed down less that would take the most from correct ones.",
+            protects="Likelihood displacement: to first order, pushing a token down takes from correct completions as its hidden state and prediction error are like "
+            "theirs; tokens for which that is above the group's threshold are damped to 2·|½ − p| of their push.",
+            costs="One more forward pass over every group with correct and wrong rollouts; at pass rate ½ damped tokens are not pushed at all, and what wrong "
+            "completions share with correct ones is unlearned more slowly.",
+            against=("likelihood displacement",), moves=("displacement", "conflicts", "probe"),
+            credit=_GROUP_NORM, surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence",
+            weights=(Weight(name="nthr", value=1.0, knob="nthr_beta"),), penalties=(_KL,),
+            note="β = 1, the paper's; it takes 0 for DeepSeek-1.5B. The paper's displayed equations could not be read: they are taken from its prose and from the "
+            "appendix of arXiv:2512.04220, which restates them, and no code of the authors was found. Assumed: p and η are of the group, its correct completions' own tokens "
+            "count in the anchor, all else is GRPO's row; and where rewards are not 0 and 1, a wrong completion with A ≥ 0 is not damped. "
+            "Every step records what `nthr_every` would (`nthr`, `gwhes`), and η is in the tokens' recorded weights. The laboratory cannot weigh another's record with it, "
+            "as hidden states are not recorded.",
+        ),
+        Method(
             name="psr", title="PSR", paper="arXiv:2506.01347",
             summary="Positive-sample reinforcement: correct completions become more likely, wrong ones are left alone.",
             protects="Pushing down at all: no wrong completion takes likelihood from the tokens it shares with correct ones.",

@@ -55,8 +55,8 @@ hinge does not shrink with the fall, so without that dead zone noise would be pe
   last colon, in a dataset the last `<answer>…</answer>`.
 - With one update per rollout batch LLDS is exactly zero; the command line says so when such a run starts.
 
-**NTHR and GWHES** (arXiv:2505.18830) change nothing in training: with `nthr_every` above 0 they are measured on groups with correct
-and wrong rollouts, from one forward before the first update, and recorded. `nthr` is, for each token of a wrong rollout, how much
+**NTHR and GWHES** (arXiv:2505.18830) change nothing in training unless the method is `nthr`: with `nthr_every` above 0 they are measured on
+groups with correct and wrong rollouts, from one forward before the first update, and recorded. `nthr` is, for each token of a wrong rollout, how much
 pushing it down takes from the correct ones; `gwhes` foretells for a correct rollout how much it will lack.
 
 ## What protects against what

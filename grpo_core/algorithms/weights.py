@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from grpo_core.algorithms.nthr import Pull
 from grpo_core.algorithms.registry import Registry
 
 
@@ -17,7 +18,8 @@ class Written:
     """What weight rules look at: right-padded completions, their loss mask, and per row its group, reward advantage and mean entropy.
 
     `advantages_B` is r − baseline, before anything else is added to it. `first_entropy` is the mean of the entropies of the
-    run's first rollouts. Entropies are in nats per token. `reference_B` marks worked answers, None where there are none.
+    run's first rollouts. Entropies are in nats per token. `reference_B` marks worked answers, None where there are none. `pull` is what NTHR
+    found, None where it was not measured.
     """
 
     ids_BT: Tensor
@@ -27,6 +29,7 @@ class Written:
     entropies_B: Tensor
     first_entropy: float
     reference_B: Tensor | None = None
+    pull: Pull | None = None
 
 
 class Ruled(Protocol):
@@ -107,6 +110,15 @@ def conflict_released(written: Written, amplify: float) -> Tensor:
 def exp_advantage(written: Written, temperature: float) -> Tensor:
     """exp(A / τ) on every token of a rollout: better ones weigh more, worse ones less (RED-Weight, arXiv:2509.24203)."""
     return (written.advantages_B / temperature).exp().to(written.mask_BT.dtype)[:, None].expand_as(written.mask_BT)
+
+
+@WEIGHTS.register("nthr")
+def nthr(written: Written, beta: float) -> Tensor:
+    """η = 2·|½ − p| on tokens of worse completions whose s⁻ is above β times the anchor of their group, 1 elsewhere (arXiv:2505.18830, §5.3)."""
+    assert written.pull is not None
+    pull = written.pull
+    held_BT = (pull.scores_BT > beta * pull.anchor_B[:, None]) & (written.advantages_B < 0)[:, None]  # no comparison with NaN holds
+    return torch.where(held_BT, pull.damping_B[:, None], 1.0).to(written.mask_BT.dtype)
 
 
 @WEIGHTS.register("mirror")
