@@ -173,9 +173,9 @@ SPREADS = Choice(
         "rows": Piece(latex="A_i = $x", means="every token of a rollout has the rollout's A"),
         "ranks": Piece(
             latex=r"A_{i,t} = $x",
-            means="every token has the A of its item; items beyond the list −0.1, the end token +0.1 after the whole list and −0.1 after another",
+            means="every token has the A of its item; items beyond the list −0.1, the end token +0.1 after the whole list and −0.1 after a shorter one",
             where=r"k \text{: the item of token } t \text{, of } K \text{ asked for} \\ "
-            r"A_{i,t} = \begin{cases} -0.1 & k > K \\ +0.1 & \text{end token after } K \text{ items} \\ -0.1 & \text{end token elsewhere} \end{cases}",
+            r"A_{i,t} = \begin{cases} -0.1 & k > K \\ +0.1 & \text{end token after } K \text{ items} \\ -0.1 & \text{end token after fewer} \end{cases}",
         ),
     },
 )

@@ -534,7 +534,8 @@ METHODS: dict[str, Method] = {
             credit=(Component(value="ranks", base="mean", norm="std"),), spread="ranks", surrogate="clip", level="segment", clip=(0.06, 0.08),
             normaliser="sequence", penalties=(_KL,), options=("rank_decay",),
             note="Trained with `task=ranking`. A rank earns the discounted hits from it on (`rank_decay=log_decay`) or its own hit (`exp_inf`). Added after the norm: "
-            "−0.1 on every token of an item beyond the list, +0.1 on the end token of a list of exactly K items, −0.1 on that of another. The line break belongs to "
+            "−0.1 on every token of an item beyond the list, +0.1 on the end token of a list of exactly K items, −0.1 on that of a shorter one and nothing on that of a "
+            "longer one. The line break belongs to "
             "the item before it. Items beyond the list share one ratio and the end token has its own; in the released code the end token belongs to no item, and "
             "what its ratio is was not read. ε is 1e-6 as elsewhere here, 1e-4 there. A line that cannot be read earns 0 for its rank. Its KL weight is 1e-3, the "
             "default here 0; it makes one update per rollout batch, where nothing is clipped. The baseline recorded is the sum over ranks, a rollout's advantage the "
