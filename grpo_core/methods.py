@@ -248,7 +248,9 @@ METHODS: dict[str, Method] = {
             "groups with signal carry the whole step, magnified.",
             against=("groups without signal", "difficulty bias"), moves=("step_kl", "ess", "gradient_spike"),
             credit=(Component(base="mean", norm="nonzero_share"),), surrogate="reinforce", level="token", clip=None, normaliser="token",
-            note="f_norm = 1, the released default; the share is taken over the batch, as in verl.",
+            note="f_norm = 1, the released default; the share is taken over the batch, as in verl. It is that of rollouts whose reward differs from their group's mean, "
+            "as those of a tied group have no gradient; verl counts rollouts whose reward is not 0, so that there solved groups keep the scale down and hopeless ones do not: "
+            "rewards 1, 0 and 1, 1 of two groups are scaled by 2 here and by 4/3 there.",
         ),
         Method(
             name="pass_at_k", title="Pass@k", paper="arXiv:2503.19595",

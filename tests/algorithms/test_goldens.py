@@ -61,6 +61,12 @@ def test_advantages(component, epsilon, size):
     torch.testing.assert_close(advantages(component, epsilon=epsilon), expected, atol=1e-6, rtol=0)
 
 
+def test_gpg_counts_rollouts_without_a_deviation():
+    """Rewards 1, 0 | 1, 1: two of four have one, so A = ±1/2 · 4/2; verl counts the three rewards that are not 0 and has ±1/2 · 4/3."""
+    found = advantages(*METHODS["gpg"].credit, rewards=torch.tensor([1.0, 0, 1, 1]), groups=[0, 0, 1, 1])
+    assert found.tolist() == [1, -1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "loss", "gradient"),
     [
