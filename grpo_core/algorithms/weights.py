@@ -59,14 +59,19 @@ def conflict_runs(ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor, advantages_B
 
     A token conflicts if it stands at the same position in at least one row with A > 0 and one with A < 0 of its group; only the
     unbroken run that begins with the first token counts, and with rows aligned at their ends the run that ends with the last.
-    Rows with A = 0 take no part (GTPO, arXiv:2508.03772, as in its `build_conflict_mask`).
+    Rows with A = 0 take no part (GTPO, arXiv:2508.03772, as in its `build_conflict_mask`). Text that others wrote into a completion, where the
+    mask has holes, does not count: positions and ends are those of the trained tokens.
     """
-    head_BT = _initial_run(ids_BT, mask_BT > 0, group_B, advantages_B)
+    trained_BT = mask_BT > 0
+    order_BT = (~trained_BT).long().argsort(dim=1, stable=True)  # trained tokens first, in order
+    place_BT = order_BT.argsort(dim=1)
+    closed_BT, inside_BT = ids_BT.gather(1, order_BT), trained_BT.gather(1, order_BT)
+    head_BT = _initial_run(closed_BT, inside_BT, group_B, advantages_B)
     slots = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-    mirrored_BT = mask_BT.sum(1, keepdim=True).long() - 1 - slots  # position counted from the last token; its own inverse
-    inside_BT, index_BT = mirrored_BT >= 0, mirrored_BT.clamp(min=0)
-    tail_BT = _initial_run(ids_BT.gather(1, index_BT), inside_BT, group_B, advantages_B)
-    return head_BT, tail_BT.gather(1, index_BT) & inside_BT
+    mirrored_BT = trained_BT.sum(1, keepdim=True) - 1 - slots  # position counted from the last token; its own inverse
+    index_BT = mirrored_BT.clamp(min=0)
+    tail_BT = _initial_run(closed_BT.gather(1, index_BT), mirrored_BT >= 0, group_B, advantages_B).gather(1, index_BT) & inside_BT
+    return head_BT.gather(1, place_BT) & trained_BT, tail_BT.gather(1, place_BT) & trained_BT
 
 
 def _initial_run(ids_BT: Tensor, inside_BT: Tensor, group_B: Tensor, advantages_B: Tensor) -> Tensor:
