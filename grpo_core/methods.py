@@ -297,7 +297,8 @@ METHODS: dict[str, Method] = {
                 ),
                 "normaliser": "sequence_sum",
             },
-            note="`gtpo_code=released` takes five departures of the authors' code from the README's objective together: tokens in both "
+            note="The paper's body could not be obtained: what is called the paper's here is the objective of its authors' README. "
+            "`gtpo_code=released` takes five departures of the authors' code from the README's objective together: tokens in both "
             "conflict runs weigh 2 · 2 = 4; a completion's loss is divided by its number of conflict tokens, counted as the longer "
             "of its two runs; completions above 0.7 nats are left out whatever the start model's entropy; losses are summed over "
             "completions. Entropy is the sampler's, a constant without gradient; as −γ⟨H⟩ enters after the baseline, tied groups "
@@ -522,7 +523,8 @@ METHODS: dict[str, Method] = {
             penalties=(Penalty(name="gepo", coef=0.01, knob="gepo_coef"), _KL),
             note="One of the GEPOs: that of OORL (Group Equivalent Preference Optimization). The reward of the first stream is correctness, 1 or 0, as the paper's "
             "unit tests have it; other parts do not count. Assumed, as they could not be read: β = 0.1 of the implicit reward, the winners' variance over n, "
-            "and the mean over all groups of an update. A group's winners are its correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
+            "and the mean over all groups of an update. A departure: the paper prefers pairs of a fixed corpus, which it reads as a stream of its own beside the rollouts; there is "
+            "no such stream here, and a group's winners are its own correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
             "exact in any micro-batches.",
         ),
         Method(
