@@ -109,6 +109,7 @@ class RunConfig(BaseModel):
     llds_answer_weight: float = option(1.0, "method", "Weight β of final-answer tokens in LLDS (LLDS-MA); 1 is off.", ge=0.0, le=1.0)
     gtpo_entropy_coef: float | None = option(None, "method", "Weight γ with which GTPO takes a completion's mean entropy off its advantage; empty takes the method's own.", unit="advantage/nat", ge=0.0)
     gtpo_conflict_weight: float | None = option(None, "method", "What a conflict token of a better completion weighs in GTPO; empty takes the method's own.", unit="× other tokens", ge=0.0)
+    nthr_beta: float | None = option(None, "method", "Threshold β of NTHR; tokens of wrong completions that score above β times the least correct completion are damped. Empty takes the method's own.", unit="× anchor")
     gtpo_code: Literal["paper", "released"] = option("paper", "method", "GTPO as published, or with the departures of its authors' code; docs/methods.md lists them.")
     opmd_tau: float | None = option(None, "method", "Temperature τ of OPMD: its step is divided by 1 + τ, and its log-average-exp baseline is taken at it; empty takes the method's own.", unit="reward", ge=0.01)
     asymre_shift: float | None = option(None, "method", "How far AsymRE's baseline lies below the group's mean; empty takes the method's own.", unit="reward", ge=0.0)

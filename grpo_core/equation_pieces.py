@@ -173,9 +173,9 @@ SPREADS = Choice(
         "rows": Piece(latex="A_i = $x", means="every token of a rollout has the rollout's A"),
         "ranks": Piece(
             latex=r"A_{i,t} = $x",
-            means="every token has the A of its item; items beyond the list −0.1, the end token +0.1 after the whole list and −0.1 after another",
+            means="every token has the A of its item; items beyond the list −0.1, the end token +0.1 after the whole list and −0.1 after a shorter one",
             where=r"k \text{: the item of token } t \text{, of } K \text{ asked for} \\ "
-            r"A_{i,t} = \begin{cases} -0.1 & k > K \\ +0.1 & \text{end token after } K \text{ items} \\ -0.1 & \text{end token elsewhere} \end{cases}",
+            r"A_{i,t} = \begin{cases} -0.1 & k > K \\ +0.1 & \text{end token after } K \text{ items} \\ -0.1 & \text{end token after fewer} \end{cases}",
         ),
     },
 )
@@ -285,6 +285,15 @@ WEIGHTS = Choice(
             r"1 & \text{elsewhere} \end{cases} \\ n_i\text{: tokens of the longer run}",
         ),
         "exp_advantage": Piece(latex=r"e^{A_i / $value}", means="exp(A / τ): better rollouts weigh more, worse ones less"),
+        "nthr": Piece(
+            latex=r"\eta_{i,t}",
+            means="tokens of wrong rollouts whose push down would take more from the correct ones than β times the least anchor are damped to 2·|½ − p|",
+            where=r"\eta_{i,t} = \begin{cases} 2\, \bigl| \tfrac{1}{2} - p_g \bigr| & o_i \text{ wrong},\ A_i < 0,\ "
+            r"s_{i,t} > $value \min_{j \in g^+} \bar{s}_j \\ 1 & \text{elsewhere} \end{cases} \\ "
+            r"s_{i,t} = \sum_{j \in g^+} \sum_s \langle e_{j,s}, e_{i,t} \rangle \langle h_{j,s}, h_{i,t} \rangle,\quad "
+            r"e_{i,t} = \mathbf{1}_{o_{i,t}} - \pi_{\text{old}}(\cdot \mid o_{i,<t}) \\ "
+            r"g^+\text{: correct rollouts},\ p_g\text{: their share},\ h\text{: hidden state},\ \bar{s}_j\text{: mean over tokens}",
+        ),
         "mirror": Piece(latex=r"\frac{1}{1 + $value}", means="1 / (1 + τ) on every token"),
         "reference": Piece(
             latex="w_i",

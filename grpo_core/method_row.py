@@ -125,6 +125,11 @@ class Method:
         return any(c.base == "greedy" for c in self.credit)
 
     @property
+    def needs_hidden_states(self) -> bool:
+        """Whether its token weights are taken from one more forward pass before the first update (NTHR)."""
+        return any(weight.name == "nthr" for weight in self.weights)
+
+    @property
     def ties_teach_nothing(self) -> bool:
         """Whether a group whose rewards are all equal has advantage exactly 0."""
         return all(c.value == "outcome" and c.within_groups for c in self.credit)

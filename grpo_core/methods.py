@@ -248,7 +248,9 @@ METHODS: dict[str, Method] = {
             "groups with signal carry the whole step, magnified.",
             against=("groups without signal", "difficulty bias"), moves=("step_kl", "ess", "gradient_spike"),
             credit=(Component(base="mean", norm="nonzero_share"),), surrogate="reinforce", level="token", clip=None, normaliser="token",
-            note="f_norm = 1, the released default; the share is taken over the batch, as in verl.",
+            note="f_norm = 1, the released default; the share is taken over the batch, as in verl. It is that of rollouts whose reward differs from their group's mean, "
+            "as those of a tied group have no gradient; verl counts rollouts whose reward is not 0, so that there solved groups keep the scale down and hopeless ones do not: "
+            "rewards 1, 0 and 1, 1 of two groups are scaled by 2 here and by 4/3 there.",
         ),
         Method(
             name="pass_at_k", title="Pass@k", paper="arXiv:2503.19595",
@@ -295,11 +297,28 @@ METHODS: dict[str, Method] = {
                 ),
                 "normaliser": "sequence_sum",
             },
-            note="`gtpo_code=released` takes five departures of the authors' code from the README's objective together: tokens in both "
+            note="The paper's body could not be obtained: what is called the paper's here is the objective of its authors' README. "
+            "`gtpo_code=released` takes five departures of the authors' code from the README's objective together: tokens in both "
             "conflict runs weigh 2 · 2 = 4; a completion's loss is divided by its number of conflict tokens, counted as the longer "
             "of its two runs; completions above 0.7 nats are left out whatever the start model's entropy; losses are summed over "
             "completions. Entropy is the sampler's, a constant without gradient; as −γ⟨H⟩ enters after the baseline, tied groups "
             "are pushed down. Their rewards went to 20: with rewards of 0 and 1, γ = 0.1 weighs about ten times as much.",
+        ),
+        Method(
+            name="nthr", title="NTHR", paper="arXiv:2505.18830",
+            summary="GRPO in which those tokens of wrong completions are pushed down less that would take the most from correct ones.",
+            protects="Likelihood displacement: to first order, pushing a token down takes from correct completions as its hidden state and prediction error are like "
+            "theirs; tokens for which that is above the group's threshold are damped to 2·|½ − p| of their push.",
+            costs="One more forward pass over every group with correct and wrong rollouts; at pass rate ½ damped tokens are not pushed at all, and what wrong "
+            "completions share with correct ones is unlearned more slowly.",
+            against=("likelihood displacement",), moves=("displacement", "conflicts", "probe"),
+            credit=_GROUP_NORM, surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="sequence",
+            weights=(Weight(name="nthr", value=1.0, knob="nthr_beta"),), penalties=(_KL,),
+            note="β = 1, the paper's; it takes 0 for DeepSeek-1.5B. The paper's displayed equations could not be read: they are taken from its prose and from the "
+            "appendix of arXiv:2512.04220, which restates them, and no code of the authors was found. Assumed: p and η are of the group, its correct completions' own tokens "
+            "count in the anchor, all else is GRPO's row; and where rewards are not 0 and 1, a wrong completion with A ≥ 0 is not damped. "
+            "Every step records what `nthr_every` would (`nthr`, `gwhes`), and η is in the tokens' recorded weights. The laboratory cannot weigh another's record with it, "
+            "as hidden states are not recorded.",
         ),
         Method(
             name="psr", title="PSR", paper="arXiv:2506.01347",
@@ -504,7 +523,8 @@ METHODS: dict[str, Method] = {
             penalties=(Penalty(name="gepo", coef=0.01, knob="gepo_coef"), _KL),
             note="One of the GEPOs: that of OORL (Group Equivalent Preference Optimization). The reward of the first stream is correctness, 1 or 0, as the paper's "
             "unit tests have it; other parts do not count. Assumed, as they could not be read: β = 0.1 of the implicit reward, the winners' variance over n, "
-            "and the mean over all groups of an update. A group's winners are its correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
+            "and the mean over all groups of an update. A departure: the paper prefers pairs of a fixed corpus, which it reads as a stream of its own beside the rollouts; there is "
+            "no such stream here, and a group's winners are its own correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
             "exact in any micro-batches.",
         ),
         Method(
@@ -518,7 +538,8 @@ METHODS: dict[str, Method] = {
             credit=(Component(value="ranks", base="mean", norm="std"),), spread="ranks", surrogate="clip", level="segment", clip=(0.06, 0.08),
             normaliser="sequence", penalties=(_KL,), options=("rank_decay",),
             note="Trained with `task=ranking`. A rank earns the discounted hits from it on (`rank_decay=log_decay`) or its own hit (`exp_inf`). Added after the norm: "
-            "−0.1 on every token of an item beyond the list, +0.1 on the end token of a list of exactly K items, −0.1 on that of another. The line break belongs to "
+            "−0.1 on every token of an item beyond the list, +0.1 on the end token of a list of exactly K items, −0.1 on that of a shorter one and nothing on that of a "
+            "longer one. The line break belongs to "
             "the item before it. Items beyond the list share one ratio and the end token has its own; in the released code the end token belongs to no item, and "
             "what its ratio is was not read. ε is 1e-6 as elsewhere here, 1e-4 there. A line that cannot be read earns 0 for its rank. Its KL weight is 1e-3, the "
             "default here 0; it makes one update per rollout batch, where nothing is clipped. The baseline recorded is the sum over ranks, a rollout's advantage the "

@@ -55,8 +55,8 @@ hinge does not shrink with the fall, so without that dead zone noise would be pe
   last colon, in a dataset the last `<answer>…</answer>`.
 - With one update per rollout batch LLDS is exactly zero; the command line says so when such a run starts.
 
-**NTHR and GWHES** (arXiv:2505.18830) change nothing in training: with `nthr_every` above 0 they are measured on groups with correct
-and wrong rollouts, from one forward before the first update, and recorded. `nthr` is, for each token of a wrong rollout, how much
+**NTHR and GWHES** (arXiv:2505.18830) change nothing in training unless the method is `nthr`: with `nthr_every` above 0 they are measured on
+groups with correct and wrong rollouts, from one forward before the first update, and recorded. `nthr` is, for each token of a wrong rollout, how much
 pushing it down takes from the correct ones; `gwhes` foretells for a correct rollout how much it will lack.
 
 ## What protects against what
@@ -98,6 +98,12 @@ forms, rises on every seed in 120 steps, at the cost of the answers. A weight of
 |---|---|---|
 """
 
+_PARTS = """
+**Multi-objective GRPO** (arXiv:2503.21819) is GRPO on a weighted sum of several rewards, which is what a reward with several parts is here (`rewards`
+of a dataset, each with its weight). Its paper's four reward heads and their weights could not be obtained, so there is no preset; weights are the
+user's, 1 where none is given. Method `gdpo` normalises each part for itself before they are summed.
+"""
+
 _MEMORY = """## What a run remembers of prompts
 
 | what | option | recorded per prompt (`groups.prompt_state`) |
@@ -121,8 +127,9 @@ task's: of the step's figures, divergences count them too, rewards and the rest 
 _SEGMENTS = """## Credit of steps and actions
 
 `grpo_core/algorithms/segments.py` has, beside Rank-GRPO's credit per rank and ratio per item, GiGPO's sum of episode and step credit
-(arXiv:2505.10978) and HRPO's of system and action (arXiv:2506.08507; its formula could not be obtained, so this is a reading of its
-text), tested on worked numbers. No method trains with these two yet: that needs tasks of several turns.
+(arXiv:2505.10978; its authors' code could not be obtained and was read in two forks of it) and HRPO's of system and action (arXiv:2506.08507;
+its formula could not be obtained, so this is a reading of its abstract and of reviews), tested on worked numbers.
+No method trains with these two yet: that needs tasks of several turns.
 """
 
 _ADDING = """## Adding a method
@@ -175,7 +182,7 @@ Its piece of the equation goes beside the others in `grpo_core/equation_pieces.p
 def methods_markdown() -> str:
     """The whole of docs/methods.md."""
     opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()), trained="\n".join(_trained()))
-    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS + "\n".join(_group_rewards()) + "\n", _SEGMENTS, _ADDING])
+    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS + "\n".join(_group_rewards()) + "\n" + _PARTS, _SEGMENTS, _ADDING])
 
 
 def _group_rewards() -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from grpo_core import streams
 from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.loss import Objective, resolve
+from grpo_core.algorithms.nthr import Pull
 from grpo_core.algorithms.segments import SPREADS, Earned, rank_rewards, ratio_segments
 from grpo_core.algorithms.values import Facts
 from grpo_core.algorithms.weights import Written, token_weights
@@ -77,7 +78,9 @@ def ranks_of(parts: Mapping[str, Tensor], config: RunConfig) -> Tensor | None:
     return rank_rewards(torch.stack(hits, dim=1), decay=config.rank_decay) if hits else None
 
 
-def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor, first_entropy: float) -> Tensor | None:
+def multipliers_of(
+    method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor, first_entropy: float, pull: Pull | None = None
+) -> Tensor | None:
     """The method's token weights (B, T), None where it has none. `group_B` lies where `facts` do, the rest where the loss is taken.
 
     Signs are those of its first credit component: what was earned, before an entropy term moves it.
@@ -94,6 +97,7 @@ def multipliers_of(method: Method, facts: Facts, *, ids_BT: Tensor, mask_BT: Ten
         entropies_B=facts.entropies_B.to(device),
         first_entropy=first_entropy,
         reference_B=None if facts.reference_B is None else facts.reference_B.to(device),
+        pull=pull,
     )
     return token_weights(written, method.weights)
 

@@ -15,10 +15,11 @@ import pytest
 
 from grpo_core.beside import PROJECT_ROOT
 from grpo_core.cli import main
-from grpo_core.commands.compare import _each_its_own
+from grpo_core.commands.compare import _each_its_own, _text
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.status import run_status
 from grpo_core.launch.stop import stop_run
+from grpo_core.study import Outcome
 from storage.catalog import Catalog
 from storage.reader import Store
 from tests.launch.conftest import wait_for
@@ -59,6 +60,26 @@ def test_an_option_goes_to_the_methods_that_read_it() -> None:
     settings = {"llds_coef": 0.5, "lr": 1e-4}
     assert _each_its_own(["grpo", "grpo_llds"], settings) == {"grpo": {"method": "grpo", "lr": 1e-4}, "grpo_llds": {"method": "grpo_llds", **settings}}
     assert _each_its_own(["grpo"], settings) == {"grpo": {"method": "grpo", **settings}}
+
+
+def test_the_printed_table() -> None:
+    """A row per method in order of its first run: mean ± standard deviation (n−1) of what is available, and how often which verdict."""
+
+    def ran(method: str, seed: int, last: float | None, verdict: str, cause: str = "") -> Outcome:
+        figures = dict(reward=0.5, held_out_first=0.25, held_out_best=last, held_out_last=last, wall_s=10.0 + seed)
+        return Outcome(method=method, seed=seed, run_id="r", state="finished", steps=9, verdict=verdict, cause=cause, **figures)
+
+    first = [ran("nthr", 0, 0.8, "healthy"), ran("grpo", 0, 0.5, "collapsed", "entropy collapse")]
+    outcomes = [*first, ran("nthr", 1, 0.6, "healthy"), ran("grpo", 1, None, "healthy")]
+    said = _text("study-20260101-000000", outcomes).splitlines()
+    assert said[0].startswith("NTHR ends highest on held-out prompts with 0.70 ± 0.14 over 2 seeds; next is GRPO with 0.50")
+    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in said if line.startswith(("METHOD", "nthr", "grpo"))]
+    assert cells == [
+        ["METHOD", "SEEDS", "REWARD", "HELD-OUT: START", "BEST", "END", "VERDICTS", "WALL S"],
+        ["nthr", "2", "0.50 ± 0.00", "0.25 ± 0.00", "0.70 ± 0.14", "0.70 ± 0.14", "2 × healthy", "10 ± 1"],
+        ["grpo", "2", "0.50 ± 0.00", "0.25 ± 0.00", "0.50", "0.50", "1 × collapsed (entropy collapse), 1 × healthy", "10 ± 1"],
+    ]
+    assert said[-1].endswith("runs are tagged study-20260101-000000")
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def token_whiten_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon:
 def nonzero_share_norm(centred_B: Tensor, rewards_B: Tensor, rows: Rows, epsilon: float) -> Tensor:
     """Divided by the share of rollouts that have a deviation at all, so that groups without signal do not shrink the step.
 
-    α = B / #nonzero of GPG (arXiv:2504.02546), with f_norm = 1.
+    α = B / #nonzero of GPG (arXiv:2504.02546), with f_norm = 1; verl counts rewards that are not 0 in place of deviations.
     """
     live = ((centred_B != 0) & rows.scored_B).sum()
     return centred_B * (rows.scored_B.sum() / live.clamp(min=1))

@@ -31,6 +31,19 @@ class Nthr:
     damping: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pull:
+    """What NTHR found in a batch: `scores_BT` is s⁻ of every token of wrong completions in mixed groups, NaN elsewhere.
+
+    Per row, of its group: `anchor_B` is the smallest mean score of a correct completion (the threshold at β = 1), `damping_B` is η; NaN and 1
+    where the group is not mixed.
+    """
+
+    scores_BT: Tensor
+    anchor_B: Tensor
+    damping_B: Tensor
+
+
 def prediction_errors(probs_NK: Tensor, index_N: Tensor) -> Tensor:
     """g = onehot(token) − π, (N, K); `index_N` is the column of each token in the restricted vocabulary."""
     return -probs_NK.float().scatter_add(1, index_N[:, None], -torch.ones(len(index_N), 1, device=probs_NK.device))

@@ -52,9 +52,9 @@ def over_ranks(earned: Earned, mask_BT: Tensor, item_BT: Tensor | None) -> Tenso
         rows = ((earned.group_B == group) & earned.scored_B).nonzero().squeeze(1)
         if len(rows) > 1:
             credit_BK[rows] = rank_credit(earned.ranks_BK[rows], epsilon=1e-6)
-    end_BT, items_B = item_BT == END, item_BT.amax(1) + 1
-    complete_B = (items_B == ranks) & end_BT.any(1)
-    return spread_ranks(credit_BK, item_BT, end_BT=end_BT, complete_B=complete_B) * earned.scored_B[:, None] * mask_BT
+    items_B = item_BT.amax(1) + 1
+    ending_B = torch.where(items_B == ranks, 1.0, torch.where(items_B < ranks, -1.0, 0.0))
+    return spread_ranks(credit_BK, item_BT, end_BT=item_BT == END, ending_B=ending_B) * earned.scored_B[:, None] * mask_BT
 
 
 def ratio_segments(item_BT: Tensor, ranks: int) -> Tensor:
@@ -89,18 +89,18 @@ def rank_credit(rewards_NK: Tensor, *, epsilon: float = RANK_EPSILON) -> Tensor:
     return (centred_NK / (rewards_NK.std(0, keepdim=True) + epsilon)).masked_fill(tied_1K, 0.0)
 
 
-def spread_ranks(credit_BK: Tensor, rank_BT: Tensor, *, end_BT: Tensor, complete_B: Tensor, overflow: float = 0.1, ending: float = 0.1) -> Tensor:
+def spread_ranks(credit_BK: Tensor, rank_BT: Tensor, *, end_BT: Tensor, ending_B: Tensor, overflow: float = 0.1, ending: float = 0.1) -> Tensor:
     """Each token's advantage (B, T): that of its rank, then Rank-GRPO's shaping of the list's length, added after the norm.
 
     `rank_BT` is the token's rank from 0, K and above for items beyond the list (−`overflow` each token) and −1 outside; `end_BT` marks the
-    end token, which gets +`ending` where the list has exactly K items (`complete_B`) and −`ending` where it ends early.
+    end token, which gets `ending` times the row's `ending_B`: 1 where the list has exactly K items, −1 where it ends early, 0 where it is longer,
+    as each token beyond it is charged already.
     """
     ranks = credit_BK.shape[1]
     inside_BT = (rank_BT >= 0) & (rank_BT < ranks) & ~end_BT
     spread_BT = credit_BK.gather(1, rank_BT.clamp(0, ranks - 1)) * inside_BT
     beyond_BT = (rank_BT >= ranks) & ~end_BT
-    at_end_B1 = torch.where(complete_B, ending, -ending).to(spread_BT.dtype)[:, None]
-    return spread_BT - overflow * beyond_BT + at_end_B1 * end_BT
+    return spread_BT - overflow * beyond_BT + ending * ending_B.to(spread_BT.dtype)[:, None] * end_BT
 
 
 def segment_log_ratio(logp_BT: Tensor, before_BT: Tensor, segment_BT: Tensor) -> Tensor:

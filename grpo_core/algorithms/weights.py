@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from grpo_core.algorithms.nthr import Pull
 from grpo_core.algorithms.registry import Registry
 
 
@@ -17,7 +18,8 @@ class Written:
     """What weight rules look at: right-padded completions, their loss mask, and per row its group, reward advantage and mean entropy.
 
     `advantages_B` is r − baseline, before anything else is added to it. `first_entropy` is the mean of the entropies of the
-    run's first rollouts. Entropies are in nats per token. `reference_B` marks worked answers, None where there are none.
+    run's first rollouts. Entropies are in nats per token. `reference_B` marks worked answers, None where there are none. `pull` is what NTHR
+    found, None where it was not measured.
     """
 
     ids_BT: Tensor
@@ -27,6 +29,7 @@ class Written:
     entropies_B: Tensor
     first_entropy: float
     reference_B: Tensor | None = None
+    pull: Pull | None = None
 
 
 class Ruled(Protocol):
@@ -56,14 +59,19 @@ def conflict_runs(ids_BT: Tensor, mask_BT: Tensor, group_B: Tensor, advantages_B
 
     A token conflicts if it stands at the same position in at least one row with A > 0 and one with A < 0 of its group; only the
     unbroken run that begins with the first token counts, and with rows aligned at their ends the run that ends with the last.
-    Rows with A = 0 take no part (GTPO, arXiv:2508.03772, as in its `build_conflict_mask`).
+    Rows with A = 0 take no part (GTPO, arXiv:2508.03772, as in its `build_conflict_mask`). Text that others wrote into a completion, where the
+    mask has holes, does not count: positions and ends are those of the trained tokens.
     """
-    head_BT = _initial_run(ids_BT, mask_BT > 0, group_B, advantages_B)
+    trained_BT = mask_BT > 0
+    order_BT = (~trained_BT).long().argsort(dim=1, stable=True)  # trained tokens first, in order
+    place_BT = order_BT.argsort(dim=1)
+    closed_BT, inside_BT = ids_BT.gather(1, order_BT), trained_BT.gather(1, order_BT)
+    head_BT = _initial_run(closed_BT, inside_BT, group_B, advantages_B)
     slots = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-    mirrored_BT = mask_BT.sum(1, keepdim=True).long() - 1 - slots  # position counted from the last token; its own inverse
-    inside_BT, index_BT = mirrored_BT >= 0, mirrored_BT.clamp(min=0)
-    tail_BT = _initial_run(ids_BT.gather(1, index_BT), inside_BT, group_B, advantages_B)
-    return head_BT, tail_BT.gather(1, index_BT) & inside_BT
+    mirrored_BT = trained_BT.sum(1, keepdim=True) - 1 - slots  # position counted from the last token; its own inverse
+    index_BT = mirrored_BT.clamp(min=0)
+    tail_BT = _initial_run(closed_BT.gather(1, index_BT), mirrored_BT >= 0, group_B, advantages_B).gather(1, index_BT) & inside_BT
+    return head_BT.gather(1, place_BT) & trained_BT, tail_BT.gather(1, place_BT) & trained_BT
 
 
 def _initial_run(ids_BT: Tensor, inside_BT: Tensor, group_B: Tensor, advantages_B: Tensor) -> Tensor:
@@ -107,6 +115,15 @@ def conflict_released(written: Written, amplify: float) -> Tensor:
 def exp_advantage(written: Written, temperature: float) -> Tensor:
     """exp(A / τ) on every token of a rollout: better ones weigh more, worse ones less (RED-Weight, arXiv:2509.24203)."""
     return (written.advantages_B / temperature).exp().to(written.mask_BT.dtype)[:, None].expand_as(written.mask_BT)
+
+
+@WEIGHTS.register("nthr")
+def nthr(written: Written, beta: float) -> Tensor:
+    """η = 2·|½ − p| on tokens of worse completions whose s⁻ is above β times the anchor of their group, 1 elsewhere (arXiv:2505.18830, §5.3)."""
+    assert written.pull is not None
+    pull = written.pull
+    held_BT = (pull.scores_BT > beta * pull.anchor_B[:, None]) & (written.advantages_B < 0)[:, None]  # no comparison with NaN holds
+    return torch.where(held_BT, pull.damping_B[:, None], 1.0).to(written.mask_BT.dtype)
 
 
 @WEIGHTS.register("mirror")

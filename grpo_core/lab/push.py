@@ -167,6 +167,8 @@ def _missing(batch: RecordedBatch, method: Method, objective: Objective, taken_R
         return "worked answers as rows of its groups, which only a run of such a method records"
     if any(c.drop != "none" for c in method.credit) and batch.step is None:
         return "the number of the step, from which it draws what to leave out"
+    if method.needs_hidden_states:
+        return "the hidden states that predicted its tokens, which a record does not hold; where the method itself trained, its weights are in the record"
     if any(c.base == "tracked" for c in method.credit) and (batch.tracked_R is None or np.isnan(batch.tracked_R).any()):
         return "a success rate tracked for each prompt, which only a run of such a method records"
     if objective.needs_reference and np.isnan(batch.ref_N).any():

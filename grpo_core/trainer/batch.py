@@ -15,6 +15,7 @@ from grpo_core.objectives import credited, multipliers_of, random_draws, ranks_o
 from grpo_core.records import REFERENCE, SAMPLED, Reward, ScoredGroup
 from grpo_core.rollout.batch import Rows, pad, rows_of
 from grpo_core.trainer.answers import ITEMS, answer_mask, line_items
+from grpo_core.trainer.pressure import Pressure, measure_pressure
 from grpo_core.trainer.state import TrainState
 
 SCORING_ROWS = 256
@@ -32,6 +33,7 @@ class TrainBatch:
     `verdict_B` is +1 for correct rollouts, −1 for wrong ones, 0 where scoring failed and for worked answers. `multipliers_BT` are the method's token
     weights, `answer_BT` marks the final answer with 1.0; each None where the method does not read it. `item_BT` numbers the items of completions
     that are lists (algorithms/segments.py), `segment_BT` the parts whose tokens share a ratio; None where the task writes no lists.
+    `pressure` is what wrong rollouts take from correct ones, None where it was not measured.
     """
 
     rows: Rows
@@ -49,6 +51,7 @@ class TrainBatch:
     answer_BT: Tensor | None = None
     item_BT: Tensor | None = None
     segment_BT: Tensor | None = None
+    pressure: Pressure | None = None
 
     def unpad(self, values_BT: Tensor, dtype: str = "f4") -> list[np.ndarray]:
         """One array per rollout, as long as its completion."""
@@ -74,6 +77,17 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
     foreign_B = torch.tensor([c.source not in SAMPLED for s in kept for c in s.group.completions], device=device)
     reference_B = facts.reference_B.to(device)
     before_BT, policy_BT = _before(state, kept, rows, foreign_B, reference_B)
+    verdict_B = facts.verdicts_B.masked_fill(facts.reference_B, 0.0).to(device)
+    pressure = measure_pressure(state, rows, group_B.to(device), verdict_B, step)
+    multipliers_BT = multipliers_of(
+        state.method,
+        facts,
+        ids_BT=rows.completion_ids_BT,
+        mask_BT=mask_BT,
+        group_B=group_B,
+        first_entropy=state.memory.first_entropy,
+        pull=None if pressure is None else pressure.pull,
+    )
     return TrainBatch(
         rows=rows,
         group_B=group_B.to(device),
@@ -81,17 +95,16 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
         advantages_BT=found.advantages_BT.float().to(device),
         mask_BT=mask_BT,
         baseline_B=found.baseline_B,
-        verdict_B=facts.verdicts_B.masked_fill(facts.reference_B, 0.0).to(device),
+        verdict_B=verdict_B,
         ref_BT=None if state.reference is None else in_parts(rows, state.config.micro_batch, state.reference),
         policy_BT=policy_BT,
         foreign_B=foreign_B,
         reference_B=reference_B,
-        multipliers_BT=multipliers_of(
-            state.method, facts, ids_BT=rows.completion_ids_BT, mask_BT=mask_BT, group_B=group_B, first_entropy=state.memory.first_entropy
-        ),
+        multipliers_BT=multipliers_BT,
         answer_BT=_answers(state, kept).to(device) if state.objective.answer_weight != 1 else None,
         item_BT=None if item_BT is None else item_BT.to(device),
         segment_BT=None if found.segment_BT is None else found.segment_BT.to(device),
+        pressure=pressure,
     )
 
 

@@ -9,7 +9,6 @@ from grpo_core.trainer.batch import train_batch
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.collect import collect_groups
 from grpo_core.trainer.evaluate import evaluate
-from grpo_core.trainer.pressure import measure_pressure
 from grpo_core.trainer.probe import probe, remember_start
 from grpo_core.trainer.remember import remember
 from grpo_core.trainer.rescore import rescore
@@ -29,11 +28,10 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
     judged = collect_groups(state, step, clock)
     kept = [j.scored for j in judged if j.kept]
 
-    batch = pressure = updated = after = None
+    batch = updated = after = None
     if kept:
         with clock.part("update"):
             batch = train_batch(state, kept, step)
-            pressure = measure_pressure(state, batch, step)
             updated = run_updates(state, batch, step)
         with clock.part("rescore"):
             after = rescore(state, batch, step)
@@ -55,7 +53,7 @@ def run_step(state: TrainState, step: int, *, attempt: int = 0, elapsed_s: float
         finished_at=time.time(),
         elapsed_s=elapsed_s + timings.total_s,
         timings=timings,
-        groups=group_traces(judged, batch, pressure, updated, after, remembered),
+        groups=group_traces(judged, batch, updated, after, remembered),
         updates=updated.traces if updated else (),
         evaluation=evaluation,
         probe=probed,

@@ -10,7 +10,6 @@ import numpy as np
 from grpo_core.records import REFERENCE, Completion, GroupTrace, Reward, RolloutTrace
 from grpo_core.trainer.batch import TrainBatch
 from grpo_core.trainer.collect import Judged
-from grpo_core.trainer.pressure import Pressure
 from grpo_core.trainer.rescore import Rescored
 from grpo_core.trainer.update import Updated
 
@@ -18,13 +17,12 @@ from grpo_core.trainer.update import Updated
 def group_traces(
     judged: Sequence[Judged],
     batch: TrainBatch | None,
-    pressure: Pressure | None,
     updated: Updated | None,
     after: Rescored | None,
     remembered: Sequence[Mapping[str, float]],
 ) -> tuple[GroupTrace, ...]:
     """All groups of the step in sampling order, replayed ones last; dropped ones have advantage and weight 0 and were not rescored."""
-    trained = iter(_trained_rollouts(judged, batch, pressure, updated, after) if batch and updated and after else ())
+    trained = iter(_trained_rollouts(judged, batch, updated, after) if batch and updated and after else ())
     baselines = iter(batch.baseline_B.tolist() if batch else ())
     traces = []
     for j, prompt_state in zip(judged, remembered, strict=True):
@@ -49,7 +47,7 @@ def group_traces(
     return tuple(traces)
 
 
-def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pressure | None, updated: Updated, after: Rescored):
+def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, updated: Updated, after: Rescored):
     """One RolloutTrace per row of the batch, in order."""
     pairs = [pair for j in judged if j.kept for pair in zip(j.scored.group.completions, j.scored.rewards, strict=True)]
     before, old, advantages = batch.unpad(batch.policy_BT), batch.unpad(batch.before_BT), batch.unpad(batch.advantages_BT)
@@ -57,7 +55,7 @@ def _trained_rollouts(judged: Sequence[Judged], batch: TrainBatch, pressure: Pre
     items = [None] * len(pairs) if batch.item_BT is None else batch.unpad(batch.item_BT, "i2")
     weights, sides = batch.unpad(updated.weight_BT), batch.unpad(updated.side_BT, "i1")
     deltas, measured = batch.unpad(after.delta_BT), after.measured_B.tolist()
-    nthr, gwhes = ([None] * len(pairs),) * 2 if pressure is None else (pressure.nthr, pressure.gwhes)
+    nthr, gwhes = ([None] * len(pairs),) * 2 if batch.pressure is None else (batch.pressure.nthr, batch.pressure.gwhes)
     refs = [None] * len(pairs) if batch.ref_BT is None else batch.unpad(batch.ref_BT)
     for b, (completion, reward) in enumerate(pairs):
         yield RolloutTrace(

@@ -105,7 +105,7 @@ def _controls(quantities: list[str], first: str, *, help: str | None) -> tuple[s
 
 def _without_nthr(run: Run, rollouts: pd.DataFrame, step: int) -> str | None:
     """Why NTHR is not among the quantities, and how to have it; None where it is."""
-    every = run.config.nthr_every
+    every = 1 if run.config.method_row.needs_hidden_states else run.config.nthr_every
     if rollouts["nthr"].notna().any():
         return None
     if not every:

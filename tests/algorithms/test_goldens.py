@@ -61,6 +61,18 @@ def test_advantages(component, epsilon, size):
     torch.testing.assert_close(advantages(component, epsilon=epsilon), expected, atol=1e-6, rtol=0)
 
 
+def test_reinforce_pp_baseline_moves_a_group_tied_in_reward_where_lengths_differ():
+    """+.3536 with the toy's rows as two groups: deviations 0, −1/2, 1/2, 0 over 2, 3, 1, 2 tokens have mean −1/8 and variance 1/8 (n−1 = 7)."""
+    found = advantages(*METHODS["reinforce_pp_baseline"].credit, rewards=torch.tensor([1.0, 0, 1, 1]), groups=[0, 1, 1, 0])
+    assert found.tolist() == pytest.approx([8**-0.5, -3 * 8**-0.5, 5 * 8**-0.5, 8**-0.5], abs=1e-6) and found[0] == pytest.approx(0.3536, abs=1e-4)
+
+
+def test_gpg_counts_rollouts_without_a_deviation():
+    """Rewards 1, 0 | 1, 1: two of four have one, so A = ±1/2 · 4/2; verl counts the three rewards that are not 0 and has ±1/2 · 4/3."""
+    found = advantages(*METHODS["gpg"].credit, rewards=torch.tensor([1.0, 0, 1, 1]), groups=[0, 0, 1, 1])
+    assert found.tolist() == [1, -1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "loss", "gradient"),
     [

@@ -94,6 +94,13 @@ def test_random_groups_agree_with_the_reference(seed):
     np.testing.assert_array_equal(product_of_runs(w).numpy() * mask, expected)
 
 
+def test_what_others_wrote_into_a_completion_does_not_part_a_run():
+    """The third token is a tool's: without it [1, 9, 7] and [2, 9, 7] end alike, and their first tokens differ."""
+    ids, mask = torch.tensor([[1, 9, 5, 7], [2, 9, 6, 7]]), torch.tensor([[1.0, 1, 0, 1]] * 2)
+    head, tail = conflict_runs(ids, mask, torch.zeros(2, dtype=torch.long), torch.tensor([1.0, -1]))
+    assert not head.any() and tail.tolist() == [[False, True, False, True]] * 2
+
+
 def test_released_code_divides_by_the_longer_run():
     # case a has 4 conflict tokens and counts 2; case d: both runs are the whole of 3 tokens
     for case, count in (("a", 2), ("c", 2), ("d", 3)):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_core.algorithms.loss import Objective, loss_batch, policy_loss
+from grpo_core.method_row import Component
 from grpo_core.methods import METHODS
 from tests.algorithms.test_goldens import BEFORE, LOGP, MASK, advantages
 from tests.algorithms.test_invariances import random_batch
@@ -49,6 +50,11 @@ def test_at_the_policy_that_sampled_the_floor_sets_the_gradient():
     value, grad = fitted(BEFORE, advantages_B)
     assert -value == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(grad, -200 * advantages_B[:, None] / 4 * MASK)
+
+
+def test_the_value_at_the_policy_that_sampled():
+    """Every log-ratio is 0, so the mean of A² is left: 0.74974 with the std over n−1 and ε = 1e-4, as in TRL; 1 with the row's std over n."""
+    assert -fitted(BEFORE, advantages(Component(norm="std"), epsilon=1e-4))[0] == pytest.approx(0.74974, abs=1e-5)
 
 
 def test_a_tied_group_is_taught_nothing_and_failed_rows_take_no_part():

@@ -34,11 +34,11 @@ def test_ranks_are_compared_each_for_itself_and_ties_teach_nothing():
 
 
 def test_tokens_get_their_ranks_credit_and_the_length_its_shaping():
-    """Row 0: two items and an end in time; row 1: one item, one too many by rank, and an end that came early (K = 2)."""
-    rank = torch.tensor([[0, 1, 1, 2], [0, 2, 2, -1]])
-    end = torch.tensor([[False, False, False, True], [False, False, True, False]])
-    found = spread_ranks(double([0.5, -0.25], [1.0, 9.0]), rank, end_BT=end, complete_B=torch.tensor([True, False]))
-    close(found, [0.5, -0.25, -0.25, 0.1], [1.0, -0.1, -0.1, 0])
+    """K = 2. Row 0: two items and an end in time; row 1: one item and an end that came early; row 2: an item too many and an end."""
+    rank = torch.tensor([[0, 1, 1, 2], [0, 2, -1, -1], [0, 1, 2, 3]])
+    end = torch.tensor([[False, False, False, True], [False, True, False, False], [False, False, False, True]])
+    found = spread_ranks(double([0.5, -0.25], [1.0, 9.0], [0.25, 0.5]), rank, end_BT=end, ending_B=torch.tensor([1.0, -1.0, 0.0]))
+    close(found, [0.5, -0.25, -0.25, 0.1], [1.0, -0.1, 0, 0], [0.25, 0.5, -0.1, 0])
 
 
 def test_the_ratio_of_a_segment_is_the_geometric_mean_of_its_tokens():

@@ -58,7 +58,7 @@ TWO_PARTS = dict(method="gdpo", overlong_buffer=10)
 RELEASED = dict(method="gtpo", gtpo_code="released", gtpo_entropy_coef=0.01)
 
 
-@pytest.mark.parametrize("changes", [*(dict(method=m) for m in sorted(METHODS)), dict(kl_coef=0.1), RELEASED, TWO_PARTS], ids=str)
+@pytest.mark.parametrize("changes", [*(dict(method=m) for m in sorted(set(METHODS) - {"nthr"})), dict(kl_coef=0.1), RELEASED, TWO_PARTS], ids=str)
 def test_the_first_update_is_the_trainers_own(tmp_path, model_cache, changes):
     batch = stored(tmp_path, model_cache, **changes)
     push = push_of(batch, small_config(**SETTINGS, **changes), after=False)
@@ -76,6 +76,9 @@ def test_every_method_weighs_what_another_recorded(batch, method):
     before, after = (push_of(batch, small_config(method=method), after=after) for after in (False, True))
     if METHODS[method].needs_greedy:
         assert "greedy completion" in before.missing and np.isnan(after.push_N).all()
+        return
+    if METHODS[method].needs_hidden_states:
+        assert "hidden states" in before.missing and np.isnan(after.push_N).all()
         return
     if any(p.name == "gepo" for p in METHODS[method].penalties):
         assert "reference model" in before.missing and np.isnan(after.push_N).all()

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from grpo_core.config import RunConfig, make_config, structural_notes
 from grpo_core.errors import ConfigError, TaskError
@@ -173,3 +175,24 @@ def test_a_prompt_without_entities_is_a_sentence():
     bare = Prompt(prompt_id="p7", text="1+1=", token_ids=(1,), answer="2", row={"entities": "one"})
     with pytest.raises(TaskError, match="needs a list of entities with every prompt, and p7 has 'one'"):
         shape([scored(config, bare, ":2")], config, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_order_of_rollouts_changes_no_reward(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(2, 7))
+    counts, shares, totals = rng.integers(0, 4, size), rng.integers(0, 3, size) / 2, rng.normal(size=size)
+    correct, used, void, form = (rng.integers(0, 2, size) for _ in range(4))
+    similarity, order = rng.random((size, size)), rng.permutation(size)
+
+    def rewards(at):
+        alike = consistency(similarity[np.ix_(at, at)], form[at])
+        return np.array([
+            otc(counts[at], correct[at]), e_grpo(shares[at], correct[at], void[at]), entity_shares(shares[at]), gcpo(totals[at], used[at], correct[at]),
+            scheduled(totals[at], shares[at], 0.3), scaled_advantages(totals[at], 1.5), alike,
+        ])  # fmt: skip
+
+    np.testing.assert_allclose(rewards(order), rewards(np.arange(size))[:, order])
+    assert contrast(used[order], correct[order]) == contrast(used, correct)
+    assert model_hardness(totals[order], shares[order], spread=0.1) == pytest.approx(model_hardness(totals, shares, spread=0.1))

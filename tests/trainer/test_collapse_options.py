@@ -13,7 +13,6 @@ from grpo_core.trainer.answers import answer_mask
 from grpo_core.trainer.batch import train_batch
 from grpo_core.trainer.clock import Clock
 from grpo_core.trainer.collect import collect_groups
-from grpo_core.trainer.pressure import measure_pressure
 from grpo_core.trainer.step import run_step
 from tests.trainer.small_runs import small_config, small_state
 
@@ -22,7 +21,7 @@ def rollouts(trace):
     return [r for g in trace.groups for r in g.rollouts if g.kept]
 
 
-@pytest.mark.parametrize("changes", [dict(method=m) for m in ("gtpo", "psr", "nsr", "w_reinforce")] + [
+@pytest.mark.parametrize("changes", [dict(method=m) for m in ("gtpo", "nthr", "psr", "nsr", "w_reinforce")] + [
     dict(method="gtpo", gtpo_code="released", gtpo_entropy_coef=0.01, gtpo_conflict_weight=3.0),
     dict(method="grpo_llds", llds_gate="token", llds_normaliser="loss", llds_answer_weight=0.5),
     dict(method="grpo_llds", llds_gate="action"),
@@ -113,9 +112,8 @@ def test_nthr_is_that_of_the_models_own_hidden_states(model_cache):
     """Against transformers run row by row without padding, its last hidden states and full softmax."""
     state = small_state(model_cache, nthr_every=1, prompts_per_step=8, temperature=0.8, micro_batch=3)
     kept = [j.scored for j in collect_groups(state, 0, Clock())]
-    batch = train_batch(state, kept, 0)
     before = [p.detach().clone() for p in state.model.parameters()]
-    pressure = measure_pressure(state, batch, 0)
+    pressure = train_batch(state, kept, 0).pressure
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, state.model.parameters(), strict=True))
     at = next(i for i, s in enumerate(kept) if len({r.correct for r in s.rewards}) == 2)
     scored, first = kept[at], sum(len(s.rewards) for s in kept[:at])
@@ -138,6 +136,21 @@ def test_nthr_is_that_of_the_models_own_hidden_states(model_cache):
             assert pressure.gwhes[row] == pytest.approx(next(expected_gwhes), rel=1e-3, abs=1e-2)
         else:
             np.testing.assert_allclose(pressure.nthr[row], next(expected_nthr), rtol=1e-3, atol=1e-3)
+
+
+def test_nthr_damps_what_it_measured_and_says_so_in_the_trace(model_cache):
+    """With β = 0 recorded weights are those of GRPO, times η on the tokens of wrong rollouts with a score above 0; both are relative to their mean."""
+    traces = [run_step(small_state(model_cache, prompts_per_step=8, **changes), 0) for changes in (dict(method="nthr", nthr_beta=0.0), {})]
+    found, expected = [], []
+    for group, other in zip(*(t.groups for t in traces), strict=True):
+        share = np.mean([r.reward.correct for r in group.rollouts])
+        for rollout, same in zip(group.rollouts, other.rollouts, strict=True):
+            assert (rollout.nthr is not None) == (not rollout.reward.correct and share > 0)  # without nthr_every
+            found.append(rollout.weights)
+            expected.append(same.weights * (1 if rollout.nthr is None else np.where(rollout.nthr > 0, 2 * abs(0.5 - share), 1)))
+    weights, damped = np.concatenate(found), np.concatenate(expected)
+    np.testing.assert_allclose(weights, damped / damped.mean(), rtol=1e-5)
+    assert damped.mean() < 1, "the test needs tokens that are damped"
 
 
 def test_nthr_with_lora(model_cache):

@@ -40,6 +40,12 @@ def test_every_token_has_the_advantage_of_its_item():
     assert found.baseline_B[0] == pytest.approx(rank_rewards(HITS).mean(0).sum().item())
 
 
+def test_a_list_that_is_too_long_is_charged_for_what_is_beyond_it_and_not_for_its_end():
+    items = torch.tensor([[0, 1, 2, END, -1], [0, 1, 2, 3, END], [0, 1, END, -1, -1]])
+    found = earned(items=items, inside=(items != -1).double()).advantages_BT
+    assert found[0, 3] == pytest.approx(0.1) and found[1, 3:].tolist() == pytest.approx([-0.1, 0]) and found[2, 2] == pytest.approx(-0.1)
+
+
 def test_a_failed_row_is_left_out_of_its_ranks_and_not_pushed():
     found = earned(rewards=(1.0, 0, float("nan")))
     credit = rank_credit(rank_rewards(HITS[:2]), epsilon=1e-6)
