@@ -79,13 +79,16 @@ class RecordedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """What one method does with the batch: `advantage_R`, `push_N` (1/nat), and `clipped_N` (-1 lower bound, +1 upper, 0 not held).
+    """What one method does with the batch: `advantage_R`, the mean over the rollout's tokens of `advantage_N`; `weight_N`, the method's W, 1 where
+    it has none; `push_N` (1/nat), −∂loss/∂logp; and `clipped_N` (-1 lower bound, +1 upper, 0 not held). Tokens outside the loss have 0 in all.
 
     `taken_R` are the rollouts that enter its loss. `missing` says what it would need and the record lacks; the arrays are NaN then,
     0 where they count. `left_out` says what of the method is not in the figures.
     """
 
     advantage_R: Array
+    advantage_N: Array
+    weight_N: Array
     push_N: Array
     clipped_N: Array
     taken_R: Array

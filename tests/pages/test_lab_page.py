@@ -8,7 +8,7 @@ import pytest
 
 from grpo_core.config import make_config
 from grpo_core.lab.batch import recorded_batch
-from grpo_core.lab.figures import relative
+from grpo_core.lab.figures import mean_push
 from grpo_core.lab.process import Laboratory
 from grpo_core.lab.push import push_of
 from pages.components import lab_address, lab_controls, step_groups
@@ -28,6 +28,10 @@ GROUP = 3
 def batch_of(root, run_id: str, step: int):
     store = Store(root)
     return recorded_batch(lab.rollouts_of_step(store, run_id, step), first_entropy=lab.first_entropy(store, run_id), max_length=24)
+
+
+def trace_of(app, name: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(rows_of(app, "lab.strip")["traces"][name]), "<f4")
 
 
 @pytest.fixture
@@ -52,19 +56,35 @@ def test_the_text_has_the_colours_the_functions_say(seeded, opened) -> None:
     assert len(set(batch.verdict_R[batch.group_R == GROUP])) == 2
     assert strip["quantity"] == "grpo" and strip["beside"] == "gtpo" and strip["marks"] is None
     inside = (batch.group_R == GROUP)[batch.rollout_N]
+    scales = {one["key"]: one["scale"] for one in strip["quantities"]}
     for method in ("grpo", "gtpo", "dapo"):
-        drawn = np.frombuffer(base64.b64decode(strip["traces"][f"push_{method}"]), "<f4")
-        config = make_config({"method": method, "epochs": 2})
-        np.testing.assert_allclose(drawn, relative(push_of(batch, config, after=True))[inside], rtol=1e-4, atol=1e-6)
+        push = push_of(batch, make_config({"method": method, "epochs": 2}), after=True)
+        for name, values_N in {"push": push.push_N, "advantage": push.advantage_N, "weight": push.weight_N}.items():
+            np.testing.assert_allclose(trace_of(opened, f"{name}_{method}"), values_N[inside], rtol=1e-4, atol=1e-6)
+        assert scales[method] / mean_push(push) == pytest.approx(scales["grpo"] / mean_push(push_of(batch, make_config({"epochs": 2}), after=True)))
+    assert strip["table"][0][1:] == ["advantage", "weight", "push, 1/nat"] and strip["table"][2] == ["GTPO", "advantage_gtpo", "weight_gtpo", "push_gtpo"]
+
+
+def test_tokens_are_coloured_by_what_is_asked(opened) -> None:
+    was = rows_of(opened, "lab.strip")["id"]
+    for shade, kind, means in (("weight", "weight", "1 where it has no weights of its own"), ("advantage", "diverging", "better than its baseline")):
+        pick = next(group for group in opened.get("button_group") if group.proto.id.endswith("-lab.shade"))
+        pick.set_value(shade).run()
+        strip = rows_of(opened, "lab.strip")
+        assert {(one["trace"], one["kind"]) for one in strip["quantities"]} == {(f"{shade}_{name}", kind) for name in ("grpo", "gtpo", "dapo")}
+        assert len({one["scale"] for one in strip["quantities"]}) == 1 and means in words_of(opened) and opened.query_params["shade"] == shade
+        assert strip["id"] == was  # the browser only recolours
+    assert trace_of(opened, "weight_grpo").max() == 1 and trace_of(opened, "weight_gtpo").max() >= 2
 
 
 def test_a_setting_typed_here_moves_the_text_and_not_the_record(seeded, opened) -> None:
     root, runs = seeded
-    before = rows_of(opened, "lab.strip")["traces"]["clipped"]
+    before, drawn = rows_of(opened, "lab.strip")["traces"]["clipped"], rows_of(opened, "lab.strip")["id"]
     key = f"lab.set.{runs['healthy']}.grpo.clip_high"
     opened.number_input(key=key).set_value(0.0).run()
     assert not opened.exception
-    after = np.frombuffer(base64.b64decode(rows_of(opened, "lab.strip")["traces"]["clipped"]), "<f4")
+    after = trace_of(opened, "clipped")
+    assert rows_of(opened, "lab.strip")["id"] != drawn  # else the browser keeps the old values
     batch = batch_of(root, runs["healthy"], 30)
     expected = push_of(batch, make_config({"clip_high": 0.0}), after=True).clipped_N
     np.testing.assert_array_equal(after, expected[(batch.group_R == GROUP)[batch.rollout_N]])
@@ -125,9 +145,9 @@ def test_a_link_reproduces_what_was_typed(seeded, open_page) -> None:
     shown = app.dataframe[0].value
     assert shown["reward"][0] == 0.25 and np.isnan(shown["reward"][2])
     typed = lab_address.Edits(rewards={0: 0.25, 2: np.nan}, correct={1: not batch.verdict_R[inside[1]] > 0}).over(batch, inside)
-    drawn = np.frombuffer(base64.b64decode(rows_of(app, "lab.strip")["traces"]["push_grpo"]), "<f4")
+    drawn = trace_of(app, "push_grpo")
     push = push_of(typed, make_config({"method": "grpo", "epochs": 2}), after=False)
-    np.testing.assert_allclose(drawn, relative(push)[(batch.group_R == GROUP)[batch.rollout_N]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(drawn, push.push_N[(batch.group_R == GROUP)[batch.rollout_N]], rtol=1e-4, atol=1e-6)
     first, *_ = rows_of(app, "lab.strip")["rollouts"]
     assert first["facts"][0][0] == "0.25" and [fixed(push.advantage_R[inside[0]], sign=True), "advantage"] in first["facts"]
 
