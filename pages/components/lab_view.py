@@ -119,7 +119,7 @@ MEASURES = (
 
 def weigh(batch: RecordedBatch, asked: Asked, run: Run) -> list[Weighed]:
     """Every config's method on a step of the run, in order; what was weighed before is not weighed again. Raises LabDown."""
-    place = (run.run_id, run.status.attempt, batch.step, asked.after, batch.reward_R.tobytes(), batch.verdict_R.tobytes())
+    place = (run.run_id, run.status.attempt, batch.step, asked.after, tuple(batch.parts), batch.reward_R.tobytes(), batch.verdict_R.tobytes())
     last, known = st.session_state.get(WEIGHED, (None, {}))
     known = known if last == place else {}
     new = [config for config in asked.configs if config not in known]

@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 from dataclasses import replace
 
@@ -6,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo_core.config import make_config
+from grpo_core.config import RunConfig, make_config
 from grpo_core.lab.batch import recorded_batch
 from grpo_core.lab.figures import mean_push
 from grpo_core.lab.process import Laboratory
 from grpo_core.lab.push import push_of
+from grpo_core.lab.shaped import shaped
 from pages.components import lab_address, lab_controls, step_groups
 from pages.components.text import fixed
 from storage.queries import lab
@@ -28,6 +30,10 @@ GROUP = 3
 def batch_of(root, run_id: str, step: int):
     store = Store(root)
     return recorded_batch(lab.rollouts_of_step(store, run_id, step), first_entropy=lab.first_entropy(store, run_id), max_length=24)
+
+
+def config_of(root, run_id: str) -> RunConfig:
+    return make_config(json.loads((root / "runs" / run_id / "config.json").read_text(encoding="utf-8")))
 
 
 def trace_of(app, name: str) -> np.ndarray:
@@ -158,6 +164,48 @@ def test_what_is_typed_goes_to_the_address_and_back_again(opened, seeded) -> Non
     assert opened.query_params["set"] == "dapo.clip_low:0.1" and "DAPO has clip\\_low 0\\.1" in opened.info[0].value
     opened.button(key="lab.undo").click().run()
     assert "set" not in opened.query_params and opened.number_input(key=key).value == 0.2 and not opened.info
+
+
+def test_a_group_reward_is_a_setting_that_moves_the_rewards(seeded, opened, open_page) -> None:
+    """By its widget, then by its address with a verdict typed over the record, which the rule looks at."""
+    root, runs = seeded
+    batch, was = batch_of(root, runs["healthy"], 30), config_of(root, runs["healthy"])
+    inside = np.flatnonzero(batch.group_R == GROUP)
+    opened.selectbox(key=f"lab.group_reward.{runs['healthy']}").set_value("otc").run()
+    opened.text_input(key=f"lab.mark_pattern.{runs['healthy']}").set_value("1").run()
+    assert not opened.exception and (opened.query_params["group_reward"], opened.query_params["mark_pattern"]) == ("otc", "1")
+    made = shaped(batch, was, was.with_changes(group_reward="otc", mark_pattern="1"))
+    assert "What if: the group reward is OTC-GRPO looking for 1 instead of none." in words_of(opened)
+    np.testing.assert_allclose(opened.dataframe[0].value["reward"], made.reward_R[inside])
+    np.testing.assert_allclose(trace_of(opened, "push_grpo"), push_of(made, was, after=True).push_N[np.isin(batch.rollout_N, inside)], rtol=1e-4, atol=1e-6)
+    opened.button(key="lab.undo").click().run()
+    assert "group_reward" not in opened.query_params and not opened.info
+    right = inside[batch.verdict_R[inside] > 0][0]
+    turned = replace(batch, verdict_R=np.where(np.arange(len(batch.verdict_R)) == right, -1.0, batch.verdict_R))
+    app = open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, group_reward="otc", correct=f"30.{GROUP}.{batch.index_R[right]}:no")
+    expected = shaped(turned, was, was.with_changes(group_reward="otc")).reward_R
+    np.testing.assert_allclose(app.dataframe[0].value["reward"], expected[inside])
+    assert expected[right] == 0 and f"rollout {batch.index_R[right]} has reward 0.00 instead of" in words_of(app)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (dict(group_reward="e_grpo"), "the entities of every prompt, which are not recorded"),
+        (dict(group_reward="ps_grpo"), "paraphrases=1 has one"),
+        (dict(group_reward="otc", mark_pattern="("), "is no regular expression"),
+        (dict(group_reward="otc", methods="gdpo,grpo"), "method gdpo takes the parts of the reward apart"),
+        (dict(group_reward="otc", methods="gdpo"), "method gdpo takes the parts of the reward apart"),
+        (dict(group_reward="nonsense"), "group_reward nonsense"),
+        (dict(group_reward="otc", group_reward_weight="-1"), "greater than or equal to 0"),
+        (dict(group_reward="otc", group_reward_weight="much"), "group_reward_weight much"),
+    ],
+    ids=str,
+)
+def test_a_group_reward_that_cannot_be_had_says_why(seeded, open_page, asked, says) -> None:
+    root, runs = seeded
+    app = open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, **asked)
+    assert says in app.warning[0].value.replace("\\", "") and not app.exception
 
 
 WRONG = {
