@@ -1,6 +1,6 @@
 """What is typed on the page Lab as it stands in the address, so that a link opens the same view.
 
-    set=METHOD.OPTION:NUMBER,…        group_reward=RULE        group_reward_weight=NUMBER        mark_pattern=EXPRESSION
+    set=METHOD.OPTION:VALUE,…        group_reward=RULE        group_reward_weight=NUMBER        mark_pattern=EXPRESSION
     rewards=STEP.GROUP.ROLLOUT:NUMBER,…        correct=STEP.GROUP.ROLLOUT:yes,…
 
 A reward of `none` leaves the rollout out, a rollout not correct is `no`. What was typed over another group stays in the address unread until
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import streamlit as st
@@ -89,23 +89,30 @@ def put_edits(step: int, group: int, edits: Edits) -> None:
     )
 
 
-def read_settings() -> tuple[dict[tuple[str, str], float], list[str]]:
-    """The numbers that the address sets, by method and option, and what of it cannot be taken."""
+def choices(method: str) -> dict[str, tuple[str, ...]]:
+    """The options of a method that are one of some words, and these words."""
+    literals = {knob: get_args(RunConfig.model_fields[knob].annotation) for knob in sorted(METHODS[method].knobs) if knob not in METHODS[method].own_values}
+    return {knob: words for knob, words in literals.items() if words and all(isinstance(word, str) for word in words)}
+
+
+def read_settings() -> tuple[dict[tuple[str, str], float | str], list[str]]:
+    """The numbers and words that the address sets, by method and option, and what of it cannot be taken."""
     found, wrong = {}, []
     for word in _words("set"):
         place, _, text = word.partition(":")
         method, _, knob = place.partition(".")
-        value = _number(text)
-        if method not in METHODS or knob not in METHODS[method].own_values or value is None:
+        words = choices(method).get(knob, ()) if method in METHODS else ()
+        value = text if text in words else _number(text)
+        if method not in METHODS or knob not in (*METHODS[method].own_values, *choices(method)) or value is None or (words and value not in words):
             wrong.append(f"set {_short(word)}")
         else:
             found[method, knob] = value
     return found, wrong
 
 
-def put_settings(settings: Mapping[tuple[str, str], float]) -> None:
-    """Write numbers by method and option to the address."""
-    url.put(set=[f"{method}.{knob}:{_spelled(value)}" for (method, knob), value in settings.items()])
+def put_settings(settings: Mapping[tuple[str, str], float | str]) -> None:
+    """Write numbers and words by method and option to the address."""
+    url.put(set=[f"{method}.{knob}:{value if isinstance(value, str) else _spelled(value)}" for (method, knob), value in settings.items()])
 
 
 def read_rule(was: RunConfig) -> tuple[dict[str, object], list[str]]:

@@ -92,7 +92,7 @@ def _base(run: Run, name: str) -> RunConfig:
     return run.config if name == run.config.method else make_config({**shape, **METHODS[name].asks, "method": name})
 
 
-def _with_settings(bases: Mapping[str, RunConfig], settings: Mapping[tuple[str, str], float]) -> tuple[list[RunConfig], list[str]]:
+def _with_settings(bases: Mapping[str, RunConfig], settings: Mapping[tuple[str, str], float | str]) -> tuple[list[RunConfig], list[str]]:
     """Every base with what is set of its method, and what is refused of that."""
     configs, refused = [], []
     for name, config in bases.items():
@@ -166,13 +166,20 @@ def _rule_title(name: str) -> str:
 
 
 def _settings(run: Run, base: RunConfig, config: RunConfig) -> None:
-    """Every number of the method, to type another."""
+    """Every number and choice of the method, to set another."""
     method = METHODS[config.method]
-    if not method.own_values:
-        st.caption(f"{escape(method.title)} has no numbers to set.")
+    choices = lab_address.choices(config.method)
+    if not method.own_values and not choices:
+        st.caption(f"{escape(method.title)} has nothing to set.")
         return
     st.markdown(f"**{escape(method.title)}**")
-    for column, (knob, own) in zip(st.columns(len(method.own_values)), method.own_values.items(), strict=True):
+    columns = st.columns(len(method.own_values) + len(choices))
+    for column, (knob, words) in zip(columns[len(method.own_values) :], choices.items(), strict=True):
+        key = f"lab.set.{run.run_id}.{method.name}.{knob}"
+        url.show(key, getattr(config, knob))
+        meant = RunConfig.model_fields[knob].description
+        column.selectbox(knob, words, key=key, help=meant, on_change=_set, args=(key, method.name, knob, getattr(base, knob)))
+    for column, (knob, own) in zip(columns, method.own_values.items(), strict=False):
         field, key = RunConfig.model_fields[knob], f"lab.set.{run.run_id}.{method.name}.{knob}"
         limits = {name: getattr(bound, name) for bound in field.metadata for name in ("ge", "le") if hasattr(bound, name)}
         url.show(key, float(config.strength(knob, own)))
@@ -182,7 +189,7 @@ def _settings(run: Run, base: RunConfig, config: RunConfig) -> None:
         )  # fmt: skip
 
 
-def _set(key: str, method: str, knob: str, base: float) -> None:
+def _set(key: str, method: str, knob: str, base: float | str) -> None:
     typed = st.session_state[key]
     others = {place: value for place, value in lab_address.read_settings()[0].items() if place != (method, knob)}
     lab_address.put_settings(others if typed in (None, base) else {**others, (method, knob): typed})
@@ -192,7 +199,9 @@ def _moved(base: RunConfig, config: RunConfig) -> list[str]:
     """What is set otherwise than the base has it, in words."""
     method = METHODS[config.method]
     pairs = {knob: (config.strength(knob, own), base.strength(knob, own)) for knob, own in method.own_values.items()}
-    return [f"{method.title} has {knob} {now:g} instead of {was:g}" for knob, (now, was) in pairs.items() if now != was]
+    numbers = [f"{method.title} has {knob} {now:g} instead of {was:g}" for knob, (now, was) in pairs.items() if now != was]
+    words = {knob: (getattr(config, knob), getattr(base, knob)) for knob in lab_address.choices(config.method)}
+    return numbers + [f"{method.title} has {knob} {now} instead of {was}" for knob, (now, was) in words.items() if now != was]
 
 
 def edited(batch: RecordedBatch, run: Run, asked: Asked, rollouts: pd.DataFrame, step: int, group: int) -> tuple[RecordedBatch, list[str]]:

@@ -166,6 +166,19 @@ def test_what_is_typed_goes_to_the_address_and_back_again(opened, seeded) -> Non
     assert "set" not in opened.query_params and opened.number_input(key=key).value == 0.2 and not opened.info
 
 
+def test_a_choice_is_a_setting_like_a_number(seeded, open_page) -> None:
+    root, runs = seeded
+    app = open_page(root, "lab", run=runs["healthy"], step=30, group=GROUP, methods="grpo,gtpo")
+    app.selectbox(key=f"lab.set.{runs['healthy']}.gtpo.gtpo_code").set_value("released").run()
+    assert not app.exception and app.query_params["set"] == "gtpo.gtpo_code:released"
+    assert "GTPO has gtpo_code released instead of paper" in words_of(app)
+    batch = batch_of(root, runs["healthy"], 30)
+    push = push_of(batch, make_config({"method": "gtpo", "gtpo_code": "released"}), after=False)
+    drawn = trace_of(app, "weight_gtpo")
+    np.testing.assert_allclose(drawn, push.weight_N[(batch.group_R == GROUP)[batch.rollout_N]], rtol=1e-4, atol=1e-6)
+    assert set(lab_address.choices("grpo_llds")) == {"llds_gate", "llds_normaliser"} and set(lab_address.choices("rank_grpo")) == {"rank_decay"}
+
+
 def test_a_group_reward_is_a_setting_that_moves_the_rewards(seeded, opened, open_page) -> None:
     """By its widget, then by its address with a verdict typed over the record, which the rule looks at."""
     root, runs = seeded
@@ -211,7 +224,10 @@ def test_a_group_reward_that_cannot_be_had_says_why(seeded, open_page, asked, sa
 WRONG = {
     "rewards": ("30.3.0:abc", "30.3.99:1", "x", "30.3:1", "30.3.0:nan", "30.3.0:1e999", "1" * 3000, *PAYLOADS),
     "correct": ("30.3.0:maybe", "30.3.0", *PAYLOADS),
-    "set": ("grpo.clip_high:-3", "grpo.nothing:1", "nobody.clip_high:1", "grpo.clip_high:nan", "grpo.clip_high:9e99", "x" * 3000, *PAYLOADS),
+    "set": (
+        "gtpo.gtpo_code:3", "grpo.gtpo_code:paper", "grpo_llds.llds_gate:open", "grpo.clip_high:-3", "grpo.nothing:1", "nobody.clip_high:1",
+        "grpo.clip_high:nan", "grpo.clip_high:9e99", "x" * 3000, *PAYLOADS,
+    ),  # fmt: skip
     "methods": ("nonsense", "grpo,dapo,gspo,rloo,opo,cispo", *PAYLOADS),
     "policy": ("Third update", *PAYLOADS),
 }
