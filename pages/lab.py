@@ -32,7 +32,7 @@ def body() -> None:
         empty.nothing(f"Step {step} has no group {group}", f"Its groups are numbered 0 to {len(groups) - 1}.")
         return
     batch = data.recorded_step(run, step)
-    asked = lab_controls.controls(run, rescored=batch.rescored)
+    asked = lab_controls.controls(run, batch)
     answer = st.container(gap="small")
     with st.container(border=True, key="one-group"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -44,8 +44,8 @@ def body() -> None:
         rollouts = data.rollouts(run, step, group)
         with st.grid(2, min_column_width=430, gap="medium"):
             with st.container(gap="xsmall"):
-                st.markdown("**Rewards**", help="As recorded. Type another reward to see what it would change; nothing recorded changes.")
-                typed, wrong = lab_controls.edited(batch, run, rollouts, step, group)
+                st.markdown("**Rewards**", help=lab_controls.REWARDS)
+                typed, wrong = lab_controls.edited(batch, run, asked, rollouts, step, group)
             beside = st.container(gap="xsmall")
         with st.spinner("Weighing the step"):
             weighed = lab_view.weigh(typed, asked, run)
@@ -55,7 +55,7 @@ def body() -> None:
     with answer:
         first, *others = lab_view.sentences(typed, weighed) or ["Choose a second method to compare."]
         st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
-        if what_if := [*lab_controls.changes(batch, typed), *asked.changed]:
+        if what_if := [*asked.changed, *lab_controls.changes(asked.shaped(batch), typed)]:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 st.info(escape(f"What if: {listed(what_if)}."), icon=":material/edit_note:", width="stretch")
                 st.button("As recorded", icon=":material/undo:", key="lab.undo", on_click=lab_controls.as_recorded, help="Take back everything typed.")

@@ -38,7 +38,7 @@ UPSTREAM: dict[str, set[str]] = {
     "tasks": {"errors", "methods", "config", "records", "measures", "streams"},
     "rollout": {"errors", "methods", "config", "records", "tasks", "algorithms"},
     "trainer": {"errors", "method_row", "config", "records", "measures", "streams", "tasks", "algorithms", "objectives", "rollout"},
-    "lab": {"errors", "beside", "method_row", "config", "measures", "algorithms", "objectives"},
+    "lab": {"errors", "beside", "method_row", "config", "records", "measures", "tasks", "algorithms", "objectives"},
     "trace": {"errors", "beside", "methods", "config", "records", "measures"},
     "diagnosis": {"errors", "method_row", "methods", "config", "records", "measures"},
     "study": {"config", "methods", "diagnosis", "launch"},
@@ -55,7 +55,8 @@ PAGES_MAY_IMPORT = {
 }  # fmt: skip
 TORCH_FREE = (
     "config", "records", "method_row", "own_methods", "group_rewards", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
-    "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures", "lab/process",
+    "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures",
+    "lab/shaped", "lab/process",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class RecordedBatch:
     `part_weights` what each weighs in the total where that is known, `greedy_R` the reward of the prompt's greedy completion. `step` is
     the training step, None where unknown. `reference_R` marks worked answers among the rollouts (None: there are none), whose `logp_N` is
     under the policy before the update as well. `items_N` numbers the items of completions that are lists, NaN for others (None: for all).
+    `texts` are the completions as text (None: not recorded).
     """
 
     group_R: Array
@@ -55,6 +56,7 @@ class RecordedBatch:
     items_N: Array | None = None
     hinted_R: Array | None = None
     replaced_R: Array | None = None
+    texts: tuple[str, ...] | None = None
 
     @property
     def written_N(self) -> Array:
@@ -79,13 +81,16 @@ class RecordedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """What one method does with the batch: `advantage_R`, `push_N` (1/nat), and `clipped_N` (-1 lower bound, +1 upper, 0 not held).
+    """What one method does with the batch: `advantage_R`, the mean over the rollout's tokens of `advantage_N`; `weight_N`, the method's W, 1 where
+    it has none; `push_N` (1/nat), −∂loss/∂logp; and `clipped_N` (-1 lower bound, +1 upper, 0 not held). Tokens outside the loss have 0 in all.
 
     `taken_R` are the rollouts that enter its loss. `missing` says what it would need and the record lacks; the arrays are NaN then,
     0 where they count. `left_out` says what of the method is not in the figures.
     """
 
     advantage_R: Array
+    advantage_N: Array
+    weight_N: Array
     push_N: Array
     clipped_N: Array
     taken_R: Array
@@ -123,6 +128,7 @@ def recorded_batch(
         part_weights=part_weights or {},
         greedy_R=rollouts["greedy_reward"].to_numpy("f8", na_value=np.nan),
         step=step,
+        texts=tuple(rollouts["text"]),
         old_N=old_N,
         reference_R=reference_R,
         items_N=end_to_end(rollouts["items"], length_R),

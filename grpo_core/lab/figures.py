@@ -32,9 +32,14 @@ class Summary:
     clipped: float | None
 
 
+def mean_push(push: Push) -> float:
+    """The method's average |push| over the tokens of the step, 1/nat; 0 for a step without tokens."""
+    return float(np.abs(push.push_N).mean()) if len(push.push_N) else 0.0
+
+
 def relative(push: Push) -> Array:
     """The push of every token as a multiple of the method's average |push|, (N,); all 0 for a method that pushes nothing."""
-    mean = np.abs(push.push_N).mean() if len(push.push_N) else 0.0
+    mean = mean_push(push)
     return push.push_N / mean if mean else np.zeros_like(push.push_N)
 
 

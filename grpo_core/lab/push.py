@@ -26,12 +26,14 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     method, objective = method_of(config), objective_of(config)
     taken_R = _taken(batch, method.sampler)
     if missing := _missing(batch, method, objective, taken_R, after=after):
-        nothing = np.full(len(batch.reward_R), np.nan)
+        nothing_R, nothing_N = np.full(len(batch.reward_R), np.nan), np.full(len(batch.logp_N), np.nan)
         return Push(
-            advantage_R=nothing,
-            push_N=np.full(len(batch.logp_N), np.nan),
+            advantage_R=nothing_R,
+            advantage_N=nothing_N,
+            weight_N=nothing_N,
+            push_N=nothing_N,
             clipped_N=np.zeros(len(batch.logp_N), "i1"),
-            taken_R=np.zeros(len(nothing), "?"),
+            taken_R=np.zeros(len(nothing_R), "?"),
             missing=missing,
         )
     group_B = torch.from_numpy(np.unique(batch.group_R[taken_R], return_inverse=True)[1])
@@ -41,6 +43,7 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     mask_BT = inside_BT * ~facts.rewards_B.isnan()[:, None]
     found = credited(method, facts, group_B, inside_BT=inside_BT, item_BT=_items(batch, shape, inside_BT))
     policy_BT = shape.rows(batch.logp_N)
+    weights_BT = multipliers_of(method, facts, ids_BT=shape.rows(batch.token_ids_N).long(), mask_BT=mask_BT, group_B=group_B, first_entropy=batch.first_entropy)
     logp_BT = (policy_BT + shape.rows(batch.delta_N) if after else policy_BT.clone()).requires_grad_()
     whole = loss_batch(
         objective,
@@ -49,9 +52,7 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
         mask_BT=mask_BT,
         max_length=batch.max_length,
         ref_BT=shape.rows(batch.ref_N) if objective.needs_reference else None,
-        multipliers_BT=multipliers_of(
-            method, facts, ids_BT=shape.rows(batch.token_ids_N).long(), mask_BT=mask_BT, group_B=group_B, first_entropy=batch.first_entropy
-        ),
+        multipliers_BT=weights_BT,
         group_B=group_B,
         now_BT=logp_BT.detach(),
         segment_BT=found.segment_BT,
@@ -60,6 +61,8 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     loss.total.backward()
     return Push(
         advantage_R=_spread((found.advantages_BT.sum(1) / inside_BT.sum(1).clamp(min=1)).numpy(), taken_R),
+        advantage_N=shape.flat(found.advantages_BT * mask_BT),
+        weight_N=shape.flat(mask_BT if weights_BT is None else weights_BT * mask_BT),
         push_N=shape.flat(-logp_BT.grad),
         clipped_N=shape.flat(loss.side_BT).astype("i1"),
         taken_R=taken_R,

@@ -35,6 +35,9 @@ class Setting:
     steps: int
 
 
+ADDS = {"otc": "calls", "e_grpo": "entities", "gcpo": "auxiliary", "datarus": "structure", "ps_grpo": "consistency"}
+"""The part that each rule puts beside the task's own parts of a reward, to show where its total comes from."""
+
 Shaped = tuple[Sequence[float], dict[str, Sequence[float]]]
 """Total rewards, and the parts that show where they come from."""
 

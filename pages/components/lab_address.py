@@ -1,6 +1,7 @@
 """What is typed on the page Lab as it stands in the address, so that a link opens the same view.
 
-    set=METHOD.OPTION:NUMBER,…        rewards=STEP.GROUP.ROLLOUT:NUMBER,…        correct=STEP.GROUP.ROLLOUT:yes,…
+    set=METHOD.OPTION:VALUE,…        group_reward=RULE        group_reward_weight=NUMBER        mark_pattern=EXPRESSION
+    rewards=STEP.GROUP.ROLLOUT:NUMBER,…        correct=STEP.GROUP.ROLLOUT:yes,…
 
 A reward of `none` leaves the rollout out, a rollout not correct is `no`. What was typed over another group stays in the address unread until
 something is typed over the one shown. What cannot be read is named and left out.
@@ -11,17 +12,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import streamlit as st
 
+from grpo_core.config import RunConfig
+from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.lab.batch import RecordedBatch
 from grpo_core.methods import METHODS
 from pages.components import url
 
 Value = TypeVar("Value")
 NONE, YES, NO = "none", "yes", "no"
+RULE = ("group_reward", "group_reward_weight", "mark_pattern")
+RULES = ("none", *(rule.name for rule in GROUP_REWARDS.values() if not rule.lacks))
 LONGEST = 40
 """Characters of a value that a sentence about it repeats."""
 
@@ -33,6 +38,11 @@ class Edits:
     rewards: Mapping[int, float]
     correct: Mapping[int, bool]
 
+    @property
+    def before_shaping(self) -> Edits:
+        """What a group-aware reward has to know: which rollouts are left out, and which count as correct."""
+        return replace(self, rewards={n: value for n, value in self.rewards.items() if math.isnan(value)})
+
     def over(self, batch: RecordedBatch, inside: np.ndarray) -> RecordedBatch:
         """The batch with this in place of what was recorded of the rollouts `inside` it."""
         reward_R, verdict_R = batch.reward_R.copy(), batch.verdict_R.copy()
@@ -42,9 +52,9 @@ class Edits:
             verdict_R[n] = {True: 1.0, False: -1.0}[self.correct[rollout]] if rollout in self.correct else verdict_R[n]
         return replace(batch, reward_R=reward_R, verdict_R=verdict_R)
 
-    def but_for(self, batch: RecordedBatch, inside: np.ndarray) -> Edits:
-        """Without what is as recorded."""
-        was = {int(batch.index_R[n]): (float(batch.reward_R[n]), float(batch.verdict_R[n])) for n in inside}
+    def but_for(self, batch: RecordedBatch, inside: np.ndarray, *, reward_R: np.ndarray) -> Edits:
+        """Without rewards that are as in `reward_R`, and verdicts as recorded."""
+        was = {int(batch.index_R[n]): (float(reward_R[n]), float(batch.verdict_R[n])) for n in inside}
         return Edits(
             rewards={n: value for n, value in self.rewards.items() if not _same(value, was[n][0])},
             correct={n: value for n, value in self.correct.items() if (1.0 if value else -1.0) != was[n][1]},
@@ -79,23 +89,52 @@ def put_edits(step: int, group: int, edits: Edits) -> None:
     )
 
 
-def read_settings() -> tuple[dict[tuple[str, str], float], list[str]]:
-    """The numbers that the address sets, by method and option, and what of it cannot be taken."""
+def choices(method: str) -> dict[str, tuple[str, ...]]:
+    """The options of a method that are one of some words, and these words."""
+    literals = {knob: get_args(RunConfig.model_fields[knob].annotation) for knob in sorted(METHODS[method].knobs) if knob not in METHODS[method].own_values}
+    return {knob: words for knob, words in literals.items() if words and all(isinstance(word, str) for word in words)}
+
+
+def read_settings() -> tuple[dict[tuple[str, str], float | str], list[str]]:
+    """The numbers and words that the address sets, by method and option, and what of it cannot be taken."""
     found, wrong = {}, []
     for word in _words("set"):
         place, _, text = word.partition(":")
         method, _, knob = place.partition(".")
-        value = _number(text)
-        if method not in METHODS or knob not in METHODS[method].own_values or value is None:
+        words = choices(method).get(knob, ()) if method in METHODS else ()
+        value = text if text in words else _number(text)
+        if method not in METHODS or knob not in (*METHODS[method].own_values, *choices(method)) or value is None or (words and value not in words):
             wrong.append(f"set {_short(word)}")
         else:
             found[method, knob] = value
     return found, wrong
 
 
-def put_settings(settings: Mapping[tuple[str, str], float]) -> None:
-    """Write numbers by method and option to the address."""
-    url.put(set=[f"{method}.{knob}:{_spelled(value)}" for (method, knob), value in settings.items()])
+def put_settings(settings: Mapping[tuple[str, str], float | str]) -> None:
+    """Write numbers and words by method and option to the address."""
+    url.put(set=[f"{method}.{knob}:{value if isinstance(value, str) else _spelled(value)}" for (method, knob), value in settings.items()])
+
+
+def read_rule(was: RunConfig) -> tuple[dict[str, object], list[str]]:
+    """The options of the group-aware reward that the address sets, by name, and what of it cannot be taken; nothing for the one the run has."""
+    asked, wrong = {name: st.query_params[name] for name in RULE if name in st.query_params}, []
+    if asked.get("group_reward", "none") not in RULES:
+        wrong.append(f"group_reward {_short(str(asked.pop('group_reward')))}")
+    if "group_reward_weight" in asked and (weight := _number(str(asked.pop("group_reward_weight")))) is not None:
+        asked["group_reward_weight"] = weight
+    elif "group_reward_weight" in st.query_params:
+        wrong.append(f"group_reward_weight {_short(st.query_params['group_reward_weight'])}")
+    kept = asked.get("group_reward", was.group_reward) == was.group_reward
+    rule = {name: getattr(was, name) if kept else RunConfig.model_fields[name].default for name in RULE} | asked
+    return {} if all(rule[name] == getattr(was, name) for name in RULE) else rule, wrong
+
+
+def put_rule(was: RunConfig, rule: Mapping[str, object]) -> None:
+    """Write the options of a group-aware reward to the address, where they are otherwise than the run has them."""
+    same = rule["group_reward"] == was.group_reward
+    usual = {name: getattr(was, name) if same else RunConfig.model_fields[name].default for name in RULE}
+    words = {name: _spelled(value) if isinstance(value, float) else str(value) for name, value in rule.items()}
+    url.put(**{name: words[name] if rule[name] != usual[name] or (name == "group_reward" and not same) else None for name in RULE})
 
 
 def read_methods(most: int) -> tuple[list[str], list[str]]:

@@ -11,7 +11,9 @@ import streamlit as st
 
 from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import ConfigError
+from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.lab.batch import RecordedBatch
+from grpo_core.lab.shaped import NotShaped, rule_of, shaped
 from grpo_core.methods import METHODS
 from pages.components import lab_address, url
 from pages.components.data import Run
@@ -29,19 +31,31 @@ NAMED = 5
 """So many wrong values of an address are named."""
 TYPE = "Total reward. Type another to see what it would change; empty leaves the rollout out. The record stays as it is."
 
+REWARDS = "As recorded, or as the group reward of the settings makes them. Type another to see what it would change; nothing recorded changes."
+SHAPES = (
+    "A rule that looks at all rollouts of a group and shapes their rewards, by the function that the trainer uses, on the rewards that the task gave. "
+    "e_grpo reads the entities of every prompt and ps_grpo other forms of its question, which no run records."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the controls ask for: a config per method, at least one, whether of one more update, what is set otherwise than the run or the method has
-    it, and what in the address cannot be taken; the last two in words."""
+    """What the controls ask for: a config per method, at least one, whether of one more update, the group-aware reward in place of the run's, what is
+    set otherwise than the run or the method has it, and what in the address cannot be taken; the last two in words."""
 
     configs: list[RunConfig]
+    was: RunConfig
+    rule: RunConfig
     after: bool
     changed: list[str]
     wrong: list[str]
 
+    def shaped(self, batch: RecordedBatch) -> RecordedBatch:
+        """The batch with the rewards of the group-aware reward that is asked for."""
+        return shaped(batch, self.was, self.rule)
 
-def controls(run: Run, *, rescored: bool) -> Asked:
+
+def controls(run: Run, batch: RecordedBatch) -> Asked:
     """Which methods, with which settings, at which policy: the methods in the address, else the run's own and a few that differ from it."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         methods, wrong = lab_address.read_methods(MOST)
@@ -50,6 +64,7 @@ def controls(run: Run, *, rescored: bool) -> Asked:
             f"Methods, up to {MOST}", list(METHODS), key="lab.methods", on_change=url.sync("methods", "lab.methods", methods), max_selections=MOST,
             format_func=_title, width=520,
         )  # fmt: skip
+        rescored = batch.rescored
         policies = POLICIES if rescored else POLICIES[:1]
         policy = url.choice("policy", policies, FIRST)
         if (asked := st.query_params.get("policy", FIRST)) != policy:
@@ -62,11 +77,13 @@ def controls(run: Run, *, rescored: bool) -> Asked:
         settings, unread = lab_address.read_settings()
         bases = {name: _base(run, name) for name in methods}
         configs, refused = _with_settings(bases, settings)
+        rule, configs, unfit = _with_rule(run, batch, configs)
         with st.popover("Settings", icon=":material/tune:"):
-            for name, config in zip(methods, configs, strict=True):
-                _settings(run, bases[name], config)
-    moved = [said for name, config in zip(methods, configs, strict=True) for said in _moved(bases[name], config)]
-    return Asked(configs=configs, after=policy == AGAIN, changed=moved, wrong=[*wrong, *unread, *refused])
+            _rule(run, rule)
+            for config in configs:
+                _settings(run, bases[config.method], config)
+    moved = [*_ruled(run.config, rule), *(said for config in configs for said in _moved(bases[config.method], config))]
+    return Asked(configs=configs, was=run.config, rule=rule, after=policy == AGAIN, changed=moved, wrong=[*wrong, *unread, *refused, *unfit])
 
 
 def _base(run: Run, name: str) -> RunConfig:
@@ -75,7 +92,7 @@ def _base(run: Run, name: str) -> RunConfig:
     return run.config if name == run.config.method else make_config({**shape, **METHODS[name].asks, "method": name})
 
 
-def _with_settings(bases: Mapping[str, RunConfig], settings: Mapping[tuple[str, str], float]) -> tuple[list[RunConfig], list[str]]:
+def _with_settings(bases: Mapping[str, RunConfig], settings: Mapping[tuple[str, str], float | str]) -> tuple[list[RunConfig], list[str]]:
     """Every base with what is set of its method, and what is refused of that."""
     configs, refused = [], []
     for name, config in bases.items():
@@ -88,14 +105,81 @@ def _with_settings(bases: Mapping[str, RunConfig], settings: Mapping[tuple[str, 
     return configs, refused
 
 
+def _with_rule(run: Run, batch: RecordedBatch, configs: Sequence[RunConfig]) -> tuple[RunConfig, list[RunConfig], list[str]]:
+    """The config whose group-aware reward shapes the step, the methods that can be trained with it, and what is refused of the address."""
+    asked, refused = lab_address.read_rule(run.config)
+    if not asked:
+        return run.config, list(configs), refused
+    try:
+        task = {name: getattr(run.config, name) for name, field in RunConfig.model_fields.items() if field.json_schema_extra["section"] == "task"}
+        rule = make_config({**task, **{name: getattr(run.config, name) for name in ("steps", "group_size", "prompts_per_step", "max_new_tokens")}, **asked})
+        shaped(batch, run.config, rule)
+    except (ConfigError, NotShaped) as error:
+        return run.config, list(configs), [*refused, f"group_reward {asked['group_reward']} ({error})"]
+    able = []
+    for config in configs:
+        try:
+            config.with_changes(**asked)
+            able.append(config)
+        except ConfigError as error:
+            refused.append(f"{_title(config.method)} ({error})")
+    return (rule, able, refused) if able else (run.config, list(configs), refused)
+
+
+def _rule(run: Run, rule: RunConfig) -> None:
+    """The group-aware reward, to choose another."""
+    shown = {name: getattr(rule, name) for name in lab_address.RULE}
+    keys = {name: f"lab.{name}.{run.run_id}" for name in shown}
+    means = {name: RunConfig.model_fields[name].description for name in shown}
+
+    def write() -> None:
+        typed = {name: st.session_state.get(keys[name], value) for name, value in shown.items()}
+        if typed["group_reward"] != shown["group_reward"]:
+            typed = {name: RunConfig.model_fields[name].default for name in shown} | {"group_reward": typed["group_reward"]}
+        lab_address.put_rule(run.config, {name: RunConfig.model_fields[name].default if value is None else value for name, value in typed.items()})
+
+    for name, value in shown.items():
+        url.show(keys[name], value)
+    st.markdown("**Group reward**", help=SHAPES)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox("group_reward", lab_address.RULES, key=keys["group_reward"], on_change=write, format_func=_rule_title, help=means["group_reward"])
+        if rule.group_reward not in ("none", "datarus"):
+            st.number_input(
+                "group_reward_weight", min_value=0.0, step=None, format="%g", key=keys["group_reward_weight"], on_change=write,
+                help=means["group_reward_weight"],
+            )  # fmt: skip
+        if rule.group_reward in ("otc", "gcpo", "datarus"):
+            st.text_input("mark_pattern", key=keys["mark_pattern"], on_change=write, help=means["mark_pattern"])
+
+
+def _ruled(was: RunConfig, rule: RunConfig) -> list[str]:
+    """What of the group-aware reward is otherwise than the run has it, in words."""
+    if rule_of(was) == rule_of(rule):
+        return []
+    weight, mark = f" with weight {rule.group_reward_weight:g}" * bool(rule.group_reward_weight), f" looking for {rule.mark_pattern}" * bool(rule.mark_pattern)
+    instead = "" if was.group_reward == rule.group_reward else f" instead of {_rule_title(was.group_reward)}"
+    return [f"the group reward is {_rule_title(rule.group_reward)}{weight}{mark}{instead}"]
+
+
+def _rule_title(name: str) -> str:
+    return GROUP_REWARDS[name].title if name in GROUP_REWARDS else "none"
+
+
 def _settings(run: Run, base: RunConfig, config: RunConfig) -> None:
-    """Every number of the method, to type another."""
+    """Every number and choice of the method, to set another."""
     method = METHODS[config.method]
-    if not method.own_values:
-        st.caption(f"{escape(method.title)} has no numbers to set.")
+    choices = lab_address.choices(config.method)
+    if not method.own_values and not choices:
+        st.caption(f"{escape(method.title)} has nothing to set.")
         return
     st.markdown(f"**{escape(method.title)}**")
-    for column, (knob, own) in zip(st.columns(len(method.own_values)), method.own_values.items(), strict=True):
+    columns = st.columns(len(method.own_values) + len(choices))
+    for column, (knob, words) in zip(columns[len(method.own_values) :], choices.items(), strict=True):
+        key = f"lab.set.{run.run_id}.{method.name}.{knob}"
+        url.show(key, getattr(config, knob))
+        meant = RunConfig.model_fields[knob].description
+        column.selectbox(knob, words, key=key, help=meant, on_change=_set, args=(key, method.name, knob, getattr(base, knob)))
+    for column, (knob, own) in zip(columns, method.own_values.items(), strict=False):
         field, key = RunConfig.model_fields[knob], f"lab.set.{run.run_id}.{method.name}.{knob}"
         limits = {name: getattr(bound, name) for bound in field.metadata for name in ("ge", "le") if hasattr(bound, name)}
         url.show(key, float(config.strength(knob, own)))
@@ -105,7 +189,7 @@ def _settings(run: Run, base: RunConfig, config: RunConfig) -> None:
         )  # fmt: skip
 
 
-def _set(key: str, method: str, knob: str, base: float) -> None:
+def _set(key: str, method: str, knob: str, base: float | str) -> None:
     typed = st.session_state[key]
     others = {place: value for place, value in lab_address.read_settings()[0].items() if place != (method, knob)}
     lab_address.put_settings(others if typed in (None, base) else {**others, (method, knob): typed})
@@ -115,14 +199,16 @@ def _moved(base: RunConfig, config: RunConfig) -> list[str]:
     """What is set otherwise than the base has it, in words."""
     method = METHODS[config.method]
     pairs = {knob: (config.strength(knob, own), base.strength(knob, own)) for knob, own in method.own_values.items()}
-    return [f"{method.title} has {knob} {now:g} instead of {was:g}" for knob, (now, was) in pairs.items() if now != was]
+    numbers = [f"{method.title} has {knob} {now:g} instead of {was:g}" for knob, (now, was) in pairs.items() if now != was]
+    words = {knob: (getattr(config, knob), getattr(base, knob)) for knob in lab_address.choices(config.method)}
+    return numbers + [f"{method.title} has {knob} {now} instead of {was}" for knob, (now, was) in words.items() if now != was]
 
 
-def edited(batch: RecordedBatch, run: Run, rollouts: pd.DataFrame, step: int, group: int) -> tuple[RecordedBatch, list[str]]:
+def edited(batch: RecordedBatch, run: Run, asked: Asked, rollouts: pd.DataFrame, step: int, group: int) -> tuple[RecordedBatch, list[str]]:
     """An editor of the group's rewards, the batch with what the address types there, and what of that cannot be taken."""
     inside = np.flatnonzero(batch.group_R == group)
     edits, wrong = lab_address.read_edits(step, group, batch.index_R[inside])
-    typed = edits.over(batch, inside)
+    typed = edits.over(asked.shaped(edits.before_shaping.over(batch, inside)), inside)
     place = f"lab.rewards.{run.run_id}.{run.status.attempt}.{step}.{group}"
     key = f"{place}.{_version(place, edits)}"
 
@@ -134,7 +220,8 @@ def edited(batch: RecordedBatch, run: Run, rollouts: pd.DataFrame, step: int, gr
                 rewards[rollout] = np.nan if cells["reward"] is None else float(cells["reward"])
             if "correct" in cells:
                 correct[rollout] = bool(cells["correct"])
-        now = lab_address.Edits(rewards=rewards, correct=correct).but_for(batch, inside)
+        judged = asked.shaped(lab_address.Edits(rewards={}, correct=correct).over(batch, inside))
+        now = lab_address.Edits(rewards=rewards, correct=correct).but_for(batch, inside, reward_R=judged.reward_R)
         st.session_state[place] = (now, st.session_state[place][1])
         lab_address.put_edits(step, group, now)
 
@@ -176,7 +263,7 @@ def left_out(wrong: Sequence[str]) -> str:
 
 def as_recorded() -> None:
     """Take back everything typed, settings too."""
-    url.put(rewards=None, correct=None, set=None)
+    url.put(rewards=None, correct=None, set=None, **dict.fromkeys(lab_address.RULE))
 
 
 def changes(before: RecordedBatch, after: RecordedBatch) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import streamlit as st
 
 from grpo_core.config import RunConfig
 from grpo_core.lab.batch import Push, RecordedBatch
-from grpo_core.lab.figures import Summary, opposed, relative, shared_tokens, summary, widest
+from grpo_core.lab.figures import Summary, mean_push, opposed, relative, shared_tokens, summary, widest
 from grpo_core.methods import METHODS
 from pages.components import data, plots, url
 from pages.components.data import Run
@@ -19,12 +20,12 @@ from pages.components.group_view import TOKENS_AT_ONCE, parts
 from pages.components.lab_controls import Asked
 from pages.components.rank_table import Column, rank_table
 from pages.components.text import UNKNOWN, counted, listed, number, percent, token_text
-from pages.components.token_strip import Marked, Quantity, strip_data, token_strip
+from pages.components.token_strip import Marked, Quantity, limit, strip_data, token_strip
 
 Array = np.ndarray
 MEANS = (
-    "Any method on a batch that is already recorded: its advantages, and the gradient −∂loss/∂logp that it would give every token, "
-    "by the functions that train it."
+    "Any method on a batch that is already recorded: its advantages, its token weights, and the gradient −∂loss/∂logp that it would give every "
+    "token, by the functions that train it."
 )
 EXACT = (
     "Exact: advantages, weights and gradients on this batch, the step taken as one update; the trainer's own first update has the very "
@@ -35,6 +36,15 @@ EXACT = (
 COLOURS = ("c0", "c1", "c2", "c3", "c4")
 LONG = 80
 """Above so many tokens on average, every rollout gets the full width."""
+SHADES = {
+    "push": "−∂loss/∂logp of the token, per nat: above 0 the method makes the token likelier, below 0 less likely.",
+    "advantage": "A, how much better than its baseline the method takes the rollout to be, or the token where it gives credit to tokens; no unit.",
+    "weight": "W, what the method multiplies the token's part of the policy loss by, before it averages over tokens; 1 where it has no weights of its own, "
+    "0 where the token is left out.",
+}
+"""What tokens may be coloured by, and what each is."""
+DARKEST_WEIGHT = 2.0
+"""The end of the scale of weights, unless larger ones are shown."""
 LISTED = 25
 NOTED = 0.05
 """Shares of the push that lie this far apart are worth a sentence."""
@@ -109,7 +119,7 @@ MEASURES = (
 
 def weigh(batch: RecordedBatch, asked: Asked, run: Run) -> list[Weighed]:
     """Every config's method on a step of the run, in order; what was weighed before is not weighed again. Raises LabDown."""
-    place = (run.run_id, run.status.attempt, batch.step, asked.after, batch.reward_R.tobytes(), batch.verdict_R.tobytes())
+    place = (run.run_id, run.status.attempt, batch.step, asked.after, tuple(batch.parts), batch.reward_R.tobytes(), batch.verdict_R.tobytes())
     last, known = st.session_state.get(WEIGHED, (None, {}))
     known = known if last == place else {}
     new = [config for config in asked.configs if config not in known]
@@ -205,14 +215,18 @@ def strip(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], rollouts: 
         return able[name].title
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        shade = url.choice("shade", SHADES, "push")
+        changed = url.sync("shade", "lab.shade", shade, default="push")
+        st.segmented_control("Colour tokens by the", list(SHADES), required=True, key="lab.shade", on_change=changed, format_func=str.capitalize)
         left = url.choice("left", names, names[0])
         changed = url.sync("left", "lab.left", left, default=names[0])
-        st.segmented_control("Colour tokens by the push of", names, required=True, key="lab.left", on_change=changed, format_func=title)
+        st.segmented_control("of", names, required=True, key="lab.left", on_change=changed, format_func=title)
         others = [name for name in names if name != left]
         right = url.choice("right", others, others[0]) if others else None
         if len(others) > 1:
             changed = url.sync("right", "lab.right", right, default=others[0])
-            st.segmented_control("And beside it by that of", others, required=True, key="lab.right", on_change=changed, format_func=title)
+            st.segmented_control("and beside it of", others, required=True, key="lab.right", on_change=changed, format_func=title)
+    st.caption(SHADES[shade])
     first = parts(rollouts["length"].to_numpy(), TOKENS_AT_ONCE // 2)[0][1]
     if first < len(rollouts):
         st.caption(f"The first {first} of {counted(len(rollouts), 'rollout')}.")
@@ -221,29 +235,48 @@ def strip(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], rollouts: 
     verdicts = [None if verdict == 0 else bool(verdict > 0) for verdict in batch.verdict_R[inside]]
     advantage_R = able[left].push.advantage_R[inside]
     rollouts = rollouts.assign(reward=batch.reward_R[inside], correct=pd.array(verdicts, "boolean"), advantage=advantage_R)
+    traces = {f"{name_of}_{name}": values[inside_N] for name, one in able.items() for name_of, values in _traces(one).items()}
+    traces["clipped"] = able[left].push.clipped_N[inside_N].astype("f8")
     marked = Marked(
-        quantities={name: _quantity(one) for name, one in able.items()},
-        traces={f"push_{name}": one.relative_N[inside_N] for name, one in able.items()} | {"clipped": able[left].push.clipped_N[inside_N].astype("f8")},
-        told={f"push, {one.title}": f"push_{name}" for name, one in able.items()},
+        quantities=_quantities(able, shade, inside_N),
+        traces=traces,
+        told={},
+        table=[["", "advantage", "weight", "push, 1/nat"], *([one.title, f"advantage_{name}", f"weight_{name}", f"push_{name}"] for name, one in able.items())],
         facts=[()] * first,
         beside=right,
     )
     typed = [batch.reward_R[inside].tolist(), verdicts, advantage_R.tolist()]
-    identity = f"{run.run_id} {run.status.attempt} {step} {group} {left} {right} {typed}"
+    weighed_here = crc32(b"".join(values.tobytes() for values in traces.values()))  # a setting may move the pushes and nothing else
+    identity = f"{run.run_id} {run.status.attempt} {step} {group} {left} {right} {typed} {weighed_here}"
     long = bool(rollouts["length"].mean() > LONG)
     drawn = strip_data(rollouts.iloc[:first], data.vocabulary(run), left, identity=identity, chosen=url.whole("rollout"), stacked=long, marked=marked)
     token_strip(drawn, key="lab.strip", on_rollout=lambda: None, on_move=lambda: None)
 
 
-def _quantity(one: Weighed) -> Quantity:
+def _traces(one: Weighed) -> dict[str, Array]:
+    """What is told of every token of the step, by its name in SHADES."""
+    return {"push": one.push.push_N, "advantage": one.push.advantage_N, "weight": one.push.weight_N}
+
+
+def _quantities(able: Mapping[str, Weighed], shade: str, inside_N: Array) -> dict[str, Quantity]:
+    """What the tokens shown are coloured by, for every method: on one scale for all, but pushes, which end at the same multiple of each method's average."""
+    shown = [_traces(one)[shade][inside_N] for one in able.values()]
+    if shade == "push":
+        multiple = limit(np.concatenate([one.relative_N[inside_N] for one in able.values()]))
+        return {name: _quantity(name, one, shade, scale=multiple * (mean_push(one.push) or 1.0)) for name, one in able.items()}
+    end = limit(np.concatenate(shown))
+    return {name: _quantity(name, one, shade, scale=max(end, DARKEST_WEIGHT) if shade == "weight" else end) for name, one in able.items()}
+
+
+def _quantity(name: str, one: Weighed, shade: str, *, scale: float) -> Quantity:
     return Quantity(
-        key=one.name,
+        key=name,
         label=one.title,
-        unit="× its average",
-        kind="diverging",
-        trace=f"push_{one.name}",
-        means=f"−∂loss/∂logp under {one.title} over its mean size on the step's tokens: blue would be made likelier, red less likely, "
-        "by so many times the average push",
+        unit={"push": f"push per nat, {number(mean_push(one.push), 2)} on average", "advantage": "advantage", "weight": "weight"}[shade],
+        kind="weight" if shade == "weight" else "diverging",
+        trace=f"{shade}_{name}",
+        scale=scale,
+        means=SHADES[shade],
     )
 
 

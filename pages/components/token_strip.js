@@ -19,7 +19,7 @@ const RUN = 1 | 2, MID = 4, SHARED = 8;
 const MARKS = [[RUN, "run", "conflict in a run"], [MID, "mid", "conflict in the middle"], [SHARED, "shared", "after an identical beginning"]];
 const SIDES = { "-1": "held at the lower bound", 0: "not clipped", 1: "held at the upper bound" };
 
-const LINE_PX = 26;
+const LINE_PX = 26, HEADER_PX = 60;
 
 // The colours of the largest and the smallest value; a quantity around 0 has its large values blue unless its hue says otherwise.
 const ends = (kind, hue, palette) => (kind === "sequential" ? [palette[hue], ""] : hue === "down" ? [palette.down, palette.up] : [palette.up, palette.down]);
@@ -145,7 +145,9 @@ class TokenStrip {
 
   paint(name, { trace, kind, hue, scale }, palette) {
     const values = this.values[trace];
-    const strength = kind === "ratio" ? (value) => Math.log(value) / Math.log(scale) : (value) => value / scale;
+    const logarithmic = (value) => Math.log(value) / Math.log(scale);
+    const weight = (value) => (value < 1 ? value - 1 : logarithmic(value));
+    const strength = { ratio: logarithmic, weight }[kind] ?? ((value) => value / scale);
     const [more, less] = ends(kind, hue, palette);
     this.tokens.forEach((token, at) => {
       const level = strength(values[at]);
@@ -189,7 +191,8 @@ class TokenStrip {
     this.tip.style.display = "block";
     const { width, height } = this.tip.getBoundingClientRect();
     this.tip.style.left = `${Math.max(8, Math.min(x, innerWidth - width - 12))}px`;
-    this.tip.style.top = `${y + height + 12 > innerHeight ? Math.max(8, y - height - 34) : y}px`;
+    const above = y - height - 34, lowest = innerHeight - height - 8;
+    this.tip.style.top = `${y + 4 <= lowest ? y : above > HEADER_PX ? above : Math.max(8, lowest)}px`;
   }
 
   hideTip() {
@@ -206,6 +209,7 @@ class TokenStrip {
     };
     if (this.marks) row("conflict", "", MARKS.filter(([bits]) => this.marks[at] & bits).map(([, , name]) => name).join(", ") || "none");
     for (const [name, trace] of this.data.told) row(name, trace);
+    const told = this.data.table.length ? [this.table(at), el("div", "muted recorded", "As the run recorded it")] : [];
     row("log-prob, sampling", "logp_sampling");
     row("log-prob, before", "logp_before");
     row("log-prob, after", "logp_after");
@@ -218,7 +222,16 @@ class TokenStrip {
     if (this.values.nthr) row("NTHR", "nthr", Number.isNaN(this.values.nthr[at]) ? "wrong rollouts only" : undefined);
     row("clipping", "clipped", SIDES[this.values.clipped[at]] ?? "not available");
     const name = el("div", "token outside", JSON.stringify(visible(piece)).slice(1, -1).replaceAll('\\"', '"') || "(empty)");
-    return [name, el("div", "muted", `token id ${this.ids[at]} · position ${position} of ${rollout.pieces.length} · ${rollout.title.toLowerCase()}`), list];
+    return [name, el("div", "muted", `token id ${this.ids[at]} · position ${position} of ${rollout.pieces.length} · ${rollout.title.toLowerCase()}`), ...told, list];
+  }
+
+  // The first row of the table names its columns; a cell that is coloured on either side stands out.
+  table(at) {
+    const [head, ...rows] = this.data.table, table = el("table", "num"), shown = [this.quantity.trace, this.beside?.trace];
+    const line = (cells) => table.append(cells.reduce((row, cell) => (row.append(cell), row), el("tr")));
+    line(head.map((name) => el("th", "", name)));
+    for (const [name, ...traces] of rows) line([el("th", "", name), ...traces.map((trace) => el("td", shown.includes(trace) ? "now" : "", number(this.values[trace][at])))]);
+    return table;
   }
 
   click(event) {

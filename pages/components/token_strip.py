@@ -22,7 +22,8 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1) or sequential (from 0); `scale` fixes the end.
+    """What tokens may be coloured by. `kind` is diverging (around 0), ratio (around 1), weight (from 0, around 1) or sequential (from 0); `scale`
+    fixes the end, which a weight has to say.
 
     `hue` names the colour of large values: more (green), up (blue, as diverging ones have it unless told), down (red).
     """
@@ -41,7 +42,8 @@ class Quantity:
 class Marked:
     """More than the stored traces: further `traces` over all tokens (N,) with the words for them under the pointer (`told`),
     further facts per rollout, the quantity that a second copy of every text is coloured by (`beside`), and a `marks` bit set per
-    token (1 head run, 2 tail run, 4 middle, 8 identical beginning); the last two may be None."""
+    token (1 head run, 2 tail run, 4 middle, 8 identical beginning); the last two may be None. `table` stands under the pointer as well: the names of
+    its columns, then a row each of a name and the traces of its cells."""
 
     quantities: dict[str, Quantity]
     traces: dict[str, Array]
@@ -49,6 +51,7 @@ class Marked:
     facts: Sequence[Sequence[tuple[str, str]]]
     beside: str | None
     marks: Array | None = None
+    table: Sequence[Sequence[str]] = ()
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -172,6 +175,7 @@ def strip_data(
         "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values() if one.trace in (*traces, "ratio")],
         "marks": _coded(marked.marks, "u1") if marked and marked.marks is not None else None,
         "told": list(marked.told.items()) if marked else [],
+        "table": marked.table if marked else (),
         "beside": marked.beside if marked else None,
         "quantity": quantity,
         "chosen": chosen,
@@ -206,16 +210,17 @@ def limit(values: Array) -> float:
 def _scaled(quantity: Quantity, traces: dict[str, Array]) -> dict:
     """The quantity with its scale and the words at its ends."""
     described = {"key": quantity.key, "label": quantity.label, "unit": quantity.unit, "kind": quantity.kind, "trace": quantity.trace, "hue": quantity.hue}
-    if quantity.kind == "ratio" and quantity.scale:
+    if quantity.kind == "weight":
         return described | {"scale": quantity.scale, "low": "0", "middle": "1", "high": number(quantity.scale, 1), "means": quantity.means}
     if quantity.kind == "ratio":
         scale = float(np.exp(limit(traces["logp_delta"])))
         return described | {"scale": scale, "low": number(1 / scale, 2), "middle": "1", "high": number(scale, 2), "means": quantity.means}
     scale = quantity.scale or limit(traces[quantity.trace])
+    digits = 1 if np.isclose(scale, float(f"{scale:.0e}")) else 2
     if quantity.kind == "diverging":
-        ends = {"low": number(-scale, 1), "middle": "0", "high": number(scale, 1, sign=True)}
+        ends = {"low": number(-scale, digits), "middle": "0", "high": number(scale, digits, sign=True)}
     else:
-        ends = {"low": "0", "middle": "", "high": number(-scale if quantity.key == "logp" else scale, 1)}
+        ends = {"low": "0", "middle": "", "high": number(-scale if quantity.key == "logp" else scale, digits)}
     return described | {"scale": scale, "means": quantity.means} | ends
 
 

@@ -11,11 +11,11 @@ def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
     """One row per rollout of the step, dropped groups included, in order.
 
     Columns: group_index, rollout_index, reference (a worked answer), reward, reward_parts, correct, length, sampling_round, reason, greedy_reward,
-    hint_tokens, baseline and prompt_state (of the group), token_ids, and the traces logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy, items,
-    None where not recorded.
+    hint_tokens, baseline and prompt_state (of the group), text, token_ids, and the traces logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy,
+    items, None where not recorded.
     """
     sql = """select group_index, rollout_index, coalesce(source = 'reference', false) as reference, reward, reward_parts, correct,
-                    length, sampling_round, reason, greedy_reward, hint_tokens, baseline, prompt_state, token_ids, logp_sampling, logp_gap,
+                    length, sampling_round, reason, greedy_reward, hint_tokens, baseline, prompt_state, text, token_ids, logp_sampling, logp_gap,
                     logp_delta, logp_ref, logp_old, entropy, items
                from rollouts
                join (select step, group_index, sampling_round, reason, greedy_reward, hint_tokens, baseline, prompt_state from groups where step = ?)

@@ -20,7 +20,8 @@ BATCH = RecordedBatch(
 
 
 def push(*values: float, clipped: tuple[int, ...] = (0,) * 6) -> Push:
-    return Push(advantage_R=np.zeros(3), push_N=np.array(values), clipped_N=np.array(clipped, "i1"), taken_R=np.ones(3, "?"))
+    shown = dict(advantage_R=np.zeros(3), advantage_N=np.zeros(6), weight_N=np.ones(6), clipped_N=np.array(clipped, "i1"))
+    return Push(push_N=np.array(values), taken_R=np.ones(3, "?"), **shown)
 
 
 def test_shared_tokens_stand_in_a_correct_and_a_wrong_rollout():

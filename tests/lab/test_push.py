@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from grpo_core.algorithms.loss import loss_batch, policy_loss
 from grpo_core.lab.batch import RecordedBatch, recorded_batch
@@ -37,8 +38,8 @@ def stored(root: Path, cache: Path, **changes) -> RecordedBatch:
     return recorded_batch(rollouts, first_entropy=lab.first_entropy(store, "one"), max_length=state.config.max_new_tokens, **more)
 
 
-def trained(cache: Path, **changes) -> tuple[np.ndarray, np.ndarray]:
-    """Advantages of all loss tokens and their −∂loss/∂logp in the first update of the same step, as the trainer has them."""
+def trained(cache: Path, **changes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Advantages of all loss tokens, their weights W and −∂loss/∂logp in the first update of the same step, as the trainer has them."""
     state = small_state(cache, **SETTINGS, **changes)
     batch = train_batch(state, [j.scored for j in collect_groups(state, 0, Clock()) if j.kept], 0)
     names = ("before_BT", "advantages_BT", "mask_BT", "ref_BT", "multipliers_BT", "answer_BT", "group_B", "segment_BT")
@@ -46,7 +47,8 @@ def trained(cache: Path, **changes) -> tuple[np.ndarray, np.ndarray]:
     logp_BT = batch.before_BT.clone().requires_grad_()
     policy_loss(state.objective, logp_BT, loss_batch(state.objective, max_length=state.config.max_new_tokens, **inputs)).total.backward()
     mine = batch.rows.mask_BT > 0
-    return batch.advantages_BT[mine].numpy(), -logp_BT.grad[mine].numpy()
+    weights_BT = torch.ones_like(batch.mask_BT) if batch.multipliers_BT is None else batch.multipliers_BT
+    return batch.advantages_BT[mine].numpy(), weights_BT[mine].numpy(), -logp_BT.grad[mine].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +64,15 @@ RELEASED = dict(method="gtpo", gtpo_code="released", gtpo_entropy_coef=0.01)
 def test_the_first_update_is_the_trainers_own(tmp_path, model_cache, changes):
     batch = stored(tmp_path, model_cache, **changes)
     push = push_of(batch, small_config(**SETTINGS, **changes), after=False)
-    advantages, pushed = trained(model_cache, **changes)
+    advantages, weights, pushed = trained(model_cache, **changes)
     in_loss = push.taken_R[batch.rollout_N]
     assert push.missing == ""
     of_tokens = np.bincount(batch.rollout_N[in_loss], weights=advantages, minlength=len(batch.length_R)) / batch.length_R
     np.testing.assert_allclose(push.advantage_R, of_tokens, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(push.advantage_N[in_loss], advantages, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(push.weight_N[in_loss], weights, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(push.push_N[in_loss], pushed, rtol=1e-4, atol=1e-8)
-    assert not push.push_N[~in_loss].any() and (len(pushed) == in_loss.sum())
+    assert not any(values_N[~in_loss].any() for values_N in (push.advantage_N, push.weight_N, push.push_N)) and (len(pushed) == in_loss.sum())
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"spo"}))
@@ -133,7 +137,7 @@ def test_a_failed_reward_takes_no_part(batch):
 def test_what_was_not_recorded_is_said_and_never_guessed(batch, changes, lost, says):
     nothing = np.zeros_like(batch.reward_R) if lost in ("verdict_R", "reward_R") else np.full_like(getattr(batch, lost), np.nan)
     push = push_of(replace(batch, **{lost: nothing}), small_config(**changes), after=lost == "delta_N")
-    assert says in push.missing and np.isnan(push.push_N).all() and np.isnan(push.advantage_R).all()
+    assert says in push.missing and all(np.isnan(values).all() for values in (push.advantage_R, push.advantage_N, push.weight_N, push.push_N))
 
 
 def test_the_record_of_someone_else_will_do():

@@ -99,3 +99,12 @@ def test_a_replayed_rollout_says_so_in_its_head() -> None:
     replayed, plain = strip_data(rows, PIECES, "delta", identity="x", chosen=None, stacked=False)["rollouts"]
     assert ("3", "steps old, replayed") in [fact[:2] for fact in replayed["facts"]] and "no sample of this step's policy" in replayed["notes"][0]["text"]
     assert "replayed" not in str(plain)
+
+
+def test_the_end_of_a_scale_is_told_as_it_is() -> None:
+    ends = {}
+    for entropy in (1.5, 0.3):
+        undecided = rollouts().assign(entropy=[[entropy] * n for n in rollouts()["length"]])
+        drawn = strip_data(undecided, PIECES, "entropy", identity="x", chosen=None, stacked=False)
+        ends[entropy] = next(one["high"] for one in drawn["quantities"] if one["key"] == "entropy")
+    assert ends == {1.5: "1.5", 0.3: "0.3"}
