@@ -57,7 +57,6 @@ _LOCKED = (
 )
 _RELISTS = 50
 _RELIST_PAUSE_S = 0.02
-_BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +129,14 @@ def flat(table: pa.Table) -> pa.Table:
         return database.from_arrow(table).project(f"* replace ({replaced})").to_arrow_table()
 
 
-def as_csv(table: pa.Table) -> bytes:
+def csv_bytes(table: pa.Table) -> bytes:
     """The rows as CSV with a header, nested values as JSON text."""
     written = io.BytesIO()
     csv.write_csv(flat(table), written)
     return written.getvalue()
 
 
-def as_parquet(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
     """The rows as a Parquet file, every type kept."""
     written = io.BytesIO()
     pq.write_table(table, written, compression="zstd")
@@ -203,13 +202,13 @@ def _nodes(tree: object) -> Iterator[dict]:
 
 def _open(database: duckdb.DuckDBPyConnection, run_ids: Sequence[str], sources: Sequence[Sources], names: Iterable[str]) -> None:
     """Views of these names over all runs, and one schema per run behind them."""
+    empty = empty_tables()
     for n, source in enumerate(sources):
         if source.database is not None:
             database.execute(f"attach {quoted(source.database)} as sealed_{n} (read_only)")
         database.execute(f"create schema run_{n}")
-        for name, table in empty_tables().items():
-            database.from_arrow(table).create(f"run_{n}.empty_{name}")
         for name, select in source.selects.items():
+            database.from_arrow(empty[name]).create(f"run_{n}.empty_{name}")
             database.execute(f"create view run_{n}.{name} as {select}")
         for view in VIEWS:
             if view.name in names:
@@ -223,20 +222,15 @@ def _open(database: duckdb.DuckDBPyConnection, run_ids: Sequence[str], sources: 
 def _rows(database: duckdb.DuckDBPyConnection, text: str, limit: int) -> Answer:
     begun = time.perf_counter()
     try:
-        reader = database.sql(text).to_arrow_reader(_BATCH)  # execute() would make all rows before the first is read
+        found = database.sql(text).limit(limit + 1).to_arrow_table()
     except duckdb.BinderException:
         database.execute(text)  # says where in the text the mistake is
         raise
-    batches, rows, size, cut = [], 0, 0, ""
-    for batch in reader:
-        fit = len(batch) if size + batch.nbytes <= LARGEST_BYTES else max(1, int(len(batch) * (LARGEST_BYTES - size) / batch.nbytes))
-        kept = batch.slice(0, min(fit, limit - rows))
-        rows, size = rows + len(kept), size + kept.nbytes
-        batches.append(kept)
-        if len(kept) < len(batch):
-            cut = "rows" if rows == limit else "size"
-            break
-    return Answer(_plain(pa.Table.from_batches(batches, reader.schema)), time.perf_counter() - begun, cut)
+    seconds = time.perf_counter() - begun
+    kept, cut = found.slice(0, limit), "rows" if len(found) > limit else ""
+    if kept.nbytes > LARGEST_BYTES:
+        kept, cut = kept.slice(0, max(1, int(len(kept) * LARGEST_BYTES / kept.nbytes))), "size"
+    return Answer(_plain(kept), seconds, cut)
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -36,7 +36,7 @@ def sql(query: str, runs: tuple[str, ...], limit: int, timeout_s: float, as_csv:
     QUERY is one SELECT in DuckDB's dialect, also over a run that is training. It can read these tables and nothing else.
     """
     from storage.errors import QueryRefused
-    from storage.sql import as_csv
+    from storage.sql import csv_bytes
     from storage.sql_process import RunningQuery
 
     if as_json and as_csv:
@@ -47,7 +47,7 @@ def sql(query: str, runs: tuple[str, ...], limit: int, timeout_s: float, as_csv:
     except QueryRefused as error:
         raise click.UsageError(str(error)) from None
     if as_csv:
-        click.echo(as_csv(found.table).decode(), nl=False)
+        click.echo(csv_bytes(found.table).decode(), nl=False)
     else:
         answer(_facts(run_ids, found) if as_json else None, as_json, text=_text(found.table))
     click.echo(_summary(found, limit), err=True)

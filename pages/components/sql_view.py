@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,7 +14,7 @@ from storage.docs import sql_type
 from storage.errors import QueryRefused, QueryStopped, StoreError
 from storage.queries.examples import EXAMPLES
 from storage.schema import TABLES, VIEWS, VOCABULARY
-from storage.sql import EXAMPLE, LONGEST, Answer, as_csv, as_parquet, flat
+from storage.sql import EXAMPLE, LONGEST, Answer, csv_bytes, flat, parquet_bytes
 from storage.sql_process import RunningQuery
 
 MEANS = "One SELECT in DuckDB's dialect over what runs recorded. It can read these tables and do nothing else: no files, no writes, no settings."
@@ -79,9 +78,9 @@ def editor(run_ids: list[str]) -> None:
             width=340,
         )
         _saved()
-    if (text := st.session_state.get(TEXT)) and (example := next((one for one in EXAMPLES if one.text == text), None)):
-        st.caption(f"{escape(example.title)}\\: {escape(example.means)}.")
     changed = url.sync("q", TEXT, st.query_params.get("q", ""), default="")
+    if (text := st.session_state[TEXT]) and (example := next((one for one in EXAMPLES if one.text == text), None)):
+        st.caption(f"{escape(example.title)}\\: {escape(example.means)}.")
     st.text_area("Query", key=TEXT, on_change=changed, height=190, max_chars=LONGEST, placeholder=EXAMPLE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         running = is_running()
@@ -141,7 +140,8 @@ def schema() -> None:
     """Every table and column one can ask for, folded away."""
     with st.expander("Tables and columns", icon=":material/schema:"):
         columns = _columns()
-        words = st.text_input("Search", key="sql.words", type="search", live=True, placeholder="Column, unit or meaning, e.g. entropy", width=360).lower().split()
+        typed = st.text_input("Search", key="sql.words", type="search", live=True, placeholder="Column, unit or meaning, e.g. entropy", width=360)
+        words = typed.lower().split()
         lines = columns.agg(" ".join, axis=1).str.lower()
         found = columns[[all(word in line for word in words) for line in lines]]
         if found.empty:
@@ -214,10 +214,9 @@ def result() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{counted(table.num_rows, 'row')}** in {done.answer.seconds:.2f} s{_cut(done)}", width="stretch")
         if table.num_columns and table.num_rows:
-            nonce = st.session_state.setdefault("sql.nonce", secrets.token_hex(4))
-            st.download_button("CSV", lambda: as_csv(table), f"query-{nonce}.csv", "text/csv", icon=":material/download:", key="sql.csv", on_click="ignore")
+            st.download_button("CSV", lambda: csv_bytes(table), "query.csv", "text/csv", icon=":material/download:", key="sql.csv", on_click="ignore")
             st.download_button(
-                "Parquet", lambda: as_parquet(table), f"query-{nonce}.parquet", "application/vnd.apache.parquet", icon=":material/download:",
+                "Parquet", lambda: parquet_bytes(table), "query.parquet", "application/vnd.apache.parquet", icon=":material/download:",
                 key="sql.parquet", on_click="ignore",
             )  # fmt: skip
     if asked.text != st.session_state.get(TEXT) or list(asked.run_ids) != st.session_state.get(RUNS):
