@@ -27,7 +27,7 @@ from storage.sql import MEMORY, THREADS, Answer, answer
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 ADDRESSES = 3 << 30
 """Bytes of address space the query may add to its process: MEMORY of DuckDB's own, what that does not count, and the answer."""
-START_S = 30.0
+START_S = 120.0
 """How long the process may take to be up, on a machine that may be busy training."""
 GRACE_S = 1.0
 """How long after its time a query may take to notice an interrupt."""
