@@ -21,6 +21,7 @@ from grpo_core.commands.finding import find_run, names, overview
 from grpo_core.commands.fork import fork
 from grpo_core.commands.options import SectionedCommand, config_options, json_option, run_argument, store_option
 from grpo_core.commands.printing import answer, duration, exit_with, number, say_notes, sheet, table
+from grpo_core.commands.sql import sql
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError, LaunchError
 from grpo_core.methods import METHODS
@@ -73,6 +74,7 @@ def cli() -> None:
 cli.add_command(compare)
 cli.add_command(diagnose)
 cli.add_command(fork)
+cli.add_command(sql)
 
 
 # Training ------------------------------------------------------------------------------------------------------------

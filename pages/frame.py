@@ -5,7 +5,7 @@ import streamlit as st
 from pages.components import data
 from pages.components.assets import ICON, LOGO, STYLE
 from pages.components.frames import part, plainly
-from pages.components.nav import CONFLICTS, DIAGNOSIS, GROUP, LAB, LAUNCH, LIKELIHOOD, METHODS_PAGE, RUN, RUNS, STUDY, VARIANCE
+from pages.components.nav import CONFLICTS, DIAGNOSIS, GROUP, LAB, LAUNCH, LIKELIHOOD, METHODS_PAGE, RUN, RUNS, SQL, STUDY, VARIANCE
 
 st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state=232)
 st.html(STYLE)
@@ -30,7 +30,10 @@ page = st.navigation(
             st.Page(LAB, title="Lab", icon=":material/science:", help="What other methods would do with a recorded step, token by token."),
             st.Page(METHODS_PAGE, title="Methods", icon=":material/function:", help="Every method: its equation, what it protects against, what it costs."),
         ],
-        "Operate": [st.Page(LAUNCH, title="Launch", icon=":material/rocket_launch:", help="Start a run from a form.")],
+        "Operate": [
+            st.Page(LAUNCH, title="Launch", icon=":material/rocket_launch:", help="Start a run from a form."),
+            st.Page(SQL, title="SQL", icon=":material/database_search:", help="Any question to what runs recorded, read-only."),
+        ],
     }
 )
 

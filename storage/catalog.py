@@ -1,4 +1,4 @@
-"""What is known of runs beside their records, small and mutable: names, tags, notes, launches, alerts; SQLAlchemy over SQLite, or PostgreSQL by URL.
+"""What is known of runs beside their records, small and mutable: names, tags, notes, launches, alerts, saved queries; SQLAlchemy over SQLite or PostgreSQL.
 
 A run's state is never only here: without this file every run is still readable, only its names, tags, notes and alerts are gone.
 """
@@ -69,6 +69,15 @@ class Alert(Base):
     cause: Mapped[str]
     sentence: Mapped[str]
     link: Mapped[str]
+    at: Mapped[float]
+
+
+class SavedQuery(Base):
+    """A query that people keep under a name; saved at a time (s since 1970)."""
+
+    __tablename__ = "saved_queries"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    text: Mapped[str]
     at: Mapped[float]
 
 
@@ -150,6 +159,21 @@ class Catalog:
         with self._session() as session:
             query = select(*(getattr(Alert, name) for name in ALERT_COLUMNS)).order_by(Alert.at.desc(), Alert.alert_id.desc())
             return pd.DataFrame(session.execute(query if run_id is None else query.where(Alert.run_id == run_id)).all(), columns=ALERT_COLUMNS)
+
+    def save_query(self, name: str, text: str) -> None:
+        """Keep a query under a name; one of that name is replaced."""
+        with self._session() as session:
+            session.merge(SavedQuery(name=name, text=text, at=time.time()))
+
+    def delete_query(self, name: str) -> None:
+        """Forget a saved query; an unknown name does nothing."""
+        with self._session() as session:
+            session.execute(delete(SavedQuery).where(SavedQuery.name == name))
+
+    def queries(self) -> dict[str, str]:
+        """The text of every saved query by its name, in order of name."""
+        with self._session() as session:
+            return {query.name: query.text for query in session.scalars(select(SavedQuery).order_by(SavedQuery.name))}
 
     def _write_run(self, run_id: str, **values: object) -> None:
         """Update the run's row, or make it. The update comes first, so that SQLite takes its write lock before anything is read."""

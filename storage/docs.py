@@ -55,17 +55,17 @@ def schema_markdown() -> str:
 
 
 def _section(title: str, table: Table | View) -> str:
-    rows = [(f"`{c.name}`", _sql_type(c.type), c.unit, c.means + (" (rounded)" if c.rounded else "")) for c in table.columns]
+    rows = [(f"`{c.name}`", sql_type(c.type), c.unit, c.means + (" (rounded)" if c.rounded else "")) for c in table.columns]
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     return f"## {title}\n\n{table.means}.\n\n" + "\n".join(lines) + "\n"
 
 
-def _sql_type(kind: pa.DataType) -> str:
+def sql_type(kind: pa.DataType) -> str:
     """The type's name in DuckDB; the nested rows of `steps` are too long to spell out."""
     if pa.types.is_list(kind):
-        return "STRUCT[]" if pa.types.is_struct(kind.value_type) else f"{_sql_type(kind.value_type)}[]"
+        return "STRUCT[]" if pa.types.is_struct(kind.value_type) else f"{sql_type(kind.value_type)}[]"
     if pa.types.is_map(kind):
-        return f"MAP({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
     return _SQL_TYPES[kind]
 
 

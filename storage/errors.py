@@ -25,3 +25,15 @@ class DiskFull(StoreError):
 
 class RunLocked(StoreError):
     """Another process is writing this run."""
+
+
+class QueryRefused(StoreError):
+    """A query of a person that may not run or cannot be answered; `place` shows where in its text, if that is known."""
+
+    def __init__(self, sentence: str, place: str = "") -> None:
+        super().__init__(sentence)
+        self.place = place
+
+
+class QueryStopped(StoreError):
+    """A query that ran out of time or memory, or was cancelled."""

@@ -9,7 +9,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,24 @@ class DamagedFile:
     first_step: int
     last_step: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the tables of a run lie at one moment: a SELECT of each, over `empty_<table>` and either `files` or the sealed `database`."""
+
+    run_dir: Path
+    layout: Layout
+    selects: Mapping[str, str]
+    files: tuple[Path, ...]
+
+    @property
+    def database(self) -> Path | None:
+        return self.run_dir / DATABASE if self.layout.sealed else None
+
+    def moved(self) -> bool:
+        """Whether compaction, sealing or unsealing has changed where they lie."""
+        return read_layout(self.run_dir) != self.layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +117,15 @@ class Store:
         The action is run again if a file it was reading was merged away. Raises as `frame` does.
         """
         return self._read(run_id, _Scope(frozenset(_NAMES), (None, None), False), action)
+
+    def sources(self, run_id: str, tables: Iterable[str], *, alias: str) -> Sources:
+        """What another DuckDB needs to read these stored tables of a run, as it is now. Raises as `frame` does."""
+        run_dir = self.run_dir(run_id)
+        layout = read_layout(run_dir)
+        selects = self._selects(run_dir, layout, _Scope(frozenset(tables), (None, None), False), alias)
+        segments = [segment.path for name in selects if name in TABLES for segment in layout.segments[name]]
+        vocabulary = [run_dir / VOCABULARY_FILE] if VOCABULARY.name in selects else []
+        return Sources(run_dir, layout, selects, () if layout.sealed else (*segments, *vocabulary))
 
     def last_step(self, run_id: str) -> int | None:
         """The newest whole step, from file names alone while the run is live; None before the first."""
@@ -180,13 +207,8 @@ class Store:
         if layout.sealed:
             cursor.execute(f"attach {quoted(run_dir / DATABASE)} as {alias} (read_only)")
         try:
-            for name in scope.tables & set(TABLES):
-                source, steps = (f"{alias}.main.{name}", scope.steps) if layout.sealed else self._segments_source(run_dir, layout, name, scope)
-                cursor.execute(f"create temp view {name} as {in_full(f'empty_{name}', source)}{_within(steps)}")
-            if VOCABULARY.name in scope.tables:
-                check_vocabulary(run_dir)
-                source = f"{alias}.main.{VOCABULARY.name}" if layout.sealed else _vocabulary_source(run_dir)
-                cursor.execute(f"create temp view {VOCABULARY.name} as select * from {source}")
+            for name, select in self._selects(run_dir, layout, scope, alias).items():
+                cursor.execute(f"create temp view {name} as {select}")
             for view in VIEWS:
                 if view.name in scope.tables:
                     cursor.execute(f"create temp view {view.name} as {view.sql}")
@@ -194,6 +216,17 @@ class Store:
         finally:
             if layout.sealed:
                 cursor.execute(f"detach {alias}")
+
+    def _selects(self, run_dir: Path, layout: Layout, scope: _Scope, alias: str) -> dict[str, str]:
+        """A SELECT of each stored table in scope; `alias` is what a sealed file is attached as."""
+        selects = {}
+        for name in scope.tables & set(TABLES):
+            source, steps = (f"{alias}.main.{name}", scope.steps) if layout.sealed else self._segments_source(run_dir, layout, name, scope)
+            selects[name] = f"{in_full(f'empty_{name}', source)}{_within(steps)}"
+        if VOCABULARY.name in scope.tables:
+            check_vocabulary(run_dir)
+            selects[VOCABULARY.name] = f"select * from {f'{alias}.main.{VOCABULARY.name}' if layout.sealed else _vocabulary_source(run_dir)}"
+        return selects
 
     def _segments_source(self, run_dir: Path, layout: Layout, name: str, scope: _Scope) -> tuple[str, Bounds]:
         """SQL for the segments that hold the steps in scope, and those steps as far as they are whole."""

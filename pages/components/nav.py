@@ -12,7 +12,7 @@ PAGES = Path(__file__).resolve().parents[1]
 RUNS, RUN, GROUP, LAUNCH = (PAGES / f"{name}.py" for name in ("runs", "run", "group", "launch"))
 CONFLICTS, VARIANCE = (PAGES / f"{name}.py" for name in ("conflicts", "variance"))
 DIAGNOSIS, LIKELIHOOD = (PAGES / f"{name}.py" for name in ("diagnosis", "likelihood"))
-METHODS_PAGE, LAB, STUDY = (PAGES / f"{name}.py" for name in ("methods", "lab", "study"))
+METHODS_PAGE, LAB, STUDY, SQL = (PAGES / f"{name}.py" for name in ("methods", "lab", "study", "sql"))
 
 
 def goto(page: Path, /, **parameters: object) -> NoReturn:

@@ -54,6 +54,17 @@ def test_launches_in_order(catalog: Catalog) -> None:
     assert catalog.launches("r1").values.tolist() == [[10.0, "train --seed 0"], [20.0, "train --seed 1"]]
 
 
+def test_saved_queries_by_name(catalog: Catalog) -> None:
+    assert catalog.queries() == {}
+    catalog.save_query("worst", "select 1")
+    catalog.save_query("a 'name' <b>", "select 2")
+    catalog.save_query("worst", "select 3")
+    assert list(catalog.queries().items()) == [("a 'name' <b>", "select 2"), ("worst", "select 3")]
+    catalog.delete_query("worst")
+    catalog.delete_query("worst")
+    assert catalog.queries() == {"a 'name' <b>": "select 2"}
+
+
 def test_a_second_catalogue_sees_the_first(tmp_path: Path) -> None:
     Catalog(tmp_path).register("r1", "first")
     assert Catalog(str(tmp_path)).annotations().name.tolist() == ["first"]

@@ -3,7 +3,7 @@ import re
 import duckdb
 import pytest
 
-from storage.docs import PATH, _sql_type, schema_markdown
+from storage.docs import PATH, schema_markdown, sql_type
 from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
@@ -33,7 +33,7 @@ def test_the_types_on_the_page_are_those_duckdb_reports(tmp_path, sealed):
     with duckdb.connect(str(run_dir / "run.duckdb"), read_only=True) as database:
         for table in (*TABLES.values(), VOCABULARY, *VIEWS):
             described = [(name, kind) for name, kind, *_ in database.execute(f"describe {table.name}").fetchall()]
-            told = [(c.name, _sql_type(c.type)) for c in table.columns]
+            told = [(c.name, sql_type(c.type)) for c in table.columns]
             assert [(name, "STRUCT[]" if kind.startswith("STRUCT") else kind) for name, kind in described] == told
 
 
