@@ -37,7 +37,7 @@ def test_json_and_csv_over_named_runs(run_id: str, capsys) -> None:
     assert said["cut"] == "" and said["rows"][0]["gone"] is None and "exact" in said["rows"][0]["parts"]
     assert main(["sql", query, "--run", "second", "--csv"]) == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert row["run_id"] == run_id and "exact" in json.loads(row["parts"])
+    assert row["run_id"] == said["run_ids"][1] and "exact" in json.loads(row["parts"])
 
 
 @pytest.mark.parametrize(
