@@ -14,7 +14,6 @@ import itertools
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -234,9 +233,8 @@ def _rows(database: duckdb.DuckDBPyConnection, text: str, limit: int) -> Answer:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """The table with names that differ, and with numbers and text in place of types that few programs know."""
-    columns = [_plain_column(column) for column in table.columns]
-    return pa.table(columns, names=list(_different(table.column_names)))
+    """The table with numbers and text in place of types that few programs know. Its names differ: a LIMIT has DuckDB number those that do not."""
+    return pa.table([_plain_column(column) for column in table.columns], names=table.column_names)
 
 
 def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
@@ -253,18 +251,6 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     if pa.types.is_interval(kind):
         return pa.array([value and f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} s" for value in column.to_pylist()], pa.string())
     return column
-
-
-def _different(names: Sequence[str]) -> Iterator[str]:
-    """The names, a repeated one with a number behind it."""
-    seen = Counter()
-    for name in names:
-        free = name
-        while free in seen or (free != name and free in names):
-            seen[name] += 1
-            free = f"{name}_{seen[name]}"
-        seen[free] += 0
-        yield free
 
 
 def _in_words(error: duckdb.Error) -> QueryRefused | QueryStopped:
