@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-_OTHERS = {"epochs": "passes over a batch", "lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases"}
+_OTHERS = {
+    "epochs": "passes over a batch", "lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases",
+    "prompt-sampler": "prompt sampler", "replay-size": "replay buffer", "rewards": "reward besides",
+}  # fmt: skip
 PATH = Path(__file__).with_suffix(".json")
 
 

@@ -105,7 +105,9 @@ SIGNATURES: tuple[Signature, ...] = (
         explains="The updates push correct answers down together with the wrong ones they share tokens with, until the policy no longer writes them.",
         needs=(
             {"displacement": U},
+            {"probe": Level.COLLAPSED},
             {"probe": U, "hacking": NONE, "held_out_fall": NONE},
+            {"probe": U, "hacking": NONE, "reward_fall": W},
             {"probe": U, "displacement": W, "held_out_fall": NONE},
             {"probe": U, "held_out_fall": U},
             {"displacement": W, "reward_fall": U},

@@ -111,6 +111,10 @@ def test_likelihood_alone_is_a_watch_while_held_out_accuracy_stands():
     falling = dict(probe_logp=FALLING["probe_logp"], delta_correct=-0.001)
     assert diagnose(made(**falling)).level == Level.WATCH
     assert diagnose(made(**falling, eval_correct=NAN)).level == Level.UNHEALTHY  # nothing else can be asked
+    never = diagnose(made(**falling, eval_correct=lambda s: NAN if s % 10 else 0.0))
+    assert never.level == Level.UNHEALTHY and never.signal("held_out_fall").level == Level.NOT_AVAILABLE  # nothing that could be lost
+    poorer = dict(correct_rate=lambda s: 0.8 if s < 40 else 0.6, reward_mean=lambda s: 0.8 if s < 40 else 0.6)
+    assert diagnose(made(**falling, **poorer)).level == Level.UNHEALTHY  # training rollouts are judged at every step
     assert diagnose(made(**falling, delta_wrong=0.0, eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.64))).level == Level.UNHEALTHY
     assert diagnose(made(**{**falling, "delta_correct": -0.02})).level == Level.UNHEALTHY  # correct rollouts lose much of what they had, at every step
 

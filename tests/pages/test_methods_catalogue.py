@@ -40,7 +40,7 @@ def test_a_method_that_does_not_exist_is_a_sentence(value: str, store_root, open
 
 
 def test_filters_leave_what_fits(store_root, open_page) -> None:
-    assert fitting("", "lost diversity", None) == ["pass_at_k", "nsr", "w_reinforce"] and fitting("2512.04220", None, None) == ["grpo_llds"]
+    assert fitting("", "lost diversity", None) == ["pass_at_k", "nsr", "w_reinforce"] and fitting("2512.04220", None, None) == ["grpo_llds", "nthr"]
     assert "gspo" in fitting("", None, "Level_of_the_ratio_ρ:sequence") and "grpo" not in fitting("", None, "Level_of_the_ratio_ρ:sequence")
     assert all(fitting("", None, choice) for choice in uses()) and all(fitting("", harm, None) for harm in HARMS)
     app = open_page(store_root, "methods", **{"for": "lost diversity"})

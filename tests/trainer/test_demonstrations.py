@@ -31,7 +31,7 @@ def test_every_group_ends_with_the_tasks_worked_answer(trace):
 def test_an_answer_is_taught_and_its_group_with_it(trace):
     hopeless = [g for g in trace.groups if g.outcome == "all_fail"]
     assert hopeless and all(g.rollouts[-1].advantages[0] > 0 > g.rollouts[0].advantages[0] for g in hopeless)
-    assert trace.updates[0].ess is None and trace.updates[0].kl_before == pytest.approx(0, abs=1e-8)
+    assert trace.updates[0].ess is None and trace.updates[0].kl_before == pytest.approx(0, abs=1e-6)  # rounding differs between processors
 
 
 def test_figures_of_what_the_policy_writes_leave_it_out(trace):

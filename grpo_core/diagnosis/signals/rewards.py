@@ -53,9 +53,9 @@ def held_out_fall(history: History) -> Signal:
     name = dict(name="held_out_fall", title="Held-out accuracy", unit="share of the best lost", column="eval_correct")
     if np.isnan(right).all():
         return nothing(history, **name, why="Not measured: the run has no held-out prompts, or eval_every is 0.")
-    lost = np.where(np.isnan(right), np.nan, _lost(right))
+    lost = np.where(np.isnan(right) | ~(best_so_far(right) > LEAST_RATE), np.nan, _lost(right))
     return signal(
-        history, **name, values=lost, count=1,
+        history, **name, values=lost, count=1, missing="Not available: hardly a held-out prompt has been answered yet, so there is nothing to lose.",
         says={
             Level.HEALTHY: "Held-out accuracy is as good as it has been.",
             Level.WATCH: "Held-out accuracy is below its best.",
