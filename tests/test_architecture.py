@@ -23,7 +23,8 @@ UPSTREAM: dict[str, set[str]] = {
     "method_row": set(),
     "own_methods": set(),
     "group_rewards": set(),
-    "methods": {"method_row", "own_methods"},
+    "off_policy": {"method_row"},
+    "methods": {"method_row", "own_methods", "off_policy"},
     "records": set(),
     "measures": set(),
     "streams": set(),
@@ -54,7 +55,7 @@ PAGES_MAY_IMPORT = {
     "diagnosis", "lab", "study",
 }  # fmt: skip
 TORCH_FREE = (
-    "config", "records", "method_row", "own_methods", "group_rewards", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
+    "config", "records", "method_row", "own_methods", "group_rewards", "off_policy", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
     "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures",
     "lab/shaped", "lab/process",
 )  # fmt: skip
