@@ -17,7 +17,7 @@ import click
 
 from grpo_core.commands.compare import compare
 from grpo_core.commands.diagnose import diagnose
-from grpo_core.commands.finding import find_run, names, overview
+from grpo_core.commands.finding import find_run, names, no_runs, overview
 from grpo_core.commands.fork import fork
 from grpo_core.commands.options import SectionedCommand, config_options, json_option, run_argument, store_option
 from grpo_core.commands.printing import answer, duration, exit_with, number, say_notes, sheet, table
@@ -164,8 +164,7 @@ def runs(store: Path, as_json: bool) -> None:
         for r in rows
     ]
     head = ["RUN", "STATE", "STEP", "REWARD", "ETA", "METHOD", "NAME", *(["FORKED FROM"] if any(r["parent"] for r in rows) else [])]
-    empty = f"no runs in {opened.root}; start one with `python -m grpo_core train --preset healthy`"
-    answer(rows, as_json, text=table(head, lines) if rows else empty)
+    answer(rows, as_json, text=table(head, lines) if rows else no_runs(opened.root))
 
 
 def _origin(row: dict[str, object]) -> str:

@@ -128,6 +128,11 @@ def flat(table: pa.Table) -> pa.Table:
         return database.from_arrow(table).project(f"* replace ({replaced})").to_arrow_table()
 
 
+def plan(table: pa.Table) -> str | None:
+    """The text of an answer to EXPLAIN; None for any other answer."""
+    return "\n".join(table.column("explain_value").to_pylist()) if table.column_names == ["explain_key", "explain_value"] else None
+
+
 def csv_bytes(table: pa.Table) -> bytes:
     """The rows as CSV with a header, nested values as JSON text."""
     written = io.BytesIO()
@@ -160,9 +165,9 @@ def _kind(text: str) -> str:
     return kind
 
 
-def _names(text: str, kind: str) -> frozenset[str]:
-    """The tables and views that a SELECT names. Raises QueryRefused if it does anything but read them."""
-    if kind != "SELECT":
+def _names(text: str, statement: str) -> frozenset[str]:
+    """The tables and views that a SELECT names; `statement` is its type. Raises QueryRefused if it does anything but read them."""
+    if statement != "SELECT":
         raise QueryRefused(f"EXPLAIN takes one SELECT; write it after EXPLAIN: {EXAMPLE}")
     with duckdb.connect() as database:
         try:

@@ -30,6 +30,11 @@ def find_run(store: Path, text: str) -> str:
     raise RunNotFound(f"no run {text!r} in {store}; `python -m grpo_core runs` lists the runs")
 
 
+def no_runs(store: Path) -> str:
+    """What to say of a store without runs."""
+    return f"no runs in {store}; start one with `python -m grpo_core train --preset healthy`"
+
+
 def names(store: Path) -> dict[str, str]:
     from storage.catalog import Catalog
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_core.commands.finding import find_run
+from grpo_core.commands.finding import find_run, no_runs
 from grpo_core.commands.options import json_option, store_option
 from grpo_core.commands.printing import answer, table
 
@@ -59,7 +59,7 @@ def _newest(store: Path) -> str:
 
     run_ids = Store(store).run_ids()
     if not run_ids:
-        raise RunNotFound(f"no runs in {store}; start one with `python -m grpo_core train --preset healthy`")
+        raise RunNotFound(no_runs(store))
     click.echo(f"over the newest run, {run_ids[-1]}; --run names others", err=True)
     return run_ids[-1]
 
@@ -82,10 +82,10 @@ def _sayable(value: object) -> object:
 
 
 def _text(found: pa.Table) -> str:
-    from storage.sql import flat
+    from storage.sql import flat, plan
 
-    if found.column_names == ["explain_key", "explain_value"]:
-        return "\n".join(found.column("explain_value").to_pylist())
+    if (explained := plan(found)) is not None:
+        return explained
     rows = zip(*(column.to_pylist() for column in flat(found).columns))
     return table([_cell(name) for name in found.column_names], [[_cell(value) for value in row] for row in rows])
 

@@ -14,7 +14,7 @@ from storage.docs import sql_type
 from storage.errors import QueryRefused, QueryStopped, StoreError
 from storage.queries.examples import EXAMPLES
 from storage.schema import TABLES, VIEWS, VOCABULARY
-from storage.sql import EXAMPLE, LONGEST, Answer, csv_bytes, flat, parquet_bytes
+from storage.sql import EXAMPLE, LONGEST, Answer, csv_bytes, flat, parquet_bytes, plan
 from storage.sql_process import RunningQuery
 
 MEANS = "One SELECT in DuckDB's dialect over what runs recorded. It can read these tables and do nothing else: no files, no writes, no settings."
@@ -208,8 +208,8 @@ def result() -> None:
             st.code(done.error.place, language=None)
         return
     table, asked = done.answer.table, done.asked
-    if table.column_names == ["explain_key", "explain_value"]:
-        st.code("\n".join(table.column("explain_value").to_pylist()), language=None)
+    if (explained := plan(table)) is not None:
+        st.code(explained, language=None)
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{counted(table.num_rows, 'row')}** in {done.answer.seconds:.2f} s{_cut(done)}", width="stretch")
