@@ -73,6 +73,10 @@ class RecordedBatch:
         """Each token's place in its completion, from 0."""
         return np.arange(len(self.token_ids_N)) - np.repeat(np.cumsum(self.length_R) - self.length_R, self.length_R)
 
+    def unmarked(self, *marks: Array | None) -> Array:
+        """Which rollouts (R,) bool none of these marks, each (R,) or None where it marks nothing, picks out."""
+        return ~np.logical_or.reduce([np.zeros(len(self.reward_R), "?"), *(mark_R for mark_R in marks if mark_R is not None)])
+
     @property
     def rescored(self) -> bool:
         """Whether every token was scored again after the step's updates."""

@@ -93,11 +93,10 @@ class _Shape:
 
 def _taken(batch: RecordedBatch, sampler: str) -> Array:
     """A method that samples again trains on groups with a signal, any other on the prompts drawn first; worked answers and hints are for a method that asks."""
-    sampled_R = np.ones(len(batch.reward_R), "?") if batch.reference_R is None or sampler == "demonstrated" else ~batch.reference_R
+    reference_R = None if sampler == "demonstrated" else batch.reference_R
     if sampler == "hinted" and batch.replaced_R is not None:
-        return (batch.first_round_R | batch.hinted_R) & ~batch.replaced_R & sampled_R
-    if batch.hinted_R is not None:
-        sampled_R &= ~batch.hinted_R
+        return (batch.first_round_R | batch.hinted_R) & batch.unmarked(batch.replaced_R, reference_R)
+    sampled_R = batch.unmarked(batch.hinted_R, reference_R)
     if sampler != "dynamic":
         return batch.first_round_R & sampled_R
     group_R = torch.from_numpy(np.unique(batch.group_R, return_inverse=True)[1])

@@ -37,9 +37,7 @@ def shaped(batch: RecordedBatch, was: RunConfig, asked: RunConfig) -> RecordedBa
     own = batch if was.group_reward == "none" else _own(batch, was.group_reward)
     if asked.group_reward == "none":
         return own
-    sampled_R = np.ones(len(own.reward_R), "?")
-    for helped_R in (own.reference_R, own.hinted_R):
-        sampled_R &= True if helped_R is None else ~helped_R
+    sampled_R = own.unmarked(own.reference_R, own.hinted_R)
     of_groups = [np.flatnonzero(sampled_R & (own.group_R == group)) for group in np.unique(own.group_R[sampled_R])]
     made = shape([_scored(own, members) for members in of_groups], asked, own.step or 0)
     reward_R, added_R = own.reward_R.copy(), np.full(len(own.reward_R), np.nan)

@@ -240,7 +240,6 @@ def strip(run: Run, batch: RecordedBatch, weighed: Sequence[Weighed], rollouts: 
     marked = Marked(
         quantities=_quantities(able, shade, inside_N),
         traces=traces,
-        told={},
         table=[["", "advantage", "weight", "push, 1/nat"], *([one.title, f"advantage_{name}", f"weight_{name}", f"push_{name}"] for name, one in able.items())],
         facts=[()] * first,
         beside=right,
@@ -263,18 +262,18 @@ def _quantities(able: Mapping[str, Weighed], shade: str, inside_N: Array) -> dic
     shown = [_traces(one)[shade][inside_N] for one in able.values()]
     if shade == "push":
         multiple = limit(np.concatenate([one.relative_N[inside_N] for one in able.values()]))
-        return {name: _quantity(name, one, shade, scale=multiple * (mean_push(one.push) or 1.0)) for name, one in able.items()}
+        return {name: _quantity(one, shade, scale=multiple * (mean_push(one.push) or 1.0)) for name, one in able.items()}
     end = limit(np.concatenate(shown))
-    return {name: _quantity(name, one, shade, scale=max(end, DARKEST_WEIGHT) if shade == "weight" else end) for name, one in able.items()}
+    return {name: _quantity(one, shade, scale=max(end, DARKEST_WEIGHT) if shade == "weight" else end) for name, one in able.items()}
 
 
-def _quantity(name: str, one: Weighed, shade: str, *, scale: float) -> Quantity:
+def _quantity(one: Weighed, shade: str, *, scale: float) -> Quantity:
     return Quantity(
-        key=name,
+        key=one.name,
         label=one.title,
         unit={"push": f"push per nat, {number(mean_push(one.push), 2)} on average", "advantage": "advantage", "weight": "weight"}[shade],
         kind="weight" if shade == "weight" else "diverging",
-        trace=f"{shade}_{name}",
+        trace=f"{shade}_{one.name}",
         scale=scale,
         means=SHADES[shade],
     )

@@ -6,8 +6,8 @@ The browser gets all traces at once, so choosing another quantity only recolours
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -47,9 +47,9 @@ class Marked:
 
     quantities: dict[str, Quantity]
     traces: dict[str, Array]
-    told: dict[str, str]
     facts: Sequence[Sequence[tuple[str, str]]]
     beside: str | None
+    told: Mapping[str, str] = field(default_factory=dict)
     marks: Array | None = None
     table: Sequence[Sequence[str]] = ()
 
