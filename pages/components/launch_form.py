@@ -71,8 +71,7 @@ def options() -> dict[str, Option]:
 def fill(settings: Mapping[str, object], source: str, change: str) -> None:
     """Put settings into the form, defaults elsewhere; `source` and the text of changes say where they come from, to do it once."""
     for option in options().values():
-        value = settings.get(option.name, option.default)
-        st.session_state[option.key] = list(value) if option.kind == "list" else value
+        st.session_state[option.key] = _held(option, settings)
     st.session_state[SOURCE] = source
     st.session_state[WRITTEN] = {change}
 
@@ -128,11 +127,7 @@ def filled_from(source: str, change: str) -> bool:
 
 def edits(settings: Mapping[str, object]) -> dict[str, object]:
     """What the form says otherwise than these settings and the defaults; its text is from now on known to `filled_from`."""
-    found = {}
-    for option in options().values():
-        value, before = st.session_state[option.key], settings.get(option.name, option.default)
-        if value != (list(before) if option.kind == "list" else before):
-            found[option.name] = value
+    found = {one.name: st.session_state[one.key] for one in options().values() if st.session_state[one.key] != _held(one, settings)}
     st.session_state[WRITTEN].add(spell(found))
     return found
 
@@ -215,6 +210,12 @@ def _widget(option: Option) -> None:
         st.number_input(option.label, value=None, step=0.01, format="%g", placeholder=_own_value(option.name, lock), **common)
     else:
         st.text_input(option.label, placeholder=_text_placeholder(option), **common)
+
+
+def _held(option: Option, settings: Mapping[str, object]) -> object:
+    """An option of these settings, or its default, as its widget holds it."""
+    value = settings.get(option.name, option.default)
+    return list(value) if option.kind == "list" else value
 
 
 def _holds(option: Option, value: object) -> bool:
