@@ -42,6 +42,11 @@ class Signature:
     unless: tuple[Mapping[str, Level | Below], ...] = ()
     specific: int = 0
 
+    @property
+    def seen_when(self) -> tuple[Mapping[str, Level | Below], ...]:
+        """All alternatives that put the cause on the table."""
+        return (*self.needs, *self.agree)
+
 
 FORGETTING: Mapping[str, Level] = {"probe": W, "held_out_fall": W}
 """Known answers have become less likely, and other prompts are answered worse than they were."""
@@ -166,7 +171,7 @@ def causes_of(signals: tuple[Signal, ...]) -> tuple[Cause, ...]:
 
 
 def _met(signature: Signature, signals: Mapping[str, Signal]) -> bool:
-    return any(_holds(need, signals) for need in (*signature.needs, *signature.agree)) and not any(_holds(bar, signals) for bar in signature.unless)
+    return any(_holds(need, signals) for need in signature.seen_when) and not any(_holds(bar, signals) for bar in signature.unless)
 
 
 def _holds(levels: Mapping[str, Level | Below], signals: Mapping[str, Signal]) -> bool:
@@ -180,7 +185,7 @@ def _is(level: Level, asked: Level | Below) -> bool:
 
 
 def _cause(signature: Signature, signals: Mapping[str, Signal]) -> Cause:
-    named = dict.fromkeys((*(name for need in (*signature.needs, *signature.agree) for name in need), *signature.supports))
+    named = dict.fromkeys((*(name for need in signature.seen_when for name in need), *signature.supports))
     seen = sorted((signals[n] for n in named if n in signals and signals[n].level >= W), key=lambda s: s.since_step if s.since_step is not None else 0)
     measured = [n for n in named if n in signals and signals[n].level >= Level.HEALTHY]
     agreed = [U] if any(_holds(signs, signals) for signs in signature.agree) else []
