@@ -25,9 +25,24 @@ class Below:
         return f"below {self.level.word}"
 
 
+@dataclass(frozen=True, slots=True)
+class After:
+    """A sign that began only after another one, which by now has collapsed: what is left of a lost run, not what it was lost by."""
+
+    name: str
+
+    @property
+    def word(self) -> str:
+        return f"after {self.name}"
+
+
+Asked = Level | Below | After
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """`needs`: alternatives, each a mapping of signal to least level, to what it must be Below, or to "not available" where there must be none.
+    """`needs`: alternatives, each a mapping of signal to least level, to what it must be Below or After, or to "not available" where
+    there must be none.
 
     `agree`: alternatives as well, of signs that are each no more than a watch, but measured apart from each other: together they are unhealthy.
     `specific` breaks ties: higher explains more of what is seen.
@@ -36,20 +51,26 @@ class Signature:
     name: str
     title: str
     explains: str
-    needs: tuple[Mapping[str, Level | Below], ...]
-    agree: tuple[Mapping[str, Level | Below], ...] = ()
+    needs: tuple[Mapping[str, Asked], ...]
+    agree: tuple[Mapping[str, Asked], ...] = ()
     supports: tuple[str, ...] = ()
-    unless: tuple[Mapping[str, Level | Below], ...] = ()
+    unless: tuple[Mapping[str, Asked], ...] = ()
     specific: int = 0
 
     @property
-    def seen_when(self) -> tuple[Mapping[str, Level | Below], ...]:
+    def seen_when(self) -> tuple[Mapping[str, Asked], ...]:
         """All alternatives that put the cause on the table."""
         return (*self.needs, *self.agree)
 
 
 FORGETTING: Mapping[str, Level] = {"probe": W, "held_out_fall": W}
 """Known answers have become less likely, and other prompts are answered worse than they were."""
+
+OVERSTEPPING: tuple[Mapping[str, Level], ...] = ({"step_kl": W, "probe": W}, {"step_kl": W, "reward_fall": W})
+"""Steps that move the policy a good way while what it knew or earned begins to go."""
+
+HONEST: tuple[Mapping[str, Level], ...] = ({"hacking": NONE}, {"inverted": Level.HEALTHY})
+"""What is paid for is what is wanted: one reward, or parts of it that agree."""
 
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
@@ -85,7 +106,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"paid_by_length": W, "displacement": U},
             {"paid_by_length": W, "hacking": W, "held_out_fall": W},
         ),
-        agree=({"paid_by_length": W, **FORGETTING},),
+        agree=tuple({"paid_by_length": W, **signs} for signs in (FORGETTING, *OVERSTEPPING)),
         supports=("truncation", "repetition", "hacking", "length_bought", "held_out_fall", "reward_fall", "starvation"),
         specific=3,
     ),
@@ -100,7 +121,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"inverted": W, "probe": U},
             {"inverted": W, "displacement": U},
         ),
-        agree=({"paid_aside": W, **FORGETTING}, {"inverted": W, **FORGETTING}),
+        agree=tuple({fault: W, **signs} for signs in (FORGETTING, *OVERSTEPPING) for fault in ("paid_aside", "inverted")),
         supports=("held_out_fall", "repetition", "probe", "inverted", "starvation", "reward_fall"),
         specific=2,
     ),
@@ -117,7 +138,7 @@ SIGNATURES: tuple[Signature, ...] = (
             {"probe": U, "held_out_fall": U},
             {"displacement": W, "reward_fall": U},
         ),
-        agree=({**FORGETTING, "hacking": NONE}, {**FORGETTING, "inverted": Level.HEALTHY}),
+        agree=tuple({**signs, **honest} for signs in (FORGETTING, *OVERSTEPPING) for honest in HONEST),
         supports=("probe", "displacement", "entropy_rise", "step_kl", "ess", "clipping", "gradient_spike", "conflicts", "reward_fall", "held_out_fall"),
         unless=({"hacking": W}, {"paid_aside": W}, {"inverted": W}, {"hardening": W, "held_out_fall": Below(U)}),
         specific=1,
@@ -128,7 +149,7 @@ SIGNATURES: tuple[Signature, ...] = (
         explains="The policy has become certain before it has become right: every group says the same, and nothing is left to learn from.",
         needs=({"entropy_fall": U}, {"entropy_fall": W, "probe": U}, {"hardening": W, "probe": U, "held_out_fall": Below(U)}),
         supports=("probe", "reward_fall", "held_out_fall", "sharpening", "mastery", "starvation", "clipping"),
-        unless=({"displacement": U}, {"hacking": W}, {"paid_aside": W}, {"inverted": W}),
+        unless=({"displacement": U}, {"hacking": W}, {"paid_aside": W}, {"inverted": W}, {"entropy_fall": After("reward_fall")}),
         specific=2,
     ),
     Signature(
@@ -174,14 +195,17 @@ def _met(signature: Signature, signals: Mapping[str, Signal]) -> bool:
     return any(_holds(need, signals) for need in signature.seen_when) and not any(_holds(bar, signals) for bar in signature.unless)
 
 
-def _holds(levels: Mapping[str, Level | Below], signals: Mapping[str, Signal]) -> bool:
-    return all(name in signals and _is(signals[name].level, asked) for name, asked in levels.items())
+def _holds(levels: Mapping[str, Asked], signals: Mapping[str, Signal]) -> bool:
+    return all(name in signals and _is(signals[name], asked, signals) for name, asked in levels.items())
 
 
-def _is(level: Level, asked: Level | Below) -> bool:
+def _is(sign: Signal, asked: Asked, signals: Mapping[str, Signal]) -> bool:
     if isinstance(asked, Below):
-        return level < asked.level
-    return level == asked if asked == NONE else level >= asked
+        return sign.level < asked.level
+    if isinstance(asked, After):
+        other = signals.get(asked.name)
+        return sign.since_step is not None and other is not None and other.level == Level.COLLAPSED and other.since_step < sign.since_step
+    return sign.level == asked if asked == NONE else sign.level >= asked
 
 
 def _cause(signature: Signature, signals: Mapping[str, Signal]) -> Cause:

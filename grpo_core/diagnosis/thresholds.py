@@ -45,7 +45,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "hardening": Threshold(watch=1.5, unhealthy=None, collapsed=None, unit="share of log-prob", source=OURS),
     "gradient_spike": Threshold(watch=4.0, unhealthy=10.0, collapsed=None, unit="× usual", source="10× recent mean: practitioners' rule; watch ours"),
     "clipping": Threshold(watch=0.1, unhealthy=0.3, collapsed=None, unit="share of tokens", source=OURS),
-    "step_kl": Threshold(watch=0.03, unhealthy=0.15, collapsed=None, unit="nats/token", source=OURS),
+    "step_kl": Threshold(watch=0.015, unhealthy=0.15, collapsed=None, unit="nats/token", source="1.5 × Spinning Up's target_kl of 0.01; 0.15 ours"),
     "ess": Threshold(watch=0.8, unhealthy=0.3, collapsed=None, unit="share", falling=True, source="verl rollout_corr: below 0.3; watch ours"),
     "mismatch": Threshold(watch=0.005, unhealthy=0.01, collapsed=None, unit="probability", source="verl FAQ: below 0.005 normal, above 0.01 an engine problem"),
     "reference_kl": Threshold(watch=0.5, unhealthy=2.0, collapsed=None, unit="nats/token", source=OURS),

@@ -88,15 +88,15 @@ def test_a_probe_alone_names_nothing_where_the_reward_is_more_than_being_correct
     assert diagnose(made(**falling, inverted_pairs=NAN)).level == Level.WATCH
 
 
-@pytest.mark.parametrize(
-    ("cause", "bent"),
-    [
-        ("displacement", {}),
-        ("displacement", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.0)),
-        ("hacking", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05)),
-        ("length", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05, paid_length_corr=0.99)),
-    ],
-)
+TOGETHER = [
+    ("displacement", {}),
+    ("displacement", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.0)),
+    ("hacking", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05)),
+    ("length", dict(reward_mean=0.7, correct_rate=0.5, inverted_pairs=0.05, paid_length_corr=0.99)),
+]
+
+
+@pytest.mark.parametrize(("cause", "bent"), TOGETHER)
 def test_two_signs_that_are_measured_apart_are_unhealthy_where_each_is_a_watch(cause, bent):
     known = dict(delta_correct=0.0, probe_logp=lambda s: NAN if s % 5 else -0.05 - (0.05 if s >= 40 else 0))
     held_out = dict(eval_correct=lambda s: NAN if s % 10 else (0.8 if s < 40 else 0.64))
@@ -105,6 +105,23 @@ def test_two_signs_that_are_measured_apart_are_unhealthy_where_each_is_a_watch(c
     assert both.level == Level.UNHEALTHY and both.causes[0].name == cause
     assert diagnose(made(**known, eval_correct=0.8, **bent)).level == Level.WATCH
     assert diagnose(made(probe_logp=-0.05, delta_correct=0.0, **held_out, **bent)).level == Level.WATCH
+
+
+@pytest.mark.parametrize(("cause", "bent"), TOGETHER)
+def test_large_steps_and_the_first_loss_are_unhealthy_before_held_out_accuracy_falls(cause, bent):
+    known = dict(delta_correct=0.0, probe_logp=lambda s: NAN if s % 5 else -0.05 - (0.05 if s >= 40 else 0))
+    early = diagnose(made(**known, kl_step=0.02, **bent))
+    assert {early.signal(name).level for name in ("probe", "step_kl")} == {Level.WATCH} and early.signal("held_out_fall").level == Level.HEALTHY
+    assert early.level == Level.UNHEALTHY and early.causes[0].name == cause
+    assert diagnose(made(**known, **bent)).level == diagnose(made(kl_step=0.02, **bent)).level == Level.WATCH
+    assert diagnose(made(4, kl_step=0.02)).signal("step_kl").level == Level.NOT_AVAILABLE  # the first steps are larger anyway
+
+
+def test_entropy_that_falls_once_the_reward_is_lost_is_no_cause_of_it():
+    lost = dict(probe_logp=lambda s: -0.03 if s < 10 else -2.0, correct_rate=lambda s: 0.6 if s < 12 else 0.05, reward_mean=lambda s: 0.6 if s < 12 else 0.05)
+    late, early = (diagnose(made(**lost, entropy=lambda s, at=at: 0.1 if s < at else 0.03)) for at in (40, 7))
+    assert late.signal("entropy_fall").level == early.signal("entropy_fall").level == Level.UNHEALTHY
+    assert [cause.name for cause in late.causes] == ["displacement"] and early.causes[0].name == "entropy"
 
 
 def test_likelihood_alone_is_a_watch_while_held_out_accuracy_stands():

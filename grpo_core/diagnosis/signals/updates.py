@@ -65,7 +65,7 @@ def step_kl(history: History) -> Signal:
     name = dict(name="step_kl", title="Step size in policy space", unit="nats/token", column="kl_step")
     if np.isnan(kl).all():
         return nothing(history, **name, why="Not measured: no rollout was scored again after the updates (option rescore).")
-    typical = trailing(kl, WINDOW, np.median, least=2)
+    typical = trailing(kl, WINDOW, np.median, least=5)
     return signal(
         history, **name, values=typical,
         says={
