@@ -124,6 +124,8 @@ class RunConfig(BaseModel):
     spo_init: int = option(8, "method", "Rollouts per prompt of the pool before the first step, from which SPO's trackers start; 0 starts them all at 1/2.", unit="rollouts", ge=0)
     rank_decay: Literal["log_decay", "exp_inf"] = option("log_decay", "method", "What an item of a list earns in rank_grpo: the discounted hits from its rank on (log_decay), or its own hit alone (exp_inf).")
     gepo_coef: float | None = option(None, "method", "Weight of GEPO's preference of correct over wrong rollouts, beside REINFORCE++; empty takes the method's own.", ge=0.0)
+    preferences: str = option("", "method", "For gepo: a .jsonl or .parquet file with columns prompt, chosen and rejected (a completion or a list of them each), from which its preference is taken as a second stream beside the rollouts; empty takes it from the rollouts' own groups.")
+    preference_groups: int = option(8, "method", "Prompts of the preference file that every update of gepo reads.", unit="prompts", ge=1)
     grao_imitation: float | None = option(None, "method", "Weight β of the worked answer in GRAO, against all sampled rollouts of its group together; empty takes the method's own.", ge=0.0)
     max_sampling_rounds: int = option(4, "method", "Dynamic sampling gives up after this many rounds of prompts in one step and trains on what it has.", unit="rounds", ge=1, le=100)
 
@@ -209,6 +211,8 @@ class RunConfig(BaseModel):
         for name, value in method.asks.items():
             if getattr(self, name) != value:
                 raise ValueError(f"method {self.method} needs what {name}={getattr(self, name)} does not give: a reward for every item of a list; set {name}={value}")
+        if self.preference_groups != type(self).model_fields["preference_groups"].default and not self.preferences:
+            raise ValueError("preference_groups is not read without preferences; leave it at 8 or name a file in preferences")
         self._demonstrations_fit(method)
         self._hints_fit(method)
         self._group_reward_fits(method)

@@ -406,11 +406,11 @@ METHODS: dict[str, Method] = {
             "of completions, and groups without both kinds get none.",
             against=("likelihood displacement", "groups without signal", "difficulty bias"), moves=("displacement", "gradient_spike", "step_kl"),
             credit=(Component(value="correct", base="zero", norm="token_whiten"),), surrogate="clip", level="token", clip=(0.2, 0.2), normaliser="token",
-            penalties=(Penalty(name="gepo", coef=0.01, knob="gepo_coef"), _KL),
+            penalties=(Penalty(name="gepo", coef=0.01, knob="gepo_coef"), _KL), options=("preferences", "preference_groups"),
             note="One of the GEPOs: that of OORL (Group Equivalent Preference Optimization). The reward of the first stream is correctness, 1 or 0, as the paper's "
             "unit tests have it; other parts do not count. Assumed, as they could not be read: β = 0.1 of the implicit reward, the winners' variance over n, "
-            "and the mean over all groups of an update. A departure: the paper prefers pairs of a fixed corpus, which it reads as a stream of its own beside the rollouts; there is "
-            "no such stream here, and a group's winners are its own correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
+            "and the mean over all groups of an update. The paper prefers completions of a fixed corpus, which it reads as a stream of its own beside the rollouts: "
+            "name it in `preferences`, and every update reads `preference_groups` of its prompts. Without it, a departure, a group's winners are its own correct rollouts. The term is recorded as it is worth (`terms`, gepo); its gradient is "
             "exact in any micro-batches.",
         ),
         Method(

@@ -27,16 +27,19 @@ def objective_of(config: RunConfig) -> Objective:
     method = config.method_row
     low, high = method.clip or (0.0, 0.0)
     names = [_penalty_name(penalty, config) for penalty in method.penalties]
+    coefs = {name: config.strength(p.knob, p.coef) for name, p in zip(names, method.penalties, strict=True)}
+    preference = coefs.pop("gepo", 0.0) if config.preferences else 0.0
     llds = {name: config.llds_normaliser for name, p in zip(names, method.penalties, strict=True) if p.knob == "llds_coef"}
     return Objective(
         surrogate=method.surrogate,
         level=method.level,
         clip=(config.strength("clip_low", low), config.strength("clip_high", high)),
         normaliser=method.normaliser,
-        penalties=resolve(names, [config.strength(p.knob, p.coef) for p in method.penalties]),
+        penalties=resolve(list(coefs), list(coefs.values())),
         over=llds,
         answer_weight=config.llds_answer_weight,
         group=None if method.group is None else (method.group.name, config.strength(method.group.knob, method.group.value)),
+        preference=preference,
     )
 
 

@@ -22,6 +22,8 @@ HELPED = 2**24
 """Of a step, by group: which stored success helps a hopeless group; by group, as how many need help may change with anything else."""
 HINTED = 2**25
 """Of a step: the rollouts behind hints."""
+PREFERRED = 2**26
+"""Of a step, by update: which groups of a preference corpus the update reads."""
 LEFT_OUT = 2**23
 """Of a step: which rollouts are left out of their group. Shares its number with REPLAYED and not its stream: `left_out` begins from the key itself."""
 

@@ -65,6 +65,7 @@ READ_BESIDE = {
     "group_reward": {"mark_pattern": "="},
     "grao_": {"gold_column": "g"},
     "hint_": {"gold_column": "g"},
+    "preference_groups": {"preferences": "p.jsonl"},
 }
 """What options are refused without, by how their names begin."""
 

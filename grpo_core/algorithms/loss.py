@@ -20,6 +20,7 @@ class Objective:
 
     `over` names the tokens a penalty is averaged over where that is not its rule's own choice; `answer_weight` is β of
     `answer_weights` for the penalties that allow it. `group` is a group objective and its number, None for a loss of tokens alone.
+    `preference` is the weight of GEPO on a stream of its own, which is no part of a LossBatch.
     """
 
     surrogate: str
@@ -30,6 +31,7 @@ class Objective:
     over: Mapping[str, str] = field(default_factory=dict)
     answer_weight: float = 1.0
     group: tuple[str, float] | None = None
+    preference: float = 0.0
 
     @property
     def needs_current(self) -> bool:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import ModelError
+from grpo_core.records import Completion
 from grpo_core.rollout.tiny import Progress, load_tiny
 from grpo_core.tasks.base import Message, TaskSpec
 
@@ -66,6 +68,12 @@ class Policy:
     def encode(self, text: str) -> list[int]:
         """Token ids of a piece of text, no special tokens added."""
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def unsampled(self, text: str) -> Completion:
+        """A completion that nobody sampled, ended by the end-of-sequence token; its log-probs and entropies are zeros."""
+        ids = np.array([*self.encode(text), *self.eos_ids[:1]], "i4")
+        nothing = np.zeros(len(ids), "f4")
+        return Completion(token_ids=ids, text=text, logp_sampling=nothing, logp=nothing, entropy=nothing, finish="stop")
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the start token if the tokenizer puts one and never an end token."""

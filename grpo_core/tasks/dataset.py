@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import math
-import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import TaskError
 from grpo_core.records import Completion, Prompt, Reward
 from grpo_core.tasks.base import Encoder, Message, check_fits
+from grpo_core.tasks.files import answer_in, cell, prompt_in, read_rows
 from grpo_core.tasks.rewards import answer_objection, make_parts
 from grpo_core.tasks.scoring import Rubric
 
@@ -174,7 +169,7 @@ def read_dataset(config: RunConfig) -> DatasetSpec:
     Raises TaskError, naming file and line, for data that cannot be read, rows without the columns, and answers that are empty or no text.
     """
     rubric = Rubric(make_parts(config.rewards, config.reward_pattern), config.correct_at, config.max_new_tokens, config.overlong_buffer)
-    rows = tuple(_checked(where, columns, config) for where, columns in _read(config))
+    rows = tuple(_checked(where, columns, config) for where, columns in read_rows(config.data, config.split))
     if not rows:
         raise TaskError(f"{config.data} has no rows; one row per prompt, e.g. {{\"{config.prompt_column}\": \"2+2=\", \"{config.answer_column}\": \"4\"}}")
     held_out = max(1, min(config.eval_prompts, len(rows) // HELD_OUT_SHARE)) if len(rows) > 1 else 0
@@ -189,76 +184,11 @@ def _fingerprint(rows: Sequence[Row], held_out: int) -> str:
     return digest.hexdigest()
 
 
-def _read(config: RunConfig) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """(where, columns) of every row."""
-    path = Path(config.data)
-    if path.suffix == ".jsonl":
-        return _read_jsonl(path)
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    if path.is_file():
-        raise TaskError(f"{path.name} is neither .jsonl nor .parquet; convert it, or give a datasets path")
-    return _read_datasets(config.data, config.split)
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path.name} line {number}", _json_object(line, f"{path.name} line {number}")
-    except OSError as error:
-        raise TaskError(_unreadable(path, error)) from None
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path.name} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    return f"cannot read {path}: {error.strerror or _first_line(error)}; data takes a .jsonl or .parquet file, or what datasets.load_dataset takes"
-
-
-def _json_object(line: str, where: str) -> Mapping[str, object]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TaskError(f"{where} is not JSON: {error.msg} at column {error.colno}; every line must be one JSON object") from None
-    if not isinstance(value, dict):
-        raise TaskError(f'{where} is not a JSON object but a {type(value).__name__}; write e.g. {{"prompt": "2+2=", "answer": "4"}}')
-    return value
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    try:
-        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for columns in batch.to_pylist():
-                    number += 1
-                    yield f"{path.name} row {number}", columns
-    except OSError as error:
-        raise TaskError(_unreadable(path, error)) from None
-    except pa.ArrowException as error:
-        raise TaskError(f"{path.name} is not a readable Parquet file: {_first_line(error)}") from None
-
-
-def _read_datasets(data: str, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Rows of `load_dataset(PATH_OR_ID, SUBSET)`, given as `PATH_OR_ID` or `PATH_OR_ID:SUBSET`."""
-    from datasets import load_dataset  # half a second, and only this kind of data needs it
-
-    path, _, subset = (data, "", "") if Path(data).exists() else data.partition(":")
-    try:
-        rows = load_dataset(path, subset or None, split=split)
-    except Exception as error:  # loaders, the hub and file readers raise their own kinds, all about this path
-        raise TaskError(f"cannot load the dataset {data!r}, split {split!r}: {_first_line(error)}") from error
-    for number, columns in enumerate(rows, start=1):
-        yield f"{data}[{split}] row {number}", columns
-
-
 def _checked(where: str, columns: Mapping[str, object], config: RunConfig) -> Row:
     row = Row(
         where=where,
-        prompt=_prompt(_value(columns, config.prompt_column, "prompt_column", where), f"{where}: column {config.prompt_column!r}"),
-        answer=_answer(_value(columns, config.answer_column, "answer_column", where), f"{where}: column {config.answer_column!r}"),
+        prompt=prompt_in(cell(columns, config.prompt_column, where, option="prompt_column"), f"{where}: column {config.prompt_column!r}"),
+        answer=answer_in(cell(columns, config.answer_column, where, option="answer_column"), f"{where}: column {config.answer_column!r}"),
         gold=_gold(columns, config, where),
         columns=columns,
     )
@@ -270,44 +200,4 @@ def _checked(where: str, columns: Mapping[str, object], config: RunConfig) -> Ro
 
 
 def _gold(columns: Mapping[str, object], config: RunConfig, where: str) -> str | None:
-    return _answer(_value(columns, config.gold_column, "gold_column", where), f"{where}: column {config.gold_column!r}") if config.gold_column else None
-
-
-def _value(columns: Mapping[str, object], column: str, option: str, where: str) -> object:
-    if column in columns:
-        return columns[column]
-    near = difflib.get_close_matches(column, [c for c in columns if isinstance(c, str)], n=1)
-    remedy = f"did you mean {option}={near[0]}?" if near else f"set {option}"
-    raise TaskError(f"{where} has no column {column!r}; its columns are {', '.join(columns) or 'none'}; {remedy}")
-
-
-def _prompt(value: object, where: str) -> str | tuple[Message, ...]:
-    if isinstance(value, str):
-        if not value:
-            raise TaskError(f"{where} is an empty text; write the prompt there or remove the row")
-        return value
-    if isinstance(value, Sequence) and value and all(_is_message(m) for m in value):
-        return tuple({"role": m["role"], "content": m["content"]} for m in value)
-    raise TaskError(f'{where} is neither a text nor chat messages like [{{"role": "user", "content": "…"}}] but {_shown(value)}')
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
-
-
-def _answer(value: object, where: str) -> str:
-    """Texts as they are, numbers as text; a whole float as a whole number, because columns with gaps are read as floats."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
-        raise TaskError(f"{where} is {_shown(value)}; an answer must be a text or a number")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return answer_in(cell(columns, config.gold_column, where, option="gold_column"), f"{where}: column {config.gold_column!r}") if config.gold_column else None

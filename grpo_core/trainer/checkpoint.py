@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from grpo_core.errors import ModelError
+from grpo_core.errors import ModelError, TaskError
 from grpo_core.trainer.state import TrainState
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -54,6 +54,7 @@ def save(state: TrainState, folder: Path, position: Position, needed: Needed = n
             "memories": state.memories.state(),
             "first_entropy": state.memory.first_entropy,
             "probe_start": state.memory.probe_start,
+            "preferences": None if state.preferences is None else (state.config.preferences, state.preferences.fingerprint),
             "elapsed_s": position.elapsed_s,
         }
         with open(draft / "trainer.pt", "wb") as handle:  # given a path, torch does not say that the disk is full
@@ -120,8 +121,15 @@ def load_newest(state: TrainState, folder: Path) -> Position:
         state.sampler.restore(saved["sampler"])
         state.memories.restore(saved.get("memories", {}))  # older checkpoints have none
         state.memory.first_entropy, state.memory.probe_start = saved.get("first_entropy"), saved.get("probe_start")  # older checkpoints have none
+        _check_preferences(state, saved.get("preferences"))
         return Position(steps_done(path), saved["elapsed_s"])
     raise ModelError(f"no readable checkpoint among {len(found)} in {folder}, so there is nothing to resume from; start a new run with the same config")
+
+
+def _check_preferences(state: TrainState, saved: tuple[str, str] | None) -> None:
+    """Raise TaskError when the same file no longer says what it said; a fork may name another."""
+    if saved and state.preferences is not None and saved[0] == state.config.preferences and saved[1] != state.preferences.fingerprint:
+        raise TaskError(f"{saved[0]} has changed since the checkpoint was written; put the old preferences back, or start a new run")
 
 
 def _take_rates(state: TrainState) -> None:

@@ -42,8 +42,6 @@ def gold_rows(state: TrainState, prompts: list[Prompt]) -> Rows | None:
 
 
 def gold_completion(state: TrainState, prompt: Prompt) -> Completion:
-    """The task's own worked answer, ended by the end-of-sequence token; nobody sampled it, so its log-probs and entropies are zeros."""
+    """The task's own worked answer as a completion that nobody sampled."""
     assert prompt.gold is not None
-    ids = np.array([*state.policy.encode(prompt.gold), *state.writer.eos_ids[:1]], "i4")
-    nothing = np.zeros(len(ids), "f4")
-    return Completion(token_ids=ids, text=prompt.gold, logp_sampling=nothing, logp=nothing, entropy=nothing, finish="stop")
+    return state.policy.unsampled(prompt.gold)

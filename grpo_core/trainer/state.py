@@ -25,6 +25,7 @@ from grpo_core.tasks.base import Task
 from grpo_core.tasks.build import build_sampler, build_task
 from grpo_core.tasks.prompt_memory import Memories, build_memories
 from grpo_core.tasks.sampler import PromptSampler
+from grpo_core.trainer.preferences import PreferenceStream, preference_stream
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, done, total)."""
@@ -59,6 +60,7 @@ class TrainState:
     optimizer: torch.optim.AdamW
     schedule: torch.optim.lr_scheduler.LRScheduler
     reference: Callable[[Rows], Tensor] | None
+    preferences: PreferenceStream | None = None
     memories: Memories = Memories()
     memory: Memory = field(default_factory=Memory)
 
@@ -114,7 +116,8 @@ def state_of(config: RunConfig, policy: Policy, task: Task) -> TrainState:
         memories=memories,
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: min(1.0, (update + 1) / warmup)),
-        reference=_reference(policy, config) if objective.needs_reference else None,
+        reference=_reference(policy, config) if objective.needs_reference or objective.preference else None,
+        preferences=preference_stream(config, policy) if objective.preference else None,
     )
 
 

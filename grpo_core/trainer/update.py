@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 
 from grpo_core import streams
+from grpo_core.algorithms.group_objectives import Scores
 from grpo_core.algorithms.loss import LossBatch, loss_batch, policy_loss
-from grpo_core.algorithms.penalties import k3
+from grpo_core.algorithms.penalties import k3, prefer_winners
 from grpo_core.records import UpdateTrace
-from grpo_core.trainer.batch import TrainBatch, score_quietly
+from grpo_core.rollout.batch import rows_of
+from grpo_core.trainer.batch import SCORING_ROWS, TrainBatch, score_quietly
+from grpo_core.trainer.preferences import PreferredGroup
 from grpo_core.trainer.state import TrainState
 
 
@@ -64,12 +68,12 @@ def run_updates(state: TrainState, batch: TrainBatch, step: int) -> Updated:
         order = np.arange(n_groups) if config.minibatches == 1 else shuffle.permutation(n_groups)
         for minibatch, groups in enumerate(part for part in np.array_split(order, config.minibatches) if len(part)):
             rows = torch.isin(batch.group_B, torch.from_numpy(groups).to(batch.group_B.device)).nonzero().squeeze(1)
-            trace = _update(state, batch, rows, side_BT, weight_BT, where=(len(traces), epoch, minibatch))
+            trace = _update(state, batch, rows, side_BT, weight_BT, where=(len(traces), epoch, minibatch), step=step)
             traces.append(trace)
     return Updated(tuple(traces), side_BT, weight_BT)
 
 
-def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor, weight_BT: Tensor, *, where: tuple[int, int, int]) -> UpdateTrace:
+def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor, weight_BT: Tensor, *, where: tuple[int, int, int], step: int) -> UpdateTrace:
     """One optimizer step on some rows. Rows whose gradient is 0 by construction are not computed."""
     config, objective = state.config, state.objective
     whole = loss_batch(
@@ -94,6 +98,8 @@ def _update(state: TrainState, batch: TrainBatch, rows: Tensor, side_BT: Tensor,
     for part in live.split(config.micro_batch or max(len(live), 1)):
         if len(part):
             _backward(state, batch, rows[part], whole.rows(part), side_BT, tally)
+    if state.preferences is not None:
+        _prefer(state, state.preferences.of(step, where[0]), tally)
     norm = _optimize(state)
     update, epoch, minibatch = where
     apart = update > 0 or not torch.equal(batch.before_BT[rows], batch.policy_BT[rows])  # else every ratio is 1 and nothing can be clipped
@@ -154,6 +160,27 @@ def _backward(state: TrainState, batch: TrainBatch, rows: Tensor, part: LossBatc
             tally.kl_ref += k3((part.ref_BT - logp_bt) * part.mask_BT).sum().item()
         held = side_BT[rows, :width]
         side_BT[rows, :width] = torch.where(loss.side_BT != 0, loss.side_BT, held)
+
+
+def _prefer(state: TrainState, groups: Sequence[PreferredGroup], tally: Tally) -> None:
+    """Forward and backward of GEPO on preferred completions, whole groups at a time: the objective is a mean over groups, so parts of it add up."""
+    assert state.reference is not None
+    widest = max(len(one.group.completions) for one in groups)
+    size = max((state.config.micro_batch or SCORING_ROWS) // widest, 1)
+    for part in (groups[at : at + size] for at in range(0, len(groups), size)):
+        rows = rows_of([one.group for one in part], pad_id=state.writer.pad_id, device=state.writer.device)
+        logp_BT, _ = state.score(rows)
+        sides = [torch.where(torch.arange(len(one.group.completions)) < one.chosen, 1.0, -1.0) for one in part]
+        scores = Scores(
+            scores_B=((logp_BT - state.reference(rows)) * rows.mask_BT).sum(1).double(),
+            advantages_B=torch.cat(sides).to(logp_BT.device),
+            group_B=rows.prompt_of_row_B,
+            inside_B=torch.ones_like(rows.prompt_of_row_B, dtype=torch.bool),
+        )
+        loss = state.objective.preference * prefer_winners(scores) * len(part) / len(groups)
+        loss.backward()
+        tally.loss += loss.item()
+        tally.terms["gepo"] += loss.item()
 
 
 def _zero_gradients(state: TrainState) -> None:
