@@ -12,12 +12,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from grpo_core.errors import ConfigError
-from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.method_row import Method
 from grpo_core.methods import METHODS, method_name, unknown_method
+from grpo_core.rules import GROUP_REWARDS, OPTIONS
 
 SECTIONS = {
     "run": "Run",
@@ -162,6 +162,11 @@ class RunConfig(BaseModel):
         if url and not fits:
             raise ValueError(f"webhook={url!r} is no http or https address; try https://example.org/hook")
         return url
+
+    @field_validator(*OPTIONS, mode="before")
+    @classmethod
+    def _rule_by_preset(cls, text: object, info: ValidationInfo) -> object:
+        return next((rule.name for rule in OPTIONS[info.field_name].values() if text == rule.preset), text)
 
     @field_validator("method")
     @classmethod

@@ -15,6 +15,11 @@ CONTRASTS = ("gepo",)
 """Regularisers that hold rollouts of a group against each other."""
 
 
+def preset_id(name: str, paper: str) -> str:
+    """The name with the paper's arXiv number: several papers may share a name; the name alone where the paper has none."""
+    return f"{name}-{paper.removeprefix('arXiv:')}" if paper.startswith("arXiv:") else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One summand of the advantage: norm(value − base) · scale over the rollouts of one prompt that `drop` leaves, times `weight`.
@@ -96,8 +101,8 @@ class Method:
 
     @property
     def preset(self) -> str:
-        """The name with the paper's arXiv number, e.g. gspo-2507.18071: several papers may share a name; the name alone without a number."""
-        return f"{self.name}-{self.paper.removeprefix('arXiv:')}" if self.paper.startswith("arXiv:") else self.name
+        """The name with the paper's arXiv number, e.g. gspo-2507.18071."""
+        return preset_id(self.name, self.paper)
 
     @property
     def compares_groups(self) -> bool:

@@ -8,9 +8,9 @@ from string import Template
 
 from grpo_core.equation_pieces import CHOICES, Choice
 from grpo_core.equations import defined, equations
-from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.method_row import HARMS, Component, Method, Weight
 from grpo_core.methods import METHODS
+from grpo_core.rules import GROUP_REWARDS, PROMPT_SAMPLERS, Rule
 from grpo_core.study import spread, verdicts
 from grpo_core.trained import Trained, gain, trained
 
@@ -18,7 +18,7 @@ PATH = Path(__file__).parents[1] / "docs" / "methods.md"
 
 _OPENING = """# Methods
 
-Made from `grpo_core/methods.py`, `grpo_core/group_rewards.py` and `grpo_core/equation_pieces.py` by `python -m grpo_core.methods_page`; edit there, not here.
+Made from `grpo_core/methods.py`, `grpo_core/rules.py` and `grpo_core/equation_pieces.py` by `python -m grpo_core.methods_page`; edit there, not here.
 
 Every method is one row over the same equation:
 
@@ -95,9 +95,11 @@ What GRPO came to with each, three seeds on the arithmetic task, is among the ta
 there, as correct answers of a group take equally many worked sums. Questions in two forms are learnt more slowly, by GRPO
 alone too, and PS-GRPO at its assumed weight of 1 does not improve held-out accuracy reliably: what it rewards, the consistency of a question's
 forms, rises on every seed in 120 steps, at the cost of the answers. A weight of 0.25 costs less of them.
+"""
 
-| group_reward | what it does | what it assumes |
-|---|---|---|
+_SAMPLING = """## Ways to draw prompts
+
+`prompt_sampler` decides which prompts a step samples, under any method that does not draw by its own rule. Where a run's prompts stand is on the page Variance.
 """
 
 _PARTS = """
@@ -184,13 +186,18 @@ Its piece of the equation goes beside the others in `grpo_core/equation_pieces.p
 def methods_markdown() -> str:
     """The whole of docs/methods.md."""
     opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()), trained="\n".join(_trained()))
-    return "\n".join([opening, *(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS + "\n".join(_group_rewards()) + "\n" + _PARTS, _SEGMENTS, _ADDING])
+    sections = [*(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS, *_rules(GROUP_REWARDS), _PARTS, _SAMPLING, *_rules(PROMPT_SAMPLERS)]
+    return "\n".join([opening, *sections, _SEGMENTS, _ADDING])
 
 
-def _group_rewards() -> list[str]:
-    """One row per group-aware reward."""
-    option = {r.name: f"`{r.name}`" if not r.lacks else f"{r.name}: not trained here, it lacks {r.lacks}" for r in GROUP_REWARDS.values()}
-    return [f"| {option[r.name]} | {r.title}, {r.paper}. {r.means} | {r.assumes[0].upper()}{r.assumes[1:]} |" for r in GROUP_REWARDS.values()]
+def _rules(table: Mapping[str, Rule]) -> list[str]:
+    """A section per rule: what it does, its equation, and what it assumes or lacks."""
+    return [
+        f"### {rule.title} (`{rule.name}`)\n\n{rule.means} {rule.paper}, preset `{rule.preset}`.\n\n```math\n{rule.equation}\n```\n\nAssumes {rule.assumes}"
+        + (f" Not trained here: it lacks {rule.lacks}" if rule.lacks else "")
+        + "\n"
+        for rule in table.values()
+    ]
 
 
 def _choices() -> list[str]:

@@ -61,4 +61,4 @@ def runs() -> None:
 
 
 runs()
-methods_view.group_rewards()
+methods_view.rules()

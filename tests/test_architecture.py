@@ -22,17 +22,17 @@ UPSTREAM: dict[str, set[str]] = {
     "beside": set(),
     "method_row": set(),
     "own_methods": set(),
-    "group_rewards": set(),
+    "rules": {"method_row"},
     "off_policy": {"method_row"},
     "methods": {"method_row", "own_methods", "off_policy"},
     "records": set(),
     "measures": set(),
     "streams": set(),
-    "config": {"errors", "method_row", "group_rewards", "methods"},
+    "config": {"errors", "method_row", "rules", "methods"},
     "equation_pieces": set(),
     "equations": {"method_row", "equation_pieces"},
     "trained": set(),
-    "methods_page": {"method_row", "group_rewards", "methods", "equation_pieces", "equations", "study", "trained"},
+    "methods_page": {"method_row", "rules", "methods", "equation_pieces", "equations", "study", "trained"},
     "presets": {"errors", "methods", "config"},
     "algorithms": set(),
     "objectives": {"method_row", "config", "streams", "algorithms"},
@@ -51,11 +51,11 @@ UPSTREAM: dict[str, set[str]] = {
 """What each part of grpo_core may import from the rest of it, itself aside; running, cli and its commands wire everything and may import all."""
 MAY_USE_STORAGE = {"trace", "launch", "watch", "demo", "adapters", "cli"}
 PAGES_MAY_IMPORT = {
-    "launch", "config", "method_row", "methods", "group_rewards", "equation_pieces", "equations", "trained", "presets", "errors", "records", "measures",
+    "launch", "config", "method_row", "methods", "rules", "equation_pieces", "equations", "trained", "presets", "errors", "records", "measures",
     "diagnosis", "lab", "study",
 }  # fmt: skip
 TORCH_FREE = (
-    "config", "records", "method_row", "own_methods", "group_rewards", "off_policy", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
+    "config", "records", "method_row", "own_methods", "rules", "off_policy", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
     "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures",
     "lab/shaped", "lab/process",
 )  # fmt: skip

@@ -18,9 +18,9 @@ import numpy as np
 import streamlit as st
 
 from grpo_core.config import RunConfig
-from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.lab.batch import RecordedBatch
 from grpo_core.methods import METHODS
+from grpo_core.rules import GROUP_REWARDS
 from pages.components import url
 
 Value = TypeVar("Value")

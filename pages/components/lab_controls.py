@@ -11,10 +11,10 @@ import streamlit as st
 
 from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import ConfigError
-from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.lab.batch import RecordedBatch
 from grpo_core.lab.shaped import NotShaped, rule_of, shaped
 from grpo_core.methods import METHODS
+from grpo_core.rules import GROUP_REWARDS
 from pages.components import lab_address, url
 from pages.components.data import Run
 from pages.components.text import escape, fixed

@@ -28,10 +28,10 @@ from grpo_core.equation_pieces import (
 )
 from grpo_core.equations import Slot, defined, differences, equations, slots
 from grpo_core.errors import GroupscopeError
-from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.method_row import HARMS, Method
 from grpo_core.methods import METHODS, nearest_method
 from grpo_core.presets import PRESETS
+from grpo_core.rules import OPTIONS, Rule
 from grpo_core.trained import of_method, outcome, setting
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states, study_view
 from pages.components.data import Run
@@ -275,10 +275,31 @@ def _verdict(report: Report | None) -> dict:
     return levels.chip(levels.Level.NOT_AVAILABLE if report is None else report.level)
 
 
-def group_rewards() -> None:
-    """The rewards that look at a whole group, which any method may train on, and what each assumes."""
-    with st.expander(f"Rewards that look at the whole group ({len(GROUP_REWARDS)}), for any method", icon=":material/groups:"):
-        for rule in GROUP_REWARDS.values():
-            how = f"Not trained here: it lacks {rule.lacks}" if rule.lacks else f"`group_reward={rule.name}`"
-            st.markdown(f"**{escape(rule.title)}** ({escape(rule.paper)}). {escape(rule.means)} {how if not rule.lacks else escape(how)}")
-            st.caption(f"Assumes {escape(rule.assumes)}")
+RULES = {
+    "group_reward": ("Rewards that look at the whole group", ":material/groups:"),
+    "prompt_sampler": ("Ways to draw prompts", ":material/casino:"),
+}
+"""The tables of rules that any method may train with, by their option: title and icon."""
+
+
+def rules() -> None:
+    """What any method may train with besides: each rule with its equation, its paper, and what it assumes."""
+    for option, (title, icon) in RULES.items():
+        with st.expander(f"{title} ({len(OPTIONS[option])}), for any method", icon=icon):
+            for rule in OPTIONS[option].values():
+                _rule(rule, option)
+
+
+def _rule(rule: Rule, option: str) -> None:
+    with st.container(gap="xxsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"**{escape(rule.title)}**", width="content")
+            st.markdown(f"`{rule.preset}`", width="content", help=_taken(rule, option))
+            st.link_button(rule.paper, _PREFIX + rule.paper.removeprefix("arXiv:"), icon=":material/article:", type="tertiary", help="The paper")
+        st.markdown(escape(rule.means))
+        st.latex(rule.equation)
+        st.caption(f"Assumes {escape(rule.assumes)}" + (f" Not trained here: it lacks {escape(rule.lacks)}" if rule.lacks else ""))
+
+
+def _taken(rule: Rule, option: str) -> str:
+    return "Its preset id." if rule.lacks else f"Its preset id: `{option}` takes this, or `{rule.name}` for short."

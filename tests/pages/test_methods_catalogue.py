@@ -5,6 +5,7 @@ import pytest
 from grpo_core.equations import equations
 from grpo_core.method_row import HARMS
 from grpo_core.methods import METHODS
+from grpo_core.rules import GROUP_REWARDS, PROMPT_SAMPLERS
 from pages.components.methods_view import fitting, signals, uses
 from storage.catalog import Catalog
 from tests.pages.looking import rows_of, words_of
@@ -24,6 +25,13 @@ def test_every_method_is_drawn_from_its_row(name: str, store_root, open_page) ->
     assert all(one in drawn for one in equations(method))
     assert all(signals()[signal][0] in said for signal in method.moves)
     assert f"No run of this store used {method.title} yet" in said and method.preset in said
+
+
+def test_rules_that_any_method_takes_are_told_with_their_equations(store_root, open_page) -> None:
+    app = open_page(store_root, "methods")
+    said, drawn = words_of(app), " ".join(formulas(app))
+    for rule in (*GROUP_REWARDS.values(), *PROMPT_SAMPLERS.values()):
+        assert rule.equation in drawn and rule.preset in said and rule.assumes in said.replace("\\", "") and rule.lacks in said.replace("\\", "")
 
 
 def test_the_address_takes_a_preset_id(store_root, open_page) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from grpo_core.config import RunConfig, make_config, structural_notes
 from grpo_core.errors import ConfigError, TaskError
-from grpo_core.group_rewards import GROUP_REWARDS
 from grpo_core.records import Completion, Group, Prompt, ScoredGroup
+from grpo_core.rules import GROUP_REWARDS, OPTIONS
 from grpo_core.tasks import shaping
 from grpo_core.tasks.build import build_task
 from grpo_core.tasks.group_rewards import (
@@ -196,3 +196,11 @@ def test_the_order_of_rollouts_changes_no_reward(seed):
     np.testing.assert_allclose(rewards(order), rewards(np.arange(size))[:, order])
     assert contrast(used[order], correct[order]) == contrast(used, correct)
     assert model_hardness(totals[order], shares[order], spread=0.1) == pytest.approx(model_hardness(totals, shares, spread=0.1))
+
+
+@pytest.mark.parametrize(("option", "name"), [(option, rule.name) for option, table in OPTIONS.items() for rule in table.values() if not rule.lacks])
+def test_a_rule_is_taken_by_its_preset_id_too(option: str, name: str) -> None:
+    rule, beside = OPTIONS[option][name], {"paraphrases": 2} if name == "ps_grpo" else {}
+    assert rule.preset == f"{name}-{rule.paper.removeprefix('arXiv:')}" and getattr(make_config({option: rule.preset, **beside}), option) == name
+    with pytest.raises(ConfigError, match=option):
+        make_config({option: f"{name}-0000.00000", **beside})
