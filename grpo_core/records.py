@@ -86,7 +86,7 @@ class Reward:
     """The judgement of one completion: every part before weighting, their weighted sum, and whether it is correct.
 
     `weights` are those of the parts in the sum, 1 for a part that is not among them. A part that raised is NaN and makes `total` NaN and
-    `correct` None; `failure` holds the message.
+    `correct` None; `failure` holds the message. Without `in_loss` it counts in its group's figures, and its tokens are not trained on.
     """
 
     parts: Mapping[str, float]
@@ -94,6 +94,7 @@ class Reward:
     correct: bool | None
     failure: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    in_loss: bool = True
 
     @property
     def failed(self) -> bool:

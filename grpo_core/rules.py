@@ -44,9 +44,9 @@ GROUP_REWARDS: dict[str, Rule] = {
             name="e_grpo", title="E-GRPO", paper="arXiv:2510.24694",
             equation=r"\tilde r_i = \begin{cases} 1 & i \text{ right} \\ \alpha\, \gamma_i / \max_{j \in g} \gamma_j & i \text{ wrong} \\ 0 & i \text{ cut} \end{cases}",
             means="A correct rollout earns 1; a wrong one 0.3 times its share of the entities named, over the highest share of its group; one cut at the token "
-            "limit nothing.",
+            "limit nothing: it counts in its group's mean and is left out of the loss.",
             assumes="entities come with the prompt: a column named entities, in the arithmetic task the worked sums of the units and the tens, searched for in the "
-            "whole completion; rollouts cut at the limit stay in the loss, which the paper takes them out of.",
+            "whole completion.",
         ),
         Rule(
             name="gcpo", title="GCPO (GeometryZero)", paper="arXiv:2506.07160",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 _OTHERS = {
     "epochs": "passes over a batch", "lr": "lr", "group-reward": "group reward", "group-reward-weight": "weight", "paraphrases": "paraphrases",
-    "prompt-sampler": "prompt sampler", "replay-size": "replay buffer", "rewards": "reward besides",
+    "prompt-sampler": "prompt sampler", "replay-size": "replay buffer", "preferences": "preferences of", "rewards": "reward besides",
 }  # fmt: skip
 PATH = Path(__file__).with_suffix(".json")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from grpo_core.measures.flat import end_to_end
+from grpo_core.tasks.shaping import CUT
 
 Array = np.ndarray
 
@@ -76,6 +77,11 @@ class RecordedBatch:
     def unmarked(self, *marks: Array | None) -> Array:
         """Which rollouts (R,) bool none of these marks, each (R,) or None where it marks nothing, picks out."""
         return ~np.logical_or.reduce([np.zeros(len(self.reward_R), "?"), *(mark_R for mark_R in marks if mark_R is not None)])
+
+    @property
+    def cut_R(self) -> Array:
+        """Which rollouts (R,) bool the rule of their reward keeps out of the loss."""
+        return np.nan_to_num(self.parts.get(CUT, np.zeros(len(self.reward_R)))) > 0
 
     @property
     def rescored(self) -> bool:

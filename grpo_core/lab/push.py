@@ -40,7 +40,7 @@ def push_of(batch: RecordedBatch, config: RunConfig, *, after: bool) -> Push:
     facts = _facts(batch, taken_R, config)
     shape = _Shape(batch, taken_R)
     inside_BT = shape.rows(np.ones(len(batch.logp_N)))
-    mask_BT = inside_BT * ~facts.rewards_B.isnan()[:, None]
+    mask_BT = inside_BT * (~facts.rewards_B.isnan() & ~torch.from_numpy(batch.cut_R[taken_R]))[:, None]
     found = credited(method, facts, group_B, inside_BT=inside_BT, item_BT=_items(batch, shape, inside_BT))
     policy_BT = shape.rows(batch.logp_N)
     weights_BT = multipliers_of(method, facts, ids_BT=shape.rows(batch.token_ids_N).long(), mask_BT=mask_BT, group_B=group_B, first_entropy=batch.first_entropy)

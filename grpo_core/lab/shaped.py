@@ -40,11 +40,12 @@ def shaped(batch: RecordedBatch, was: RunConfig, asked: RunConfig) -> RecordedBa
     sampled_R = own.unmarked(own.reference_R, own.hinted_R)
     of_groups = [np.flatnonzero(sampled_R & (own.group_R == group)) for group in np.unique(own.group_R[sampled_R])]
     made = shape([_scored(own, members) for members in of_groups], asked, own.step or 0)
-    reward_R, added_R = own.reward_R.copy(), np.full(len(own.reward_R), np.nan)
+    reward_R, added = own.reward_R.copy(), {name: np.full(len(own.reward_R), np.nan) for name in ADDS[asked.group_reward]}
     for members, group in zip(of_groups, made, strict=True):
         reward_R[members] = group.totals
-        added_R[members] = [one.parts.get(ADDS[asked.group_reward], math.nan) for one in group.rewards]
-    return replace(own, reward_R=reward_R, parts={**own.parts, ADDS[asked.group_reward]: added_R})
+        for name, added_R in added.items():
+            added_R[members] = [one.parts.get(name, math.nan) for one in group.rewards]
+    return replace(own, reward_R=reward_R, parts={**own.parts, **added})
 
 
 def rule_of(config: RunConfig) -> tuple[str, float, str]:
@@ -75,7 +76,7 @@ def _only_references(batch: RecordedBatch) -> bool:
 
 def _own(batch: RecordedBatch, rule: str) -> RecordedBatch:
     """The batch with the task's own rewards, from their parts."""
-    parts = {name: values_R for name, values_R in batch.parts.items() if name != ADDS[rule]}
+    parts = {name: values_R for name, values_R in batch.parts.items() if name not in ADDS[rule]}
     if not parts or any(name not in batch.part_weights for name in parts):
         raise NotShaped(f"the run was trained with group_reward={rule}, and the parts of the task's own rewards, or their weights, were not recorded")
     total_R = sum(batch.part_weights[name] * np.nan_to_num(values_R) for name, values_R in parts.items())

@@ -45,7 +45,8 @@ def entity_shares(matched: Sequence[float]) -> list[float]:
 def e_grpo(matched: Sequence[float], correct: Sequence[bool], void: Sequence[bool], *, alpha: float = ENTITY_SHARE) -> list[float]:
     """1 for a correct rollout, α·γ̂ for a wrong one, 0 for one cut at the token limit (`void`) (E-GRPO, arXiv:2510.24694).
 
-    `matched` are shares of the entities found by exact match. In the paper a cut rollout also leaves the loss, but not the group's mean.
+    `matched` are shares of the entities found by exact match. As in the paper a cut rollout also leaves the loss, but not the
+    group's mean; who trains sees to that.
     """
     shares = entity_shares(matched)
     return [0.0 if cut else 1.0 if right else alpha * share for share, right, cut in zip(shares, correct, void, strict=True)]

@@ -35,8 +35,11 @@ class Setting:
     steps: int
 
 
-ADDS = {"otc": "calls", "e_grpo": "entities", "gcpo": "auxiliary", "datarus": "structure", "ps_grpo": "consistency"}
-"""The part that each rule puts beside the task's own parts of a reward, to show where its total comes from."""
+CUT = "cut"
+"""The part that is 1 for a rollout which its rule keeps in its group's figures and out of the loss, as it ran into the token limit."""
+
+ADDS = {"otc": ("calls",), "e_grpo": ("entities", CUT), "gcpo": ("auxiliary",), "datarus": ("structure",), "ps_grpo": ("consistency",)}
+"""The parts that each rule puts beside the task's own parts of a reward, to show where its total comes from."""
 
 Shaped = tuple[Sequence[float], dict[str, Sequence[float]]]
 """Total rewards, and the parts that show where they come from."""
@@ -66,11 +69,12 @@ def _known(group: ScoredGroup) -> list[Scored]:
 
 def _shaped(group: ScoredGroup, shaped: Shaped) -> ScoredGroup:
     totals, parts = iter(shaped[0]), {name: iter(values) for name, values in shaped[1].items()}
-    rewards = [
-        reward if reward.failed else replace(reward, total=float(next(totals)), parts={**reward.parts, **{n: float(next(v)) for n, v in parts.items()}})
-        for reward in group.rewards
-    ]
-    return replace(group, rewards=tuple(rewards))
+
+    def made(reward: Reward) -> Reward:
+        added = {name: float(next(values)) for name, values in parts.items()}
+        return replace(reward, total=float(next(totals)), parts={**reward.parts, **added}, in_loss=not added.get(CUT))
+
+    return replace(group, rewards=tuple(reward if reward.failed else made(reward) for reward in group.rewards))
 
 
 def _otc(known: Sequence[Scored], setting: Setting) -> Shaped:
@@ -88,7 +92,7 @@ def _e_grpo(known: Sequence[Scored], setting: Setting) -> Shaped:
     matched = [sum(str(one) in completion.text for one in entities) / len(entities) for _, completion, _ in known]
     correct, void = [bool(reward.correct) for _, _, reward in known], [completion.finish == "length" for _, completion, _ in known]
     totals = group_rewards.e_grpo(matched, correct, void, alpha=setting.weight or group_rewards.ENTITY_SHARE)
-    return totals, {"entities": matched}
+    return totals, {"entities": matched, CUT: void}
 
 
 def _gcpo(known: Sequence[Scored], setting: Setting) -> Shaped:

@@ -24,7 +24,8 @@ SCORING_ROWS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBatch:
-    """The kept groups of a step. `mask_BT` leaves out rollouts whose scoring failed; `group_B` numbers the groups from 0.
+    """The kept groups of a step. `mask_BT` leaves out rollouts whose scoring failed or which their rule keeps out of the loss; `group_B` numbers the groups
+    from 0.
 
     `before_BT` are log-probs under the policy that wrote each rollout, `policy_BT` under the one the step begins with: the same but
     for rollouts that are replayed. `foreign_B` marks rows that the policy did not write in this step, `reference_B` those among them that
@@ -73,7 +74,8 @@ def train_batch(state: TrainState, kept: Sequence[ScoredGroup], step: int) -> Tr
         state.memory.first_entropy = float(facts.entropies_B[~facts.reference_B].mean())
     item_BT = _items(state, kept)
     found = credited(state.method, facts, group_B, inside_BT=rows.mask_BT.cpu(), item_BT=item_BT)
-    mask_BT = rows.mask_BT * scored_B.to(device)[:, None]
+    trained_B = torch.tensor([reward.in_loss for s in kept for reward in s.rewards]) & scored_B
+    mask_BT = rows.mask_BT * trained_B.to(device)[:, None]
     foreign_B = torch.tensor([c.source not in SAMPLED for s in kept for c in s.group.completions], device=device)
     reference_B = facts.reference_B.to(device)
     before_BT, policy_BT = _before(state, kept, rows, foreign_B, reference_B)

@@ -35,7 +35,7 @@ def test_advantages_and_pushes_are_those_of_a_run_that_was_trained_with_it(plain
     recorded = stored(tmp_path, model_cache, **rule, overlong_buffer=10)
     np.testing.assert_allclose(asked.reward_R, recorded.reward_R, atol=1e-6)
     assert config.group_reward == "gcpo" or not np.allclose(asked.reward_R, plain.reward_R)  # else the rule did nothing; gcpo is worked by hand below
-    assert set(asked.parts) == set(recorded.parts) == {*plain.parts, ADDS[config.group_reward]}
+    assert set(asked.parts) == set(recorded.parts) == {*plain.parts, *ADDS[config.group_reward]}
     for name, values_R in recorded.parts.items():
         np.testing.assert_allclose(asked.parts[name], values_R, atol=1e-6)
     advantages, _, pushed = trained(model_cache, **rule, overlong_buffer=10)
@@ -59,6 +59,22 @@ def test_gcpo_by_hand():
 def test_the_rule_of_the_run_leaves_the_record_alone(plain):
     rule = small_config(**SETTINGS, group_reward="e_grpo")
     assert shaped(plain, rule, rule) is plain
+
+
+def test_rollouts_that_e_grpo_cuts_count_in_their_group_and_not_in_the_loss(tmp_path, model_cache):
+    """By the record, as in the trainer: their advantage is that of a reward of 0, and none of their tokens is pushed."""
+    rule = dict(group_reward="e_grpo", max_new_tokens=19)
+    config, recorded = small_config(**SETTINGS, **rule), stored(tmp_path, model_cache, **rule)
+    cut_R = recorded.cut_R
+    assert cut_R.any() and not cut_R.all() and (recorded.length_R[cut_R] == 19).all() and (recorded.reward_R[cut_R] == 0).all()
+    advantages, _, pushed = trained(model_cache, **rule)
+    push = push_of(recorded, config, after=False)
+    np.testing.assert_allclose(push.push_N, pushed, rtol=1e-4, atol=1e-8)
+    cut_N = cut_R[recorded.rollout_N]
+    assert (push.push_N[cut_N] == 0).all() and (push.push_N[~cut_N] != 0).any() and (push.advantage_R[cut_R] < 0).any()
+    np.testing.assert_allclose(push.advantage_N[~cut_N], advantages[~cut_N], rtol=1e-5, atol=1e-6)
+    back = shaped(recorded, config, small_config(**SETTINGS, max_new_tokens=19))
+    assert not back.cut_R.any() and set(back.parts) == {"exact"}
 
 
 def test_a_failed_reward_and_a_worked_answer_are_left_as_they_are(plain):
