@@ -343,6 +343,8 @@ def structural_notes(config: RunConfig) -> list[str]:
         )
     if "llds_coef" in method.knobs and not llds:
         notes.append("LLDS is off in this run, as llds_coef is 0; leave it empty for the method's own weight, or take method=grpo")
+    if config.preferences and config.gepo_coef == 0:
+        notes.append("preferences are not read in this run, as gepo_coef is 0; leave it empty for the method's own weight")
     parts = len(config.rewards) or 1
     if any(c.value == "parts" for c in method.credit) and parts + bool(config.overlong_buffer) == 1:
         notes.append(

@@ -10,6 +10,7 @@ import torch
 
 from grpo_core.algorithms.group_objectives import Scores
 from grpo_core.algorithms.penalties import prefer_winners
+from grpo_core.config import structural_notes
 from grpo_core.errors import ConfigError, TaskError
 from grpo_core.objectives import objective_of
 from grpo_core.rollout.batch import rows_of
@@ -131,5 +132,6 @@ def test_it_is_an_option_of_gepo_alone(tmp_path, model_cache):
         small_config(preferences="x.jsonl")
     with pytest.raises(ConfigError, match="preference_groups is not read without preferences"):
         small_config(method="gepo", preference_groups=3)
+    assert structural_notes(small_config(method="gepo", preferences="x.jsonl", gepo_coef=0))[0].startswith("preferences are not read in this run")
     with pytest.raises(TaskError, match="preferences.jsonl has no rows; one row per prompt"):
         small_state(model_cache, **gepo(written(tmp_path)))
