@@ -73,20 +73,20 @@ $harms
 
 Held-out accuracy (share correct, greedy decoding) of the tiny model on the arithmetic task, or the one that the command names, after the
 first and after the last step of short runs, a seed each, and its mean change ± standard deviation over seeds. Enough to see that a method
-learns, not which is best: the settings are the same for all and tuned for none. At twice the learning rate, where there is a table for it,
-the same methods do not improve reliably in so few steps, GDPO aside. Pass@k and NSR learn from few of a step's rollouts (Pass@k from those that
-alone are correct in their group, fewer than one group a step here), so 30 steps are too few for them; they are trained for 120 too. Rollouts are the policy's own (and GRAO's worked answers), but where the command names
-a replay buffer: there half of every step's groups were written by the policies of up to 8 steps before. GRPO's clip and REC's bear that, RED-Weight
-and OPMD of Kimi k1.5 stand still, and what has no ratio or no bound on it (OPMD, AsymRE, RED-Drop) loses what it had: at this learning rate no method
-made for older rollouts does better with them than GRPO. That table, the one of preferences, which `python -m tests.benchmarks.preferences
-preferences.jsonl` writes, the one of the ranking task and E-GRPO's were trained on a later machine than the first,
-from a start
-that its processor made better. Reg-GRPO's
-`hint_strength` was chosen on the first table. Where a command names a group reward, the rollouts of training earn it. With four
-passes over each batch at 2.5 times the learning rate (`--epochs 4 --lr 5e-4`) GRPO loses what it had: that table says which of 36 methods
-hold better and which fall faster, and what the diagnosis of the day said of them. It was trained in two parts on two machines, where seeds give
-other runs: OPO, GPG, Pass@k, PSR, NSR, W-REINFORCE, GDPO, ReMax, OPMD in its variants, AsymRE, RED, Reg-GRPO, ARPO, GRAO and GEPO on one on which GRPO
-went 0.70 → 0.38, 0.55 → 0.12 and 0.54 → 0.37, the others on that of the row GRPO. Its wall times are those of machines with other work and compare nothing.
+learns, not which is best: the settings are the same for all and tuned for none. At twice the learning rate, where there is a table for
+it, the same methods do not improve reliably in so few steps, GDPO aside. Pass@k and NSR learn from few of a step's rollouts (Pass@k from
+those that alone are correct in their group, fewer than one group a step here), so 30 steps are too few for them; they are trained for 120
+too. Rollouts are the policy's own (and GRAO's worked answers), but where the command names a replay buffer: there half of every step's
+groups were written by the policies of up to 8 steps before. GRPO's clip and REC's bear that, RED-Weight and OPMD of Kimi k1.5 stand
+still, and what has no ratio or no bound on it (OPMD, AsymRE, RED-Drop) loses what it had: at this learning rate no method made for older
+rollouts does better with them than GRPO. That table, the one of preferences, which
+`python -m tests.benchmarks.preferences preferences.jsonl` writes, the one of the ranking task and E-GRPO's were trained on a later
+machine than the first, from a start that its processor made better. Reg-GRPO's `hint_strength` was chosen on the first table. Where a
+command names a group reward, the rollouts of training earn it. With four passes over each batch at 2.5 times the learning rate
+(`--epochs 4 --lr 5e-4`) GRPO loses what it had: that table says which of 36 methods hold better and which fall faster, and what the
+diagnosis of the day said of them. It was trained in two parts on two machines, where seeds give other runs: OPO, GPG, Pass@k, PSR, NSR,
+W-REINFORCE, GDPO, ReMax, OPMD in its variants, AsymRE, RED, Reg-GRPO, ARPO, GRAO and GEPO on one on which GRPO went 0.70 → 0.38, 0.55 →
+0.12 and 0.54 → 0.37, the others on that of the row GRPO. Its wall times are those of machines with other work and compare nothing.
 
 $trained
 """
