@@ -12,10 +12,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from storage.about import RUN_FILE, About
 from storage.errors import ExportRefused, NewerStore, StoreError
-from storage.importing import Export, add_run, differing_tables, read_export
+from storage.importing import LOCK, Export, add_run, differing_tables, read_export
 from storage.layout import checksum
 from storage.queries.export import export_database, export_run
 from storage.reader import Store
@@ -341,6 +342,13 @@ add_run(Path({str(tmp_path / "new")!r}), "r1", read_export(Path({str(checked.pat
     assert Store(tmp_path / "new").run_ids() == []
     add_run(tmp_path / "new", "r1", checked, {"config.json": "{}"})
     assert Store(tmp_path / "new").run_ids() == ["r1"] and not left.exists()
+
+
+def test_two_imports_at_once_do_not_meet(checked: Export, tmp_path: Path) -> None:
+    (tmp_path / "new" / "runs").mkdir(parents=True)
+    with FileLock(tmp_path / "new" / "runs" / LOCK), pytest.raises(StoreError, match="another import into .* is under way; wait until it has ended"):
+        add_run(tmp_path / "new", "r1", checked, {"config.json": "{}"})
+    add_run(tmp_path / "new", "r1", checked, {"config.json": "{}"})
 
 
 def test_a_store_that_cannot_be_written_is_named(checked: Export, tmp_path: Path) -> None:

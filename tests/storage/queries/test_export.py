@@ -99,14 +99,14 @@ def rows(file: Path, name: str) -> str:
 
 @pytest.mark.parametrize("state", ["live", "sealed"])
 def test_one_file_holds_the_run_and_needs_nothing_beside_it(store: Store, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.transfer.PIECE_STEPS", 3)
+    monkeypatch.setattr("storage.transfer.PIECE_STEPS", 2)
     if state == "sealed":
         seal(store.run_dir("r"))
     recorded = {name: rows(store.run_dir("r") / "run.duckdb", name) for name in EVERYTHING}
     seen: list[tuple[int, int]] = []
     written = export_database(store, "r", tmp_path / "deep" / "er" / "it's.duckdb", ABOUT, progress=lambda *at: seen.append(at))
     assert [(e.table, e.rows) for e in written] == [("steps", 3), ("groups", 6), ("rollouts", 20), ("vocabulary", 2)]
-    assert seen == [(done, 10) for done in range(11)], "three tables in pieces of steps 0-2, 3-5 and 6-7, and the vocabulary"
+    assert seen == [(done, 13) for done in range(14)], "three tables in pieces of two of the steps 0 to 7, and the vocabulary"
     shutil.rmtree(store.root)
     moved = (tmp_path / "deep").rename(tmp_path / "moved") / "er" / "it's.duckdb"
     assert [path.name for path in moved.parent.iterdir()] == [moved.name]
