@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from grpo_core.cli import main
+from grpo_core.launch.status import read_word, write_word
 from storage.reader import Store
 from storage.segments import is_sealed
 from tests.collapsing import STEPS, recorded
@@ -34,7 +37,9 @@ def answers(capsys: pytest.CaptureFixture, store: Path, run_id: str) -> dict[str
 
 @pytest.mark.parametrize("form", ["duckdb", "parquet"])
 def test_a_run_that_moves_answers_as_before(store_root: Path, model_cache: Path, tmp_path: Path, capsys, form: str) -> None:
-    run_id = recorded(store_root, model_cache).run_id
+    folder = recorded(store_root, model_cache)
+    write_word(folder, replace(read_word(folder), state="finished", step=STEPS, ended_at=time.time()))
+    run_id = folder.run_id
     before = answers(capsys, store_root, run_id)
     assert len(before["steps"]) == STEPS and before["diagnose"][0] == 3 and before["diagnose"][1]["level"] == "collapsed"
     target = tmp_path / "out" / ("run.duckdb" if form == "duckdb" else "run")
@@ -55,7 +60,7 @@ def test_a_run_that_moves_answers_as_before(store_root: Path, model_cache: Path,
     assert is_sealed(other / "runs" / run_id)
     code, out, _ = said(capsys, "runs", "--json", "--store", str(other))
     (row,) = json.loads(out)
-    assert (row["run_id"], row["name"], row["state"], row["step"], row["method"]) == (run_id, "too fast", "failed", STEPS, "grpo")
+    assert (row["run_id"], row["name"], row["state"], row["step"], row["method"]) == (run_id, "too fast", "finished", STEPS, "grpo")
     assert said(capsys, "show", "too fast", "--store", str(other))[0] == said(capsys, "seal", run_id, "--store", str(other))[0] == 0
     for command in (["resume", run_id], ["resume", run_id, "--steps", "99", "--detach"], ["fork", run_id], ["fork", run_id, "--step", "0", "--lr", "1e-4"]):
         code, out, err = said(capsys, *command, "--store", str(other))
