@@ -17,6 +17,7 @@ import click
 
 from grpo_core.commands.compare import compare
 from grpo_core.commands.diagnose import diagnose
+from grpo_core.commands.export import export, import_
 from grpo_core.commands.finding import find_run, names, no_runs, overview
 from grpo_core.commands.fork import fork
 from grpo_core.commands.options import SectionedCommand, config_options, json_option, run_argument, store_option
@@ -73,7 +74,9 @@ def cli() -> None:
 
 cli.add_command(compare)
 cli.add_command(diagnose)
+cli.add_command(export)
 cli.add_command(fork)
+cli.add_command(import_)
 cli.add_command(sql)
 
 
@@ -216,21 +219,6 @@ def seal(run: str, store: Path, as_json: bool) -> None:
     run_dir = Store(store).run_dir(run_id)
     segments.seal(run_dir)
     answer({"run_id": run_id, "file": str(run_dir / "run.duckdb")}, as_json, text=f"sealed: {run_dir / 'run.duckdb'}")
-
-
-@cli.command()
-@run_argument
-@click.option("--to", "target", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
-@store_option
-@json_option
-def export(run: str, target: Path, store: Path, as_json: bool) -> None:
-    """Write every table of a run as Parquet and CSV (lists as JSON text)."""
-    from storage.queries.export import export_run
-    from storage.reader import Store
-
-    written = export_run(Store(store), find_run(store, run), target)
-    rows = [asdict(one) for one in written]
-    answer(rows, as_json, text=table(["TABLE", "ROWS", "FILE"], [[r["table"], str(r["rows"]), r["file"]] for r in rows]))
 
 
 @cli.command()

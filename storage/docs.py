@@ -28,6 +28,7 @@ run.sql("select position, avg(entropy) from tokens where step = 42 group by posi
 While the run is live, its tables are views on Parquet files by absolute path; after `seal` they are tables inside the file, and
 the file stands alone. A store that was moved while a run was live is read by Groupscope as before; plain DuckDB finds the files
 again once the run is resumed or sealed. Open it with `read_only=True`: a program that holds it for writing locks others out.
+[open-data.md](open-data.md) shows a notebook on a live run, exports, and runs of another machine.
 
 Empty (NULL) means not measured or not defined, never 0. `NaN` is stored as it was computed. Token traces are float32, shortened to
 10 mantissa bits (`precision` rounded: relative error at most 2⁻¹¹), 7 bits (half: 2⁻⁸), or untouched (exact).

@@ -27,6 +27,10 @@ class RunLocked(StoreError):
     """Another process is writing this run."""
 
 
+class ExportRefused(StoreError):
+    """Something that cannot become a run of a store; nothing of it is left behind."""
+
+
 class QueryRefused(StoreError):
     """A query of a person that may not run or cannot be answered; `place` shows where in its text, if that is known."""
 

@@ -212,6 +212,12 @@ def quoted(path: Path | str) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
+def is_database(path: Path) -> bool:
+    """Whether a file begins as DuckDB's do. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"DUCK"
+
+
 def _segment(folder: Path, match: re.Match[str]) -> Segment:
     merged = match["step"] is None
     first, last = (int(match["first"]), int(match["last"])) if merged else (int(match["step"]), int(match["step"]))

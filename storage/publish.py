@@ -62,6 +62,11 @@ def no_room_as_disk_full(folder: Path) -> Iterator[None]:
         raise disk_full(folder, error.strerror or str(error)) from error
 
 
+def is_no_room(error: Exception) -> bool:
+    """Whether DuckDB failed for want of room; it has no error of its own for that."""
+    return any(sign in str(error) for sign in ("No space left", "File too large", "quota"))
+
+
 def disk_full(folder: Path, why: str) -> DiskFull:
     free = shutil.disk_usage(folder).free / 2**20
     return DiskFull(f"no room to write in {folder} ({why}, {free:.1f} MiB free); everything recorded before is safe; free some space and resume the run")

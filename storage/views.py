@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from storage.layout import DATABASE, VOCABULARY_FILE, StoreInfo, quoted
-from storage.publish import disk_full, publish
+from storage.publish import disk_full, is_no_room, publish
 from storage.schema import SCHEMA_VERSION, TABLES, VIEWS, VOCABULARY
 
 Work = Callable[[duckdb.DuckDBPyConnection], None]
@@ -71,35 +71,36 @@ def in_full(empty: str, source: str) -> str:
 
 
 def publish_database(run_dir: Path, info: StoreInfo, fill: Work, check: Work = lambda database: None) -> None:
-    """Builds run.duckdb beside the old one and renames it into place.
+    """Builds run.duckdb beside the old one and renames it into place; see `write_database`. Raises DiskFull."""
+    (run_dir / f"{DATABASE}.wal").unlink(missing_ok=True)  # only a person who opened run.duckdb to write can have left one
+    publish(run_dir, DATABASE, lambda path: write_database(path, info, fill, check))
+
+
+def write_database(path: Path, info: StoreInfo, fill: Work, check: Work = lambda database: None) -> None:
+    """Makes a DuckDB file with what describes it and all derived views.
 
     `fill` puts tables or views in it; `check` reads it back from disk and raises if something is wrong. Raises DiskFull.
     """
-
-    def write(path: Path) -> None:
-        try:
-            with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
-                database.execute(f"attach {quoted(path)} as run (storage_version {quoted(STORAGE_VERSION)})")
-                database.execute("use run")
-                _describe(database, info)
-                fill(database)
-                for view in VIEWS:
-                    database.execute(f"create view {view.name} as {view.sql}")
-                database.execute("checkpoint run")  # closing would do it too, but keeps silent when the disk is full
-            _remove_beside(path)  # what is only in a write-ahead log must not pass the check
-            with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
-                database.execute(f"attach {quoted(path)} as run (read_only)")
-                database.execute("use run")
-                check(database)
-        except duckdb.Error as error:
-            if any(sign in str(error) for sign in ("No space left", "File too large", "quota")):
-                raise disk_full(run_dir, "no space left on device") from error
-            raise
-        finally:
-            _remove_beside(path)
-
-    (run_dir / f"{DATABASE}.wal").unlink(missing_ok=True)  # only a person who opened run.duckdb to write can have left one
-    publish(run_dir, DATABASE, write)
+    try:
+        with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
+            database.execute(f"attach {quoted(path)} as run (storage_version {quoted(STORAGE_VERSION)})")
+            database.execute("use run")
+            _describe(database, info)
+            fill(database)
+            for view in VIEWS:
+                database.execute(f"create view {view.name} as {view.sql}")
+            database.execute("checkpoint run")  # closing would do it too, but keeps silent when the disk is full
+        _remove_beside(path)  # what is only in a write-ahead log must not pass the check
+        with duckdb.connect(config={"temp_directory": f"{path}.spill"}) as database:
+            database.execute(f"attach {quoted(path)} as run (read_only)")
+            database.execute("use run")
+            check(database)
+    except duckdb.Error as error:
+        if is_no_room(error):
+            raise disk_full(path.parent, "no space left on device") from error
+        raise
+    finally:
+        _remove_beside(path)
 
 
 def _remove_beside(path: Path) -> None:

@@ -34,6 +34,7 @@ def fork(run: str, step: int | None, as_proposed: bool, detach: bool, changes: d
     from grpo_core.launch.fork import create_fork, fork_run
 
     run_id = find_run(store, run)
+    RunFolder.open(store, run_id).check_trained_here()
     if as_proposed or (step is None and not changes):
         step, changes = _proposed(store, run_id, step, changes)
     elif step is None:

@@ -1,6 +1,6 @@
 """The run folder: where everything about one run lies, and the truth about its life.
 
-    <store>/runs/<run_id>/  config.json  status.json  process.json  fork.json  log.txt  STOP  checkpoints/  + what the recorder writes
+    <store>/runs/<run_id>/  config.json  status.json  process.json  fork.json  import.json  log.txt  STOP  checkpoints/  + what the recorder writes
 """
 
 from __future__ import annotations
@@ -84,6 +84,19 @@ class RunFolder:
     def fork(self) -> Path:
         """Which run this one goes on from, if it does; grpo_core/launch/fork.py writes it."""
         return self.path / "fork.json"
+
+    @property
+    def imported(self) -> Path:
+        """Which export this run was made of, if it was not trained in this store; grpo_core/launch/exchange.py writes it."""
+        return self.path / "import.json"
+
+    def check_trained_here(self) -> None:
+        """Raises LaunchError for an imported run, which nothing can go on from."""
+        if self.imported.exists():
+            raise LaunchError(
+                f"run {self.run_id} was imported, and an export carries no checkpoints to go on from; resume or fork it where it was trained, "
+                f"or train it anew with the command that `python -m grpo_core show {self.run_id}` prints"
+            )
 
     @property
     def log(self) -> Path:

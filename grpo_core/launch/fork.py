@@ -63,9 +63,10 @@ def create_fork(
 
     It goes on after `step` steps of `parent`, with its config but for `changes` (RunConfig options); 0 starts again from the start model.
     Options that the parent's method reads and a changed method does not are left out. Raises ConfigError for settings that
-    cannot be, RunNotFound, and LaunchError when the parent has no checkpoint there.
+    cannot be, RunNotFound, and LaunchError when the parent has no checkpoint there or was imported.
     """
     origin = RunFolder.open(store_root, parent)
+    origin.check_trained_here()
     before = origin.read_config()
     config = forked_config(before, step, changes)
     checkpoint = _checkpoint(origin, step)

@@ -118,6 +118,7 @@ def home(folder: RunFolder) -> Path:
 
 def prepare_resume(folder: RunFolder, *, steps: int | None = None) -> None:
     """Check that a run may go on, and give it the next attempt; the caller starts the process. Raises LaunchError."""
+    folder.check_trained_here()
     with FileLock(folder.launch_lock):  # of two that resume at once, the second finds the run starting
         status = run_status(folder.store_root, folder.run_id)
         config = folder.read_config()
