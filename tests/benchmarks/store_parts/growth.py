@@ -68,27 +68,24 @@ def questions(store: Store, run_id: str, last: int, prompt_hash: str) -> dict[st
 
 
 def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, sealed: bool = False) -> dict[str, object]:
-    """Every question `repeats` times on a run of each size, questions in turn; on segments, or on sealed tables."""
+    """Every question `repeats` times on segments, or on sealed tables; runs of all sizes answer it in turn, so that a slow moment slows all."""
     made = Maker(shape)
     tables = [to_tables(step) for step in tqdm(made.steps(DISTINCT), desc="growth: making steps", total=DISTINCT, leave=False)]
-    tokens = [table["rollouts"]["length"].to_numpy().sum() for table in tables]
+    tokens = [int(table["rollouts"]["length"].to_numpy().sum()) for table in tables]
     store = Store(folder)
-    figures = {}
+    runs_built, asked = {}, {}
     for size in sizes:
         run_id = f"tokens-{size}"
         wall_s, count = _timed(lambda size=size, run_id=run_id: _build(store.root / "runs" / run_id, tables, tokens, size, made.pieces))
         if sealed:
             seal(store.root / "runs" / run_id)
         last = store.last_step(run_id)
-        hashes = groups.groups_of_step(store, run_id, last)["prompt_hash"]
-        asked = questions(store, run_id, last, hashes.iloc[0])
-        figures[size] = {
-            "tokens": int(sum(tokens[n % DISTINCT] for n in range(count))),
-            "steps": count,
-            "build_s": wall_s,
-            "ms": _asked(asked, last, shape.groups, repeats),
-        }
-    return {"repeats": repeats, "sealed": sealed, "sizes": figures, "ratios": _ratios(figures)}
+        prompt = groups.groups_of_step(store, run_id, last)["prompt_hash"].iloc[0]
+        asked[size] = questions(store, run_id, last, prompt)
+        runs_built[size] = {"tokens": sum(tokens[n % DISTINCT] for n in range(count)), "steps": count, "build_s": wall_s}
+    ms = _asked(asked, {size: run["steps"] for size, run in runs_built.items()}, shape.groups, repeats)
+    figures = {size: run | {"ms": {name: _quantiles(found) for name, found in ms[size].items()}} for size, run in runs_built.items()}
+    return {"repeats": repeats, "sealed": sealed, "sizes": figures, "ratios": _ratios(figures, ms)}
 
 
 def report(figures: dict[str, object]) -> None:
@@ -123,25 +120,33 @@ def _build(run_dir: Path, tables: Sequence[dict], tokens: Sequence[int], size: i
     return step
 
 
-def _asked(asked: dict[str, Ask], last: int, groups_per_step: int, repeats: int) -> dict[str, dict[str, float]]:
+def _asked(asked: dict[int, dict[str, Ask]], steps: dict[int, int], groups_per_step: int, repeats: int) -> dict[int, dict[str, list[float]]]:
+    """Milliseconds of every call by size and question, the first one included."""
     rng = np.random.default_rng(0)
-    ms: dict[str, list[float]] = {name: [] for name in asked}
+    ms: dict[int, dict[str, list[float]]] = {size: {name: [] for name in found} for size, found in asked.items()}
     for _ in tqdm(range(repeats + 1), desc="growth: asking", leave=False):
-        step, group = int(rng.integers(last + 1)), int(rng.integers(groups_per_step))
-        for name, ask in asked.items():
-            ms[name].append(1e3 * _timed(lambda ask=ask: ask(step, group))[0])  # noqa: B023
-    return {name: {"first": found[0], "p50": float(np.median(found[1:])), "p95": float(np.quantile(found[1:], 0.95))} for name, found in ms.items()}
+        where, group = rng.random(), int(rng.integers(groups_per_step))
+        for name in next(iter(asked.values())):
+            for size, found in asked.items():
+                step = int(where * steps[size])
+                ms[size][name].append(1e3 * _timed(lambda ask=found[name]: ask(step, group))[0])  # noqa: B023
+    return ms
 
 
-def _ratios(figures: dict[int, dict]) -> dict[str, list[float]]:
-    """By question: p50 of each size over that of the size before, as if there were ten times as many tokens."""
-    pairs = list(zip(list(figures.values()), list(figures.values())[1:]))
+def _quantiles(found: Sequence[float]) -> dict[str, float]:
+    return {"first": found[0], "p50": float(np.median(found[1:])), "p95": float(np.quantile(found[1:], 0.95))}
+
+
+def _ratios(figures: dict[int, dict], ms: dict[int, dict[str, list[float]]]) -> dict[str, list[float]]:
+    """By question: the median over calls of each size's time over that of the size before, as if there were ten times as many tokens."""
+    pairs = list(zip(figures, list(figures)[1:]))
     if not pairs:
         return {}
-    return {
-        name: [float((b["ms"][name]["p50"] / a["ms"][name]["p50"]) ** (1 / math.log10(b["tokens"] / a["tokens"]))) for a, b in pairs]
-        for name in pairs[0][0]["ms"]
-    }
+    return {name: [_per_ten(ms[a][name], ms[b][name], figures[b]["tokens"] / figures[a]["tokens"]) for a, b in pairs] for name in ms[pairs[0][0]]}
+
+
+def _per_ten(smaller: Sequence[float], larger: Sequence[float], growth: float) -> float:
+    return float(np.median(np.divide(larger[1:], smaller[1:])) ** (1 / math.log10(growth)))
 
 
 def _timed(action: Callable[[], object]) -> tuple[float, object]:
