@@ -34,6 +34,7 @@ BENCHMARKS = {
     "train": "a step beside TRL's on the same model and work",
     "prefix": "what computing a prompt once for its group saves, in time and memory",
     "recorder": "what recording costs",
+    "store": "how fast steps are stored and asked for, bytes per token, growth, freshness",
     "diagnosis": "is the verdict right, on runs that collapse and healthy ones (trains them first: a quarter of an hour)",
     "remedies": "do forks as proposed hold",
     "llds": "does LLDS earn its place",

@@ -20,6 +20,9 @@ MANTISSA_BITS = {"rounded": 10, "half": 7, "exact": 23}
 ROW_GROUP_BYTES = 2 << 20
 """Uncompressed. One group of 8 × 512 tokens needs one or two such row groups, not the whole file."""
 
+FEW_ROWS = 16
+"""Fewer rows in a new segment are compressed by snappy: zstd sets itself up anew for every column, which so few values never earn back. Merging uses zstd."""
+
 PRUNED_BY = ("step", "group_index", "prompt_hash")
 """Columns with min and max per row group, by which readers skip row groups."""
 
@@ -56,11 +59,11 @@ def joined(tables: Sequence[pa.Table]) -> pa.Table:
 def parquet_bytes(table: pa.Table, schema: Table, precision: str) -> bytes:
     """The table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
-    write_parquet(sink, [table], schema, precision)
+    write_parquet(sink, [table], schema, precision, codec="zstd" if table.num_rows >= FEW_ROWS else "snappy")
     return sink.getvalue().to_pybytes()
 
 
-def write_parquet(where: Path | pa.NativeFile, tables: Iterable[pa.Table], schema: Table, precision: str) -> None:
+def write_parquet(where: Path | pa.NativeFile, tables: Iterable[pa.Table], schema: Table, precision: str, codec: str = "zstd") -> None:
     """Writes tables of one schema one after another into one file."""
     metadata = {VERSION_KEY: str(SCHEMA_VERSION), PRECISION_KEY: precision}
     arrow = schema.arrow
@@ -68,7 +71,7 @@ def write_parquet(where: Path | pa.NativeFile, tables: Iterable[pa.Table], schem
     with pq.ParquetWriter(
         where,
         arrow,
-        compression="zstd",
+        compression=codec,
         write_page_checksum=True,
         use_dictionary=_repetitive(arrow) or False,
         use_byte_stream_split=split or False,

@@ -12,14 +12,11 @@ Run: python -m grpo_core bench recorder
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
 import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +28,7 @@ from grpo_core.records import StepTrace
 from grpo_core.trace.recorder import TOGETHER_S, Recorder
 from grpo_core.trainer.state import TrainState, build_state
 from grpo_core.trainer.step import run_step
+from tests.benchmarks.machine import machine_line
 
 TARGET_PERCENT = 3.0
 SWAP_EVERY = 8
@@ -131,10 +129,7 @@ def _windows(seconds: np.ndarray) -> np.ndarray:
 def report(config: RunConfig, figures: dict[str, float]) -> None:
     """Print a small table and whether the target is met."""
     f = figures
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyarrow", "duckdb"))
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, load {load}"
-    print(f"{machine}, {config.threads} thread(s), Python {platform.python_version()}, {packages}")
+    print(machine_line("torch", "pyarrow", "duckdb", threads=config.threads))
     print(
         f"{config.title}: {config.steps} steps of {config.prompts_per_step} x {config.group_size} rollouts, {f['tokens'] / config.steps:.0f} tokens each; "
         f"precision {config.precision}\n"

@@ -3,8 +3,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.encode import round_mantissa, rounded, write_parquet
-from storage.schema import ROLLOUTS, SCHEMA_VERSION
+from storage.encode import FEW_ROWS, parquet_bytes, round_mantissa, rounded, write_parquet
+from storage.schema import ROLLOUTS, SCHEMA_VERSION, STEPS
 from tests.factories import make_step_tables
 
 F32_MAX = np.finfo("f4").max
@@ -70,6 +70,15 @@ def test_files_name_their_version_and_split_bytes_of_traces_only(tmp_path):
     assert split == {c.name for c in ROLLOUTS.columns if c.rounded}
     assert {column.compression for column in columns.values()} == {"ZSTD"}
     assert columns["step"].statistics.max == 0
+
+
+@pytest.mark.parametrize(("rows", "codec"), [(1, "SNAPPY"), (FEW_ROWS, "ZSTD")])
+def test_a_segment_of_few_rows_is_compressed_fast_and_reads_the_same(rows, codec):
+    table = pa.concat_tables([make_step_tables(step)["steps"] for step in range(rows)])
+    file = pq.ParquetFile(pa.BufferReader(parquet_bytes(table, STEPS, "rounded")))
+    assert file.metadata.row_group(0).column(0).compression == codec
+    columns = ["step", "tokens", "reward_mean", "position_rows"]
+    assert file.read(columns).to_pylist() == table.select(columns).to_pylist()
 
 
 def test_row_groups_are_small_enough_to_read_one_group_of_a_merged_file(tmp_path):

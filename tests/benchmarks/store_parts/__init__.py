@@ -1,0 +1,1 @@
+"""What `bench store` measures: one module per part, and the steps they all record."""

@@ -1,0 +1,155 @@
+"""How long the pages' questions take as a run grows: the same functions of storage/queries that they call, on runs of several sizes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from grpo_core.trace.tables import to_tables
+from storage.queries import conflicts, evidence, groups, integrity, lab, likelihood, runs, steps, variance
+from storage.reader import Store
+from storage.segments import RunWriter, seal
+from tests.benchmarks.store_parts.steps import Maker, Shape, renumbered
+
+DISTINCT = 64
+"""Steps that are made; a longer run repeats them under later numbers."""
+COMPACT_EVERY = 64
+
+Ask = Callable[[int, int], object]
+
+
+def questions(store: Store, run_id: str, last: int, prompt_hash: str) -> dict[str, Ask]:
+    """What pages and the watcher ask, by name, of a step and a group drawn anew for every call."""
+    q = partial
+    whole_run = {
+        "steps.step_series": q(steps.step_series, store, run_id),
+        "steps.step_series, new steps": q(steps.step_series, store, run_id, last - 1),
+        "steps.update_series": q(steps.update_series, store, run_id),
+        "steps.course": q(steps.course, store, run_id),
+        "runs.last_step": q(runs.last_step, store, run_id),
+        "runs.reward_curve": q(runs.reward_curve, store, run_id),
+        "runs.run_size": q(runs.run_size, store, run_id),
+        "variance.outcome_counts": q(variance.outcome_counts, store, run_id),
+        "variance.prompt_scores": q(variance.prompt_scores, store, run_id),
+        "variance.prompt_groups": q(variance.prompt_groups, store, run_id, prompt_hash),
+        "variance.prompt_states": q(variance.prompt_states, store, run_id, prompt_hash),
+        "groups.prompt_history": q(groups.prompt_history, store, run_id, prompt_hash),
+        "groups.vocabulary": q(groups.vocabulary, store, run_id),
+        "integrity.scored_rollouts": q(integrity.scored_rollouts, store, run_id),
+        "lab.first_entropy": q(lab.first_entropy, store, run_id),
+    }
+    one_step = {
+        "steps.position_profile": steps.position_profile,
+        "groups.groups_of_step": groups.groups_of_step,
+        "groups.verdicts_of_step": groups.verdicts_of_step,
+        "conflicts.conflict_positions": conflicts.conflict_positions,
+        "conflicts.pushed_rollouts": conflicts.pushed_rollouts,
+        "likelihood.worst_tokens": likelihood.worst_tokens,
+        "evidence.lost_token": evidence.lost_token,
+        "lab.rollouts_of_step": lab.rollouts_of_step,
+        "lab.part_weights": lab.part_weights,
+    }
+    one_group = {
+        "groups.rollouts_of_group": groups.rollouts_of_group,
+        "evidence.pushed_rollouts_of_group": evidence.pushed_rollouts_of_group,
+    }
+    return {
+        **{name: lambda step, group, ask=ask: ask() for name, ask in whole_run.items()},
+        **{name: lambda step, group, ask=ask: ask(store, run_id, step) for name, ask in one_step.items()},
+        "evidence.worst_groups": lambda step, group: evidence.worst_groups(store, run_id, step, "entropy", lowest=True),
+        **{name: lambda step, group, ask=ask: ask(store, run_id, step, group) for name, ask in one_group.items()},
+    }
+
+
+def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, sealed: bool = False) -> dict[str, object]:
+    """Every question `repeats` times on segments, or on sealed tables; runs of all sizes answer it in turn, so that a slow moment slows all."""
+    made = Maker(shape)
+    tables = [to_tables(step) for step in tqdm(made.steps(DISTINCT), desc="growth: making steps", total=DISTINCT, leave=False)]
+    tokens = [int(table["rollouts"]["length"].to_numpy().sum()) for table in tables]
+    store = Store(folder)
+    runs_built, asked = {}, {}
+    for size in sizes:
+        run_id = f"tokens-{size}"
+        wall_s, count = _timed(lambda size=size, run_id=run_id: _build(store.root / "runs" / run_id, tables, tokens, size, made.pieces))
+        if sealed:
+            seal(store.root / "runs" / run_id)
+        last = store.last_step(run_id)
+        prompt = groups.groups_of_step(store, run_id, last)["prompt_hash"].iloc[0]
+        asked[size] = questions(store, run_id, last, prompt)
+        runs_built[size] = {"tokens": sum(tokens[n % DISTINCT] for n in range(count)), "steps": count, "build_s": wall_s}
+    ms = _asked(asked, {size: run["steps"] for size, run in runs_built.items()}, shape.groups, repeats)
+    figures = {size: run | {"ms": {name: _quantiles(found) for name, found in ms[size].items()}} for size, run in runs_built.items()}
+    return {"repeats": repeats, "sealed": sealed, "sizes": figures, "ratios": _ratios(figures, ms)}
+
+
+def report(figures: dict[str, object]) -> None:
+    """Print p50 and p95 of every question at every size, and how p50 grows for ten times as many tokens."""
+    sizes = figures["sizes"]
+    print(f"growth: p50 / p95 in ms of {figures['repeats']} calls after a first one, which also checks the bytes of every file it opens (1st)")
+    state = "and sealed at the end" if figures["sealed"] else "and not sealed"
+    print(f"runs are written by RunWriter, compacted as a run is {state}; beyond {DISTINCT} steps the same steps come again under later numbers")
+    for f in sizes.values():
+        print(f"  {f['tokens']:>13,} tokens, {f['steps']:,} steps, built in {f['build_s']:.0f} s")
+    print(f"{'':>34} " + " ".join(f"{f['tokens']:>16,} {'1st':>7}" for f in sizes.values()) + f" {'× per 10×':>10}")
+    for name in next(iter(sizes.values()))["ms"]:
+        cells = " ".join(f"{f['ms'][name]['p50']:7.1f} / {f['ms'][name]['p95']:6.1f} {f['ms'][name]['first']:7.0f}" for f in sizes.values())
+        ratios = figures["ratios"].get(name)
+        print(f"{name:>34} {cells} {' '.join(f'{r:.1f}' for r in ratios):>10}" if ratios else f"{name:>34} {cells}")
+
+
+def _build(run_dir: Path, tables: Sequence[dict], tokens: Sequence[int], size: int, pieces: Sequence[str]) -> int:
+    """A run of at least `size` tokens; how many steps that took."""
+    written = step = 0
+    with RunWriter.open(run_dir) as writer, tqdm(total=size, desc=f"growth: writing {size:,} tokens", unit="tok", unit_scale=True, leave=False) as bar:
+        writer.write_vocabulary(pieces)
+        while written < size:
+            block = range(step, step + min(8, math.ceil((size - written) / max(tokens))))
+            writer.append_steps([renumbered(tables[n % DISTINCT], n) for n in block])
+            more = sum(int(tokens[n % DISTINCT]) for n in block)
+            step, written = block.stop, written + more
+            bar.update(more)
+            if step % COMPACT_EVERY < len(block):
+                writer.compact()
+        writer.compact()
+    return step
+
+
+def _asked(asked: dict[int, dict[str, Ask]], steps: dict[int, int], groups_per_step: int, repeats: int) -> dict[int, dict[str, list[float]]]:
+    """Milliseconds of every call by size and question, the first one included."""
+    rng = np.random.default_rng(0)
+    ms: dict[int, dict[str, list[float]]] = {size: {name: [] for name in found} for size, found in asked.items()}
+    for _ in tqdm(range(repeats + 1), desc="growth: asking", leave=False):
+        where, group = rng.random(), int(rng.integers(groups_per_step))
+        for name in next(iter(asked.values())):
+            for size, found in asked.items():
+                step = int(where * steps[size])
+                ms[size][name].append(1e3 * _timed(lambda ask=found[name]: ask(step, group))[0])  # noqa: B023
+    return ms
+
+
+def _quantiles(found: Sequence[float]) -> dict[str, float]:
+    return {"first": found[0], "p50": float(np.median(found[1:])), "p95": float(np.quantile(found[1:], 0.95))}
+
+
+def _ratios(figures: dict[int, dict], ms: dict[int, dict[str, list[float]]]) -> dict[str, list[float]]:
+    """By question: the median over calls of each size's time over that of the size before, as if there were ten times as many tokens."""
+    pairs = list(zip(figures, list(figures)[1:]))
+    if not pairs:
+        return {}
+    return {name: [_per_ten(ms[a][name], ms[b][name], figures[b]["tokens"] / figures[a]["tokens"]) for a, b in pairs] for name in ms[pairs[0][0]]}
+
+
+def _per_ten(smaller: Sequence[float], larger: Sequence[float], growth: float) -> float:
+    return float(np.median(np.divide(larger[1:], smaller[1:])) ** (1 / math.log10(growth)))
+
+
+def _timed(action: Callable[[], object]) -> tuple[float, object]:
+    began = time.perf_counter()
+    result = action()
+    return time.perf_counter() - began, result
