@@ -102,6 +102,7 @@ class RunConfig(BaseModel):
     minibatches: int = option(1, "method", "Updates per pass; every minibatch holds whole groups.", unit="minibatches", ge=1)
     clip_low: float | None = option(None, "method", "Lower clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=1.0)
     clip_high: float | None = option(None, "method", "Upper clip distance; empty takes the method's own.", unit="ratio", ge=0.0, le=100.0)
+    clip_cap: float | None = option(None, "method", "No ratio counts as more than this, also where the advantage is negative (two-sided clipping; TRL's delta, verl's clip_ratio_c). Empty does not cap.", unit="ratio", gt=1.0)
     kl_coef: float | None = option(None, "method", "Weight of KL(policy ‖ reference), k3 estimate; above 0 a frozen copy of the start model is kept. Empty takes the method's own.", ge=0.0)
     llds_coef: float | None = option(None, "method", "Weight λ of the likelihood-displacement penalty of LLDS methods; empty takes the method's own.", ge=0.0)
     llds_gate: Literal["response", "action", "token"] = option("response", "method", "What must have become less likely as a whole before LLDS acts: the completion, an action of it (an unbroken run of trained tokens; a single-turn completion is one), or each token.")
@@ -218,6 +219,9 @@ class RunConfig(BaseModel):
                 raise ValueError(f"method {self.method} needs what {name}={getattr(self, name)} does not give: a reward for every item of a list; set {name}={value}")
         if self.preference_groups != type(self).model_fields["preference_groups"].default and not self.preferences:
             raise ValueError("preference_groups is not read without preferences; leave it at 8 or name a file in preferences")
+        upper = 1 + self.strength("clip_high", method.clip[1] if method.clip else 0.0)
+        if self.clip_cap is not None and self.clip_cap < upper:
+            raise ValueError(f"clip_cap={self.clip_cap:g} lies below the upper clip bound of {upper:g}, which holds positive advantages already; try 4")
         self._demonstrations_fit(method)
         self._hints_fit(method)
         self._group_reward_fits(method)
@@ -358,7 +362,7 @@ def structural_notes(config: RunConfig) -> list[str]:
         )
     if config.llds_gate == "action":
         notes.append("llds_gate=action does the same as response here: completions are single-turn, and such a completion is one action")
-    if once and (config.clip_low is not None or config.clip_high is not None):
+    if once and any(getattr(config, name) is not None for name in ("clip_low", "clip_high", "clip_cap")):
         notes.append("nothing can be clipped in this run: with one update per rollout batch every ratio is 1; set epochs or minibatches to 2 or more")
     acts = [name for name in ("on_collapse", "webhook") if getattr(config, name) != RunConfig.model_fields[name].default]
     if acts and (config.record == "off" or not config.diagnose_every):

@@ -142,7 +142,8 @@ class Method:
     @property
     def knobs(self) -> frozenset[str]:
         """RunConfig options this method reads beyond the ones every method reads."""
-        return frozenset({*self.own_values, *self.options, self.released_knob} - {""})
+        capped = ("clip_cap",) if self.surrogate == "clip" else ()
+        return frozenset({*self.own_values, *self.options, *capped, self.released_knob} - {""})
 
     def as_released(self) -> Method:
         """The method as its authors' code has it."""

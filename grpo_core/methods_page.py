@@ -29,6 +29,7 @@ $choices
 **Step and update.** A step is one rollout batch and all updates made on it: `epochs` passes of `minibatches` updates, two by default.
 On the first update the policy is the one that sampled, so ratios are 1, nothing is clipped and LLDS is exactly zero; with one
 update per rollout these methods differ only in credit, weights and normaliser, and clip fractions are recorded as not available.
+Under the surrogate `clip`, `clip_cap` holds the ratio itself too where A < 0 (two-sided clipping, arXiv:2505.07291; TRL's `delta`, verl's `clip_ratio_c`).
 
 **Ties.** A group whose scored rewards are all equal has advantage exactly 0: a case of its own, not an epsilon. Its rollouts are
 not computed in an update unless a regulariser needs them; the loss and its gradient are the same either way, as the normaliser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,7 @@ def objective_of(config: RunConfig) -> Objective:
         answer_weight=config.llds_answer_weight,
         group=None if method.group is None else (method.group.name, config.strength(method.group.knob, method.group.value)),
         preference=preference,
+        cap=math.inf if config.clip_cap is None else config.clip_cap,
     )
 
 

@@ -86,8 +86,8 @@ def test_every_option_can_be_said_as_a_flag_and_in_a_file(tmp_path: Path) -> Non
         if asked := METHODS[base["method"]].asks:
             base = {key: value for key, value in base.items() if key != "data"} | asked
         base.pop(name, None)
-        if name in ("method", "rewards", "stop", "webhook"):
-            value = {"method": "grpo_llds", "rewards": "numeric", "stop": "x", "webhook": "https://example.org/hook?key=1"}[name]
+        own = {"method": "grpo_llds", "rewards": "numeric", "stop": "x", "webhook": "https://example.org/hook?key=1", "clip_cap": 4.0}
+        value = own.get(name, value)
         if name == "task":
             value, base = "dataset", {"data": "d.jsonl"}
         file = tmp_path / f"{name}.json"

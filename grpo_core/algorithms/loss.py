@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,8 @@ class Objective:
 
     `over` names the tokens a penalty is averaged over where that is not its rule's own choice; `answer_weight` is β of
     `answer_weights` for the penalties that allow it. `group` is a group objective and its number, None for a loss of tokens alone.
-    `preference` is the weight of GEPO on a stream of its own, which is no part of a LossBatch.
+    `preference` is the weight of GEPO on a stream of its own, which is no part of a LossBatch. No ratio counts as more than `cap`: two-sided
+    clipping (INTELLECT-2, arXiv:2505.07291; TRL's delta), which is the dual clip for A < 0.
     """
 
     surrogate: str
@@ -32,6 +34,7 @@ class Objective:
     answer_weight: float = 1.0
     group: tuple[str, float] | None = None
     preference: float = 0.0
+    cap: float = math.inf
 
     @property
     def needs_current(self) -> bool:
@@ -178,13 +181,16 @@ def _row_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss:
     """The loss of some rows of an update, differentiable in logp_BT (B, T)."""
+    log_ratio_BT = LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT, batch.segment_BT)
     tokens = Tokens(
         logp_BT=logp_BT * batch.mask_BT,
-        log_ratio_BT=LEVELS[objective.level](logp_BT, batch.before_BT, batch.mask_BT, batch.segment_BT),
+        log_ratio_BT=log_ratio_BT.clamp(max=math.log(objective.cap)) if objective.cap < math.inf else log_ratio_BT,
         advantages_BT=batch.advantages_BT,
         mask_BT=batch.mask_BT,
     )
     objective_BT, side_BT = SURROGATES[objective.surrogate](tokens, objective.clip)
+    capped_BT = (log_ratio_BT > tokens.log_ratio_BT) & (batch.advantages_BT < 0)
+    side_BT = torch.where(capped_BT, 1, side_BT).to(torch.int8)
     terms: dict[str, Tensor] = {"policy": -objective_BT * batch.weights_BT}
     for name, weights_BT in batch.penalty_weights.items():
         values_BT = PENALTIES[name].values(logp_BT, batch.before_BT, batch.ref_BT, batch.advantages_BT, batch.mask_BT)

@@ -255,12 +255,27 @@ def test_multipliers_weigh_the_policy_term_and_not_the_penalties():
         torch.testing.assert_close(found["kl_ref_k3"], plain["kl_ref_k3"])
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "loss", "gradient"), [(6, -1, 3.0, 0.0), (2, -1, 2.0, 2.0), (6, 1, -1.3, 0.0), (0.5, -1, 0.8, 0.0)])
-def test_dual_clip(ratio, advantage, loss, gradient):
-    """ARPO's bounds .2/.3: ρ = 6 with A = −1 costs 3 and pushes nothing; below the bounds it is the clip."""
-    objective = of_method("arpo")
+def one_token(objective: Objective, ratio: float, advantage: float) -> tuple[float, float, int]:
+    """Loss, its gradient and the clip side of a single token."""
     logp = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
     one = torch.ones(1, 1, dtype=torch.float64)
     found = policy_loss(objective, logp, loss_batch(objective, before_BT=0 * one, advantages_BT=advantage * one, mask_BT=one, max_length=1))
     found.total.backward()
-    assert (found.total.item(), logp.grad.item()) == pytest.approx((loss, gradient), abs=1e-6)
+    return found.total.item(), logp.grad.item(), int(found.side_BT)
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "loss", "gradient"), [(6, -1, 3.0, 0.0), (2, -1, 2.0, 2.0), (6, 1, -1.3, 0.0), (0.5, -1, 0.8, 0.0)])
+def test_dual_clip(ratio, advantage, loss, gradient):
+    """ARPO's bounds .2/.3: ρ = 6 with A = −1 costs 3 and pushes nothing; below the bounds it is the clip."""
+    assert one_token(of_method("arpo"), ratio, advantage)[:2] == pytest.approx((loss, gradient), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient", "side"),
+    [(6, -1, 4.0, 0.0, 1), (3, -1, 3.0, 3.0, 0), (6, 1, -1.2, 0.0, 1), (1.1, 1, -1.1, -1.1, 0), (0.5, -1, 0.8, 0.0, -1)],
+)
+def test_no_ratio_counts_as_more_than_the_cap(ratio, advantage, loss, gradient, side):
+    """TRL's δ = 4: ρ = 6 with A = −1 costs 4 and pushes nothing."""
+    assert one_token(of_method("grpo", cap=4.0), ratio, advantage) == pytest.approx((loss, gradient, side), abs=1e-6)
+    without = one_token(of_method("grpo"), ratio, advantage)
+    assert without == pytest.approx((6.0, 6.0, 0) if ratio == 6 and advantage < 0 else (loss, gradient, side), abs=1e-6)

@@ -5,7 +5,10 @@ import math
 import pytest
 
 from grpo_core.algorithms import penalties, surrogates, weights
+from grpo_core.config import make_config
+from grpo_core.errors import ConfigError
 from grpo_core.methods import METHODS
+from grpo_core.objectives import objective_of
 
 GROUP, CENTRED, POPULATION = "mean/std", "mean/none", "mean/std_population"
 PPO = {"clip_low": 0.2, "clip_high": 0.2}
@@ -93,3 +96,11 @@ def test_constants_of_the_functions():
     assert surrogates.SAPO_TEMPERATURES == (1.0, 1.05) and surrogates.VESPO_SHAPES == ((2.0, 3.0), (3.0, 2.0)) and surrogates.REC_RING == (0.6, 2.0)
     assert surrogates.DUAL_CLIP == 3 and penalties.KL_BOUND == 1e-4 and weights.ALIGNMENT == 0.6
     assert penalties.GEPO_SPREAD == 1.0 and penalties.GEPO_BETA == 0.1  # its β could not be read: DPO's
+
+
+def test_a_cap_on_the_ratio_is_for_methods_that_clip_it_and_lies_above_their_bound():
+    assert objective_of(make_config({"clip_cap": 4})).cap == 4 and objective_of(make_config({})).cap == math.inf
+    with pytest.raises(ConfigError, match="clip_cap=1.1 lies below the upper clip bound of 1.2, which holds positive advantages already; try 4"):
+        make_config({"clip_cap": 1.1})
+    with pytest.raises(ConfigError, match="clip_cap is set but method gpg does not read it"):
+        make_config({"method": "gpg", "clip_cap": 4})
