@@ -10,7 +10,7 @@ from grpo_core.equation_pieces import CHOICES, Choice
 from grpo_core.equations import defined, equations
 from grpo_core.method_row import HARMS, Component, Method, Weight
 from grpo_core.methods import METHODS
-from grpo_core.rules import GROUP_REWARDS, PROMPT_SAMPLERS, Rule
+from grpo_core.rules import CREDITS, GROUP_REWARDS, PROMPT_SAMPLERS, Rule
 from grpo_core.study import spread, verdicts
 from grpo_core.trained import Trained, gain, trained
 
@@ -136,10 +136,7 @@ task's: of the step's figures, divergences count them too, rewards and the rest 
 
 _SEGMENTS = """## Credit of steps and actions
 
-`grpo_core/algorithms/segments.py` has, beside Rank-GRPO's credit per rank and ratio per item, GiGPO's sum of episode and step credit
-(arXiv:2505.10978; its authors' code could not be obtained and was read in two forks of it) and HRPO's of system and action (arXiv:2506.08507;
-its formula could not be obtained, so this is a reading of its abstract and of reviews), tested on worked numbers.
-No method trains with these two yet: that needs tasks of several turns.
+`grpo_core/algorithms/segments.py` has, beside Rank-GRPO's credit per rank and ratio per item, credit for tasks of several turns, tested on worked numbers.
 """
 
 _ADDING = """## Adding a method
@@ -193,7 +190,7 @@ def methods_markdown() -> str:
     """The whole of docs/methods.md."""
     opening = Template(_OPENING).substitute(choices="\n".join(_choices()), harms="\n".join(_harms()), trained="\n".join(_trained()))
     sections = [*(_section(m) for m in METHODS.values()), _MEMORY, _REWARDS, *_rules(GROUP_REWARDS), _PARTS, _SAMPLING, *_rules(PROMPT_SAMPLERS)]
-    return "\n".join([opening, *sections, _SEGMENTS, _ADDING])
+    return "\n".join([opening, *sections, _SEGMENTS, *_rules(CREDITS), _ADDING])
 
 
 def _rules(table: Mapping[str, Rule]) -> list[str]:

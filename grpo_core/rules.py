@@ -1,6 +1,6 @@
-"""Published rules beside the methods, as data: rewards that look at the whole group, and ways to draw prompts. Any method takes them.
+"""Published rules beside the methods, as data: rewards that look at the whole group, ways to draw prompts, and credit of several parts.
 
-The functions are in tasks/group_rewards.py and the samplers of tasks/.
+The functions are in tasks/group_rewards.py, the samplers of tasks/ and algorithms/segments.py.
 """
 
 from __future__ import annotations
@@ -101,6 +101,28 @@ PROMPT_SAMPLERS: dict[str, Rule] = {
     )
 }
 """Ways to draw prompts other than uniformly, by their name in RunConfig.prompt_sampler."""
+
+CREDITS: dict[str, Rule] = {
+    r.name: r
+    for r in (
+        Rule(
+            name="gigpo", title="GiGPO", paper="arXiv:2505.10978",
+            equation=r"\begin{gathered} A_{i,t} = \big( R_i - \operatorname{mean}_j R_j \big) + w\, \big( R_{i,t} - \operatorname{mean}_{(j,s):\, o_{j,s} = o_{i,t}} R_{j,s} \big) \\ R_i = \textstyle\sum_t r_{i,t}, \quad R_{i,t} = r_{i,t} + \gamma R_{i,t+1} \end{gathered}",
+            means="A step of an episode is credited twice: with its episode against the group's, and with what follows it against other steps that began at the same observation.",
+            assumes="w = 1 and γ = 0.95, and no std, as in two forks of its authors' code, which could not be obtained. Every episode counts once, where that code lets long ones "
+            "weigh more.",
+            lacks="a task of several turns; the credit is a function of grpo_core/algorithms/segments.py, with worked numbers in its tests.",
+        ),
+        Rule(
+            name="hrpo", title="HRPO (MasHost)", paper="arXiv:2506.08507",
+            equation=r"A_{i,a} = \frac{R_i - \operatorname{mean}_j R_j}{\operatorname{std}_j R_j} + w\, r_{i,a}",
+            means="An action that builds a system of agents is credited with the finished system against the group's, and with a reward of its own.",
+            assumes="this reading of its abstract and of reviews, std over n − 1 and w = 1: its formula could not be obtained.",
+            lacks="a task of several turns; the credit is a function of grpo_core/algorithms/segments.py, with worked numbers in its tests.",
+        ),
+    )
+}
+"""Credit that adds up several parts, for tasks that are not here yet."""
 
 OPTIONS = {"group_reward": GROUP_REWARDS, "prompt_sampler": PROMPT_SAMPLERS}
 """The RunConfig option that takes each table's names."""

@@ -31,7 +31,7 @@ from grpo_core.errors import GroupscopeError
 from grpo_core.method_row import HARMS, Method
 from grpo_core.methods import METHODS, nearest_method
 from grpo_core.presets import PRESETS
-from grpo_core.rules import OPTIONS, Rule
+from grpo_core.rules import CREDITS, GROUP_REWARDS, PROMPT_SAMPLERS, Rule
 from grpo_core.trained import of_method, outcome, setting
 from pages.components import data, diagnosing, launch_form, levels, nav, pick, states, study_view
 from pages.components.data import Run
@@ -275,18 +275,19 @@ def _verdict(report: Report | None) -> dict:
     return levels.chip(levels.Level.NOT_AVAILABLE if report is None else report.level)
 
 
-RULES = {
-    "group_reward": ("Rewards that look at the whole group", ":material/groups:"),
-    "prompt_sampler": ("Ways to draw prompts", ":material/casino:"),
-}
-"""The tables of rules that any method may train with, by their option: title and icon."""
+RULES = (
+    ("Rewards that look at the whole group, for any method", ":material/groups:", GROUP_REWARDS, "group_reward"),
+    ("Ways to draw prompts, for any method", ":material/casino:", PROMPT_SAMPLERS, "prompt_sampler"),
+    ("Credit for tasks of several turns", ":material/account_tree:", CREDITS, ""),
+)
+"""The tables of rules beside the methods: title, icon, rules, and the option that takes their names."""
 
 
 def rules() -> None:
-    """What any method may train with besides: each rule with its equation, its paper, and what it assumes."""
-    for option, (title, icon) in RULES.items():
-        with st.expander(f"{title} ({len(OPTIONS[option])}), for any method", icon=icon):
-            for rule in OPTIONS[option].values():
+    """Published rules that are no methods: each with its equation, its paper, and what it assumes or lacks."""
+    for title, icon, table, option in RULES:
+        with st.expander(f"{title} ({len(table)})", icon=icon):
+            for rule in table.values():
                 _rule(rule, option)
 
 

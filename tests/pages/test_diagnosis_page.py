@@ -132,7 +132,7 @@ def test_rows_are_those_off_in_the_order_they_turned() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
-        ("step_kl", [0.0, 0.2], {1: 0.03, 2: 0.15}),
+        ("step_kl", [0.0, 0.2], {1: 0.015, 2: 0.15}),
         ("entropy_rise", [1.0, 1.0, 1.0, 1.0, 1.0, 3.0], {1: 1.5, 2: 2.5}),
         ("held_out_fall", [0.8, 0.0], {1: 0.68, 2: 0.52, 3: 0.24}),
         ("sharpening", [0.9] * 10 + [0.8], {1: 0.85, 2: 0.75}),

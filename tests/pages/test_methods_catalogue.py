@@ -5,7 +5,7 @@ import pytest
 from grpo_core.equations import equations
 from grpo_core.method_row import HARMS
 from grpo_core.methods import METHODS
-from grpo_core.rules import GROUP_REWARDS, PROMPT_SAMPLERS
+from grpo_core.rules import CREDITS, GROUP_REWARDS, PROMPT_SAMPLERS
 from pages.components.methods_view import fitting, signals, uses
 from storage.catalog import Catalog
 from tests.pages.looking import rows_of, words_of
@@ -27,10 +27,10 @@ def test_every_method_is_drawn_from_its_row(name: str, store_root, open_page) ->
     assert f"No run of this store used {method.title} yet" in said and method.preset in said
 
 
-def test_rules_that_any_method_takes_are_told_with_their_equations(store_root, open_page) -> None:
+def test_rules_beside_the_methods_are_told_with_their_equations(store_root, open_page) -> None:
     app = open_page(store_root, "methods")
     said, drawn = words_of(app), " ".join(formulas(app))
-    for rule in (*GROUP_REWARDS.values(), *PROMPT_SAMPLERS.values()):
+    for rule in (*GROUP_REWARDS.values(), *PROMPT_SAMPLERS.values(), *CREDITS.values()):
         assert rule.equation in drawn and rule.preset in said and rule.assumes in said.replace("\\", "") and rule.lacks in said.replace("\\", "")
 
 
