@@ -232,10 +232,11 @@ def _holds(option: Option, value: object) -> bool:
 
 
 def _own_value(name: str, lock: bool) -> str:
-    """What an empty knob means: the method's own value, or that the method has no such knob."""
+    """What an empty knob means: the method's own value, that it has none, or that the method has no such knob."""
     if lock:
         return f"not read by {method().title}"
-    return f"{method().own_values[name]:g}, the method's own"
+    own = method().own_values.get(name)
+    return "none" if own is None else f"{own:g}, the method's own"
 
 
 def _text_placeholder(option: Option) -> str:

@@ -38,6 +38,7 @@ def test_only_knobs_that_the_method_reads_are_open(store_root: Path, open_page) 
     app = open_page(store_root, "launch")
     assert app.number_input(key="launch.llds_coef").disabled and not app.number_input(key="launch.clip_low").disabled
     assert "0.2, the method's own" in app.number_input(key="launch.clip_low").proto.placeholder
+    assert app.number_input(key="launch.clip_cap").proto.placeholder == "none"  # GRPO has no cap of its own
     app.selectbox(key="launch.method").set_value("grpo_llds").run()
     app.number_input(key="launch.llds_coef").set_value(0.7).run()
     assert command_of(app).endswith("--method grpo_llds --llds-coef 0.7")
