@@ -34,6 +34,7 @@ from storage.layout import (
 )
 from storage.publish import lock_run, publish, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
+from storage.transfer import figures
 from storage.views import empty_tables, files_source, in_full, publish_database
 
 UNSEAL_BLOCK = 1024
@@ -119,13 +120,10 @@ def _build_tables(run_dir: Path, layout: Layout, info: StoreInfo) -> None:
                 database.execute(f"insert into {name} by name select * from {sources[name]}")
 
     def check(database: duckdb.DuckDBPyConnection) -> None:
-        for name, source in sources.items():
-            columns = ", ".join({**TABLES, VOCABULARY.name: VOCABULARY}[name].arrow.names)
-            figures = "select count(*), sum(hash(r)) from (select {} from {}) as r"
-            whole = f"({in_full(f'(from {name} limit 0)', source)})"
-            (written,), (recorded,) = (database.execute(figures.format(columns, place)).fetchall() for place in (name, whole))
-            if written != recorded:
-                raise StoreError(f"table {name} built for {run_dir} differs from its segments ({written}, not {recorded}); the run stays unsealed and whole")
+        recorded = figures(database, {name: f"({in_full(f'(from {name} limit 0)', source)})" for name, source in sources.items()})
+        for name, written in figures(database, {name: name for name in sources}).items():
+            if written != (there := recorded[name]):
+                raise StoreError(f"table {name} built for {run_dir} differs from its segments ({written}, not {there}); the run stays unsealed and whole")
 
     publish_database(run_dir, info, fill, check)
 

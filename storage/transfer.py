@@ -42,6 +42,6 @@ def copy_tables(database: duckdb.DuckDBPyConnection, place: str, sources: Mappin
 
 
 def figures(database: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> Figures:
-    """What the tables hold, read in full."""
+    """What these tables hold, each read in full from SQL for it."""
     sums = "select count(*), sum(hash(r)) from (select {} from {}) as r"
-    return {name: database.execute(sums.format(", ".join(table.arrow.names), sources[name])).fetchone() for name, table in STORED.items()}
+    return {name: database.execute(sums.format(", ".join(STORED[name].arrow.names), source)).fetchone() for name, source in sources.items()}
