@@ -196,9 +196,7 @@ def methods_markdown() -> str:
 def _rules(table: Mapping[str, Rule]) -> list[str]:
     """A section per rule: what it does, its equation, and what it assumes or lacks."""
     return [
-        f"### {rule.title} (`{rule.name}`)\n\n{rule.means} {rule.paper}, preset `{rule.preset}`.\n\n```math\n{rule.equation}\n```\n\nAssumes {rule.assumes}"
-        + (f" Not trained here: it lacks {rule.lacks}" if rule.lacks else "")
-        + "\n"
+        f"### {rule.title} (`{rule.name}`)\n\n{rule.means} {rule.paper}, preset `{rule.preset}`.\n\n```math\n{rule.equation}\n```\n\n{rule.caveats}\n"
         for rule in table.values()
     ]
 

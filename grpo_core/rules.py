@@ -28,6 +28,11 @@ class Rule:
         """Its name with the paper's arXiv number."""
         return preset_id(self.name, self.paper)
 
+    @property
+    def caveats(self) -> str:
+        """What it assumes and lacks, in sentences."""
+        return f"Assumes {self.assumes}" + (f" Not trained here: it lacks {self.lacks}" if self.lacks else "")
+
 
 GROUP_REWARDS: dict[str, Rule] = {
     r.name: r

@@ -107,7 +107,7 @@ def head(method: Method) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="title"):
         st.subheader(method.title, anchor=False, width="content")
         st.markdown(f"`{method.preset}`", width="content", help=f"Its preset id: settings and `--method` take this, or `{method.name}` for short.")
-        st.link_button(method.paper, _PREFIX + method.paper.removeprefix("arXiv:"), icon=":material/article:", type="tertiary", help="The paper")
+        _paper(method.paper)
         _launch(method)
     st.markdown(f"**{escape(method.summary)}**")
 
@@ -296,10 +296,14 @@ def _rule(rule: Rule, option: str) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**{escape(rule.title)}**", width="content")
             st.markdown(f"`{rule.preset}`", width="content", help=_taken(rule, option))
-            st.link_button(rule.paper, _PREFIX + rule.paper.removeprefix("arXiv:"), icon=":material/article:", type="tertiary", help="The paper")
+            _paper(rule.paper)
         st.markdown(escape(rule.means))
         st.latex(rule.equation)
-        st.caption(f"Assumes {escape(rule.assumes)}" + (f" Not trained here: it lacks {escape(rule.lacks)}" if rule.lacks else ""))
+        st.caption(escape(rule.caveats))
+
+
+def _paper(paper: str) -> None:
+    st.link_button(paper, _PREFIX + paper.removeprefix("arXiv:"), icon=":material/article:", type="tertiary", help="The paper")
 
 
 def _taken(rule: Rule, option: str) -> str:
