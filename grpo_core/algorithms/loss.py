@@ -189,8 +189,8 @@ def policy_loss(objective: Objective, logp_BT: Tensor, batch: LossBatch) -> Loss
         mask_BT=batch.mask_BT,
     )
     objective_BT, side_BT = SURROGATES[objective.surrogate](tokens, objective.clip)
-    capped_BT = (log_ratio_BT > tokens.log_ratio_BT) & (batch.advantages_BT < 0)
-    side_BT = torch.where(capped_BT, 1, side_BT).to(torch.int8)
+    if objective.cap < math.inf:
+        side_BT = torch.where((log_ratio_BT > tokens.log_ratio_BT) & (batch.advantages_BT < 0), 1, side_BT).to(torch.int8)
     terms: dict[str, Tensor] = {"policy": -objective_BT * batch.weights_BT}
     for name, weights_BT in batch.penalty_weights.items():
         values_BT = PENALTIES[name].values(logp_BT, batch.before_BT, batch.ref_BT, batch.advantages_BT, batch.mask_BT)

@@ -35,10 +35,8 @@ class PreferenceStream:
         return [self.groups[i] for i in chosen]
 
 
-def preference_stream(config: RunConfig, policy: Policy) -> PreferenceStream | None:
-    """The corpus a config names, in the policy's tokens; None where it names none. Raises TaskError for data that cannot be used."""
-    if not config.preferences:
-        return None
+def preference_stream(config: RunConfig, policy: Policy) -> PreferenceStream:
+    """The corpus that a config names, in the policy's tokens. Raises TaskError for data that cannot be used."""
     rows = read_preferences(config.preferences)
     return PreferenceStream(tuple(_in_tokens(row, config, policy) for row in rows), config.preference_groups, config.seed, fingerprint_of(rows))
 
