@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -191,17 +192,16 @@ class RunConfig(BaseModel):
                 f"minibatches={self.minibatches} does not divide the {self.prompts_per_step} prompts of a step, and a group may not be split; "
                 f"try {_largest_divisor(self.prompts_per_step, self.minibatches)}"
             )
-        for knob in sorted(frozenset().union(*(m.knobs for m in METHODS.values())) - method.knobs):
+        for knob in self._departing(sorted(frozenset().union(*(m.knobs for m in METHODS.values())) - method.knobs)):
             default = type(self).model_fields[knob].default
-            if getattr(self, knob) != default:
-                users = ", ".join(sorted(m.name for m in METHODS.values() if knob in m.knobs))
-                rest = "leave it empty" if default is None else f"leave it at {default}"
-                raise ValueError(f"{knob} is set but method {self.method} does not read it; {rest} or take one of {users}")
-        if self.prompt_sampler != "vas" and (unread := [n for n in _VAS_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+            users = ", ".join(sorted(m.name for m in METHODS.values() if knob in m.knobs))
+            rest = "leave it empty" if default is None else f"leave it at {default}"
+            raise ValueError(f"{knob} is set but method {self.method} does not read it; {rest} or take one of {users}")
+        if self.prompt_sampler != "vas" and (unread := self._departing(_VAS_ONLY)):
             raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=vas; leave it at its default or set prompt_sampler=vas")
-        if self.prompt_sampler != "solvable" and (unread := [n for n in _FILTER_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+        if self.prompt_sampler != "solvable" and (unread := self._departing(_FILTER_ONLY)):
             raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=solvable; leave it at its default or set prompt_sampler=solvable")
-        if not self.replay_size and (unread := [n for n in _REPLAY_ONLY if getattr(self, n) != type(self).model_fields[n].default]):
+        if not self.replay_size and (unread := self._departing(_REPLAY_ONLY)):
             raise ValueError(f"{', '.join(unread)}: read only with a replay buffer; leave it at its default or set replay_size=64")
         if self.prompt_sampler != "uniform" and method.sampler == "tracked":
             raise ValueError(f"prompt_sampler={self.prompt_sampler} is not read by method {self.method}, which draws prompts by its trackers; set prompt_sampler=uniform")
@@ -210,14 +210,14 @@ class RunConfig(BaseModel):
         if self.task == "dataset" and not self.data:
             raise ValueError("task=dataset needs data: a .jsonl or .parquet file, or a datasets path")
         if self.task != "dataset":
-            unread = [name for name in _DATASET_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+            unread = self._departing(_DATASET_ONLY)
             unread += ["rewards"] if self.rewards and self.task == "ranking" else []
             if unread:
                 raise ValueError(f"{', '.join(unread)}: not read by the {self.task} task, which brings its own prompts and reward; leave it empty or set task=dataset")
         for name, value in method.asks.items():
             if getattr(self, name) != value:
                 raise ValueError(f"method {self.method} needs what {name}={getattr(self, name)} does not give: a reward for every item of a list; set {name}={value}")
-        if self.preference_groups != type(self).model_fields["preference_groups"].default and not self.preferences:
+        if not self.preferences and self._departing(["preference_groups"]):
             raise ValueError("preference_groups is not read without preferences; leave it at 8 or name a file in preferences")
         upper = 1 + self.strength("clip_high", method.clip[1] if method.clip else 0.0)
         if self.clip_cap is not None and self.clip_cap < upper:
@@ -231,6 +231,10 @@ class RunConfig(BaseModel):
                 f"try {self.max_new_tokens // 4}"
             )
         return self
+
+    def _departing(self, names: Iterable[str]) -> list[str]:
+        """Those of these options that are not at their default."""
+        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
 
     def _demonstrations_fit(self, method: Method) -> None:
         """Raise ValueError where a method's worked answers are missing or would be judged otherwise than the rollouts."""
