@@ -42,7 +42,7 @@ def export(run: str, target: Path, formats: tuple[str, ...], store: Path, as_jso
         raise click.UsageError("--format duckdb makes one file, parquet and csv make a folder of files; export twice")
     run_id = find_run(store, run)
     about = about_run(store, run_id, name=names(store).get(run_id, ""))
-    with _bar("exporting") as progress:
+    with progress_bar("exporting") as progress:
         if formats[0] == "duckdb":
             written = export_database(Store(store), run_id, target, about, progress=progress)
         else:
@@ -60,7 +60,7 @@ def import_(source: Path, run_id: str | None, store: Path, as_json: bool) -> Non
     """Make a run of this store of an export: a .duckdb file or a folder with Parquet that `export` wrote. Nothing is ever overwritten."""
     from grpo_core.launch.exchange import import_run
 
-    with _bar("importing") as progress:
+    with progress_bar("importing") as progress:
         done = import_run(store, source, run_id=run_id, progress=progress)
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
@@ -70,7 +70,7 @@ def import_(source: Path, run_id: str | None, store: Path, as_json: bool) -> Non
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, gone when it is done; nothing elsewhere."""
     from tqdm import tqdm
 
