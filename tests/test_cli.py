@@ -66,6 +66,9 @@ READ_BESIDE = {
     "grao_": {"gold_column": "g"},
     "hint_": {"gold_column": "g"},
     "preference_groups": {"preferences": "p.jsonl"},
+    "retention_every": {"retention": "every"},
+    "retention_budget": {"retention": "budget"},
+    "retention_recent": {"retention": "flagged"},
 }
 """What options are refused without, by how their names begin."""
 
