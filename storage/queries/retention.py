@@ -1,4 +1,4 @@
-"""What a retention policy has to know of a run: the groups that its own figures name as evidence, and the steps of its alerts."""
+"""What a retention policy has to know of a run: the groups that its own figures name as evidence, and the steps of its alerts; and what one has taken."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from storage.layout import Layout, check_segment
 from storage.queries.evidence import GROUP_FIGURES
+from storage.reader import Store
 from storage.schema import GROUPS
 from storage.views import files_source, in_full
 
@@ -43,6 +44,12 @@ def named_groups(layout: Layout) -> pd.DataFrame:
         database.register("empty_groups", GROUPS.arrow.empty_table())
         database.execute(f"create view groups as {in_full('empty_groups', files_source(segment.path for segment in files))}")
         return database.execute(" union all ".join(parts)).df()
+
+
+def thinned_groups(store: Store, run_id: str, step: int) -> list[int]:
+    """The groups of a step whose token lists a retention policy has taken, in order. Raises as Store.frame does."""
+    sql = "select distinct group_index from rollouts where step = ? and thinned order by group_index"
+    return store.frame(run_id, sql, [step], steps=(step, step))["group_index"].tolist()
 
 
 def alert_steps(catalog: Path | str, run_id: str) -> list[int]:
