@@ -17,6 +17,7 @@ from grpo_core.lab.batch import RecordedBatch, recorded_batch
 from grpo_core.lab.process import Laboratory
 from grpo_core.launch.folder import RunFolder, default_store
 from grpo_core.launch.fork import Fork, read_fork
+from grpo_core.launch.retain import outlook as run_outlook
 from grpo_core.launch.status import RunStatus, log_tail, run_status
 from pages.components.series import with_shares
 from storage.catalog import Catalog
@@ -30,9 +31,12 @@ from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
 from storage.queries import variance as variance_queries
 from storage.reader import Store
+from storage.retention import Plan, Retention
 from storage.thinning import RECORD, Thinning, read_record
 
 SERIES_KEPT = 8
+SIZES_S = 30.0
+"""So long a run's size on disk is taken for what it was."""
 COURSES_KEPT = 200
 
 
@@ -235,6 +239,26 @@ def verdicts(run: Run, step: int) -> pd.DataFrame:
 @st.cache_data(show_spinner=False, max_entries=64)
 def _verdicts(path: Path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
     return group_queries.verdicts_of_step(_store(path), run_id, step)
+
+
+def size(run: Run) -> int:
+    """Bytes on disk of everything recorded, checkpoints and log left out."""
+    return _size(root(), run.run_id, run.status.state, taken(run))
+
+
+@st.cache_data(show_spinner=False, max_entries=2000, ttl=SIZES_S)
+def _size(path: Path, run_id: str, state: str, taken: int) -> int:
+    return run_queries.run_size(_store(path), run_id)
+
+
+def outlook(run: Run) -> Callable[[Retention], Plan]:
+    """What any retention policy would take of the run as it is now. Raises StoreError."""
+    return _outlook(root(), run.run_id, run.status.attempt, run.status.step, run.status.state, taken(run))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _outlook(path: Path, run_id: str, attempt: int, step: int, state: str, taken: int) -> Callable[[Retention], Plan]:
+    return run_outlook(path, run_id)
 
 
 def taken(run: Run) -> int:

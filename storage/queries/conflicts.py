@@ -24,5 +24,6 @@ def pushed_rollouts(store: Store, run_id: str, step: int) -> pd.DataFrame:
 
     Columns: group_index, rollout_index, length, advantage (mean over its tokens), token_ids.
     """
-    sql = "select group_index, rollout_index, length, advantage, token_ids from rollouts where step = ? and thinned is not true order by group_index, rollout_index"
+    sql = """select group_index, rollout_index, length, advantage, token_ids from rollouts where step = ? and thinned is not true
+              order by group_index, rollout_index"""
     return store.frame(run_id, sql, [step], steps=(step, step))
