@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import click
 
 from grpo_core.commands.finding import find_run, names
 from grpo_core.commands.options import json_option, run_argument, store_option
-from grpo_core.commands.printing import answer, table
+from grpo_core.commands.printing import answer, progress_bar, table
 
 FORMATS = ("parquet", "csv", "duckdb")
 
@@ -67,17 +65,3 @@ def import_(source: Path, run_id: str | None, store: Path, as_json: bool) -> Non
     steps = f"{done.steps} {'step' if done.steps == 1 else 'steps'}"
     text = f"imported: run {done.run_id}, {steps}" if done.new else f"run {done.run_id} is here already, with the same {steps}; nothing was changed"
     answer({"run_id": done.run_id, "new": done.new, "steps": done.steps}, as_json, text=text)
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, gone when it is done; nothing elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="part", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

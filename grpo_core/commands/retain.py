@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_core.commands.export import progress_bar
 from grpo_core.commands.finding import find_run
 from grpo_core.commands.options import json_option, run_argument, store_option
-from grpo_core.commands.printing import answer, table
+from grpo_core.commands.printing import answer, progress_bar, table
 
 if TYPE_CHECKING:
     from storage.retention import Plan
