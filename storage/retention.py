@@ -143,10 +143,10 @@ def survey(run_dir: Path) -> Survey:
     """
     for attempt in range(_TRIES):
         layout = read_layout(run_dir)
-        if layout.sealed and not layout.segments["steps"]:
+        if layout.in_database:
             raise StoreError(
-                f"run {run_dir.name} is sealed as tables in run.duckdb, from which no step can be taken; "
-                f"`python -m grpo_core resume {run_dir.name} --steps …` makes files of them that can be thinned"
+                f"run {run_dir.name} was sealed by an earlier version as tables in run.duckdb, from which no tokens can be taken; "
+                f"`python -m grpo_core seal {run_dir.name}` makes files of them first"
             )
         files = layout.segments["rollouts"]
         try:

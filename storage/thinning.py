@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import duckdb
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from storage import compaction
 from storage.encode import fitted, write_parquet
@@ -39,12 +40,12 @@ RECORD = "retention.jsonl"
 class Thinning:
     """One file's loss: when (s since 1970), who asked, by which policy, the steps of the file, which of them lost tokens, and the bytes freed."""
 
-    at: float
-    by: str
-    policy: str
+    at: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+    by: Annotated[str, Field(max_length=200)]
+    policy: Annotated[str, Field(max_length=200)]
     first: int
     last: int
-    steps: tuple[tuple[int, int], ...]
+    steps: Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
     """Ranges of steps that lost the tokens of some or all groups, both ends included."""
     groups: int
     rollouts: int

@@ -38,16 +38,22 @@ KEEPS = ("all", "every", "flagged", "budget")
 def retain(run: str, keep: str, every: int, budget: str, recent: int | None, dry_run: bool, yes: bool, by: str, store: Path, as_json: bool) -> None:
     """Take the tokens of a run's old steps for good, by a policy; every figure, text and reward stays, and so does flagged evidence."""
     from grpo_core.launch.retain import bytes_of, plan_retention, retain_run
+    from storage.errors import StoreError
     from storage.retention import RECENT, Retention, size_text
 
+    try:
+        retention = Retention(keep=keep, every=every, budget_bytes=bytes_of(budget) if budget else 0, recent=RECENT if recent is None else recent)
+    except StoreError as error:
+        raise click.UsageError(str(error)) from None
     run_id = find_run(store, run)
-    retention = Retention(keep=keep, every=every, budget_bytes=bytes_of(budget) if budget else 0, recent=RECENT if recent is None else recent)
     plan = plan_retention(store, run_id, retention)
     facts = {
         "run_id": run_id, "policy": retention.sentence, "token_bytes": plan.token_bytes, "freed_bytes_estimated": plan.freed_bytes,
         "over_bytes": plan.over_bytes, "steps": len(plan.steps), "groups": len(plan.lost), "kept": [asdict(one) for one in plan.kept()],
     }  # fmt: skip
     if dry_run or plan.lost.empty:
+        if not dry_run:
+            retain_run(store, run_id, retention, by=by)  # one that was killed may have left old files
         answer(facts | {"thinned": []}, as_json, text=_sheet(run_id, plan))
         return
     if not as_json:

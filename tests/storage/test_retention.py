@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.storage import victims
 
 EVERY = Retention(keep="every", every=5, recent=8)
 STEPS = 40
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(autouse=True)
@@ -249,14 +251,47 @@ def test_a_run_that_is_written_or_damaged_is_left_as_it_is(ended, store):
     assert read_record(ended) == () and store.frame("r1", "select count(*) as n from rollouts where thinned", skip_damaged=True)["n"].iloc[0] == 0
 
 
-def test_a_run_sealed_as_tables_says_what_to_do(ended):
+def test_a_sealed_run_is_thinned_too_and_can_be_resumed(ended, store, plain):
     seal(ended)
-    if not list_segments(ended / "sealed" / "rollouts"):
-        with pytest.raises(StoreError, match="sealed as tables in run.duckdb.*resume"):
-            make_plan(ended, EVERY)
-        return
-    done = retain(ended, EVERY, by="a test")
-    assert sum(one.bytes_freed for one in done) > 0
+    before, size = rollouts(store), sum(path.stat().st_size for path in (ended / "sealed" / "rollouts").iterdir())
+    chosen = make_plan(ended, EVERY)
+    (done,) = retain(ended, EVERY, by="a test")
+    freed = size - sum(path.stat().st_size for path in (ended / "sealed" / "rollouts").iterdir())
+    assert freed == done.bytes_freed == pytest.approx(chosen.freed_bytes, rel=0.15)
+    after = rollouts(store)
+    scalars = [name for name in before if name not in (*TOKEN_LISTS, "thinned")]
+    pd.testing.assert_frame_equal(after[scalars], before[scalars])
+    assert after["thinned"].sum() == done.rollouts > 0 and store.damaged("r1") == [] and done.steps[-1][1] == STEPS - 8 - 1
+    assert plain("select count(*), count(*) filter (where thinned) from rollouts") == [(len(before), done.rollouts)]
+    with RunWriter.open(ended) as writer:
+        pd.testing.assert_frame_equal(rollouts(store), after)
+        writer.append_step(make_step_tables(STEPS, groups=4, tokens=60))
+    seal(ended)
+    pd.testing.assert_frame_equal(rollouts(store).head(len(after)), after)
+
+
+def test_a_sealed_run_with_both_files_after_a_kill_is_read_once_and_resumed_without_the_old_one(ended, store, plain):
+    seal(ended)
+    old = {path.name: path.read_bytes() for path in (ended / "sealed" / "rollouts").iterdir()}
+    (done,) = retain(ended, EVERY, by="a test")
+    for name, data in old.items():  # as if it had been killed before it removed the old one
+        (ended / "sealed" / "rollouts" / name).write_bytes(data)
+    time.sleep(0.1)
+    count = STEPS * 16
+    assert len(rollouts(store)) == count and rollouts(store)["thinned"].sum() == done.rollouts
+    assert plain("select count(*), count(*) filter (where thinned) from rollouts") == [(count, done.rollouts)]
+    with RunWriter.open(ended):
+        assert len(list_segments(ended / "rollouts")) == 1 and rollouts(store)["thinned"].sum() == done.rollouts
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_run_that_an_earlier_version_sealed_says_what_to_do(tmp_path, version):
+    shutil.unpack_archive(FIXTURES / f"{version}.zip", tmp_path)
+    run_dir = tmp_path / "runs" / "sealed"
+    with pytest.raises(StoreError, match="in run.duckdb.*`python -m grpo_core seal"):
+        make_plan(run_dir, EVERY)
+    seal(run_dir)
+    assert make_plan(run_dir, EVERY).lost.empty
 
 
 def test_a_comparison_that_fails_takes_nothing(ended, store, monkeypatch):
