@@ -17,9 +17,9 @@ from storage.catalog import Catalog
 from storage.errors import DiskFull, RunLocked, SegmentDamaged, StoreError
 from storage.layout import list_segments, visible
 from storage.queries import conflicts, evidence, groups, integrity, lab, likelihood, steps, variance
-from storage.queries.retention import alert_steps, named_groups
+from storage.queries.retention import NAMED, alert_steps, named_groups
 from storage.reader import Store
-from storage.retention import RECENT, TOKEN_LISTS, Retention, Survey, plan, size_text, survey
+from storage.retention import ALERT, ALERT_REACH, FIRST, KEEPS, LIVE_SLACK, NEWEST, RECENT, SMALL, TOKEN_LISTS, Retention, Survey, plan, size_text, survey
 from storage.segments import RunWriter, seal
 from storage.thinning import RECORD, Retain, make_plan, read_record, retain
 from tests.factories import make_step_tables
@@ -27,6 +27,7 @@ from tests.storage import victims
 
 EVERY = Retention(keep="every", every=5, recent=8)
 STEPS = 40
+GRACE_S = compaction.GRACE_S
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -405,3 +406,12 @@ def test_a_live_run_thins_one_file_at_a_time(run_dir, store):
 
 def test_the_default_keeps_the_newest_steps(ended):
     assert RECENT == 64 and make_plan(ended, Retention(keep="flagged")).lost.empty
+
+
+def test_the_page_on_retention_says_what_the_code_does():
+    page = (Path(__file__).parents[2] / "docs" / "retention.md").read_text(encoding="utf-8")
+    reasons = {*NAMED, ALERT, FIRST, NEWEST, SMALL}
+    assert all(f"| `{reason}` |" in page for reason in reasons) and all(f"| `{keep}` |" in page for keep in KEEPS)
+    assert page.count("| `") == len(reasons) + len(KEEPS)
+    assert f"the newest {RECENT} steps" in page and f"up to {ALERT_REACH} before and after an alert" in page and RECORD in page
+    assert f"\n{GRACE_S:.0f} s after that" in page and LIVE_SLACK == 0.1 and "a tenth below it" in page
