@@ -39,8 +39,9 @@ def body() -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             group_picker(group, len(groups))
             step_groups.step_picker(steps, step)
-        there = f"Of this step, it can weigh {listed([f'group {n}' for n in whole['group_index']])}." if len(whole) else "Choose another step."
-        empty.nothing(thinned.group_note(run, step, group), f"The laboratory works on tokens. {there}")
+        there = f"Of this step it can weigh {listed([f'group {n}' for n in whole['group_index']])}." if len(whole) else "Choose another step."
+        note = thinned.group_note(run, step, group) if len(whole) else thinned.step_note(run, step, len(groups))
+        empty.nothing(note, f"The laboratory works on tokens. {there}")
         return
     batch = data.recorded_step(run, step)
     if gone:

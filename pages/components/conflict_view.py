@@ -181,7 +181,8 @@ def tokens_table(run: Run, step: int, groups: int) -> None:
     if note := thinned.step_note(run, step, groups):
         st.caption(escape(note))
     if not len(totals.token):
-        st.caption("No token of the groups that have theirs is in conflict." if note else "No token of this step is in conflict.")
+        if len(data.thinned(run, step)) < groups:
+            st.caption("No token of the other groups is in conflict." if note else "No token of this step is in conflict.")
         return
     pieces = data.vocabulary(run)
     rows = pd.DataFrame({name: getattr(totals, name) for name in ("token", "count", "net", "weighted")})

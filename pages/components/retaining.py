@@ -84,7 +84,7 @@ def _controls(asked: dict[str, Retention]) -> str:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         keep = url.choice("keep", POLICIES, "every")
         changed = url.sync("keep", "retain.keep", keep, default="every")
-        st.segmented_control("Keep the tokens of", list(POLICIES), required=True, key="retain.keep", on_change=changed, format_func=POLICIES.get)
+        st.segmented_control("Policy", list(POLICIES), required=True, key="retain.keep", on_change=changed, format_func=POLICIES.get)
         if keep == "every":
             changed = url.sync("every", "retain.every", asked["every"].every, default=10)
             st.number_input("n", min_value=2, step=1, key="retain.every", on_change=changed, width=130, help="Tokens of every n-th step stay.")
@@ -140,10 +140,10 @@ def _act(run: Run, plan: Plan) -> None:
 def _sentence(run: Run, plan: Plan) -> tuple[str, str]:
     """What the policy would do, and why the app does not do it, or nothing."""
     if plan.lost.empty:
-        return f"'{plan.retention.sentence}' would take nothing: every group of this run keeps its tokens for a reason above.", ""
+        return f"Keeping {plan.retention.sentence} would take nothing: every group of this run keeps its tokens for a reason above.", ""
     share = percent(plan.freed_bytes / max(plan.token_bytes, 1))
     sentence = (
-        f"'{plan.retention.sentence}' would free about {size_text(plan.freed_bytes)}, {share} of the token lists: "
+        f"Keeping {plan.retention.sentence} would free about {size_text(plan.freed_bytes)}, {share} of the token lists: "
         f"{counted(len(plan.lost), 'group')} in {counted(len(plan.steps), 'step')} from {plan.steps[0]} to {plan.steps[-1]}."
     )
     if run.status.alive:

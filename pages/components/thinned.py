@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import streamlit as st
 
 from pages.components import data
 from pages.components.data import Run
-from pages.components.text import counted, escape
+from pages.components.step_groups import neighbours
+from pages.components.text import counted, escape, listed
 
 
 def group_note(run: Run, step: int, group: int) -> str:
@@ -37,4 +39,13 @@ def show(note: str) -> None:
 def _sentence(run: Run, step: int, what: str, kept: str) -> str:
     last = next((one for one in reversed(data.thinnings(run)) if one.holds(step)), None)
     how = f"on {time.strftime('%Y-%m-%d', time.localtime(last.at))} by the policy '{last.policy}'" if last else "by a retention policy"
-    return f"The tokens of {what} were thinned {how}; {kept}."
+    return f"The tokens of {what} were thinned {how}; {kept}.{_nearest(run, step)}"
+
+
+def _nearest(run: Run, step: int) -> str:
+    """Where the nearest steps are that have lost nothing."""
+    ranges = [bounds for one in data.thinnings(run) for bounds in one.steps]
+    recorded = data.steps(run)["step"].to_numpy()
+    whole = recorded[~np.logical_or.reduce([np.zeros(len(recorded), bool), *((first <= recorded) & (recorded <= last) for first, last in ranges)])]
+    found = [str(near) for near in neighbours(step, whole) if near is not None]
+    return f" The nearest {'step' if len(found) == 1 else 'steps'} with all tokens: {listed(found)}." if found and ranges else ""
