@@ -130,7 +130,7 @@ class Plan:
         return max(0, self.token_bytes - self.freed_bytes - budget) if budget else 0
 
     def kept(self) -> list[Kept]:
-        """What would stay, by reason, the most bytes first."""
+        """What would stay, by reason, the most bytes first; last what has no tokens any more."""
         stays = self.groups[self.groups["why"] != ""].groupby("why")
         found = [Kept(str(why), int(rows["step"].nunique()), len(rows), round(rows["bytes"].sum())) for why, rows in stays]
         return sorted(found, key=lambda one: (-one.bytes, one.reason))

@@ -80,13 +80,13 @@ def _confirm(run_id: str, plan: Plan) -> None:
 
 def _sheet(run_id: str, plan: Plan) -> str:
     """What stays and why, what goes, and what the policy cannot do."""
-    from storage.retention import size_text
+    from storage.retention import BEFORE, size_text
 
-    rows = [[one.reason, str(one.steps), str(one.groups), size_text(one.bytes)] for one in plan.kept()]
+    rows = [[one.reason if one.reason == BEFORE else f"kept: {one.reason}", str(one.steps), str(one.groups), size_text(one.bytes)] for one in plan.kept()]
     goes = ["taken", str(len(plan.steps)), str(len(plan.lost)), f"{size_text(plan.freed_bytes)}, estimated"]
     lines = [
         f"run {run_id}, policy '{plan.retention.sentence}': token lists take {size_text(plan.token_bytes)}",
-        table(["TOKENS", "STEPS", "GROUPS", "SIZE"], [*([["kept: " + row[0], *row[1:]] for row in rows]), goes]),
+        table(["TOKENS", "STEPS", "GROUPS", "SIZE"], [*rows, goes]),
     ]
     if plan.over_bytes:
         lines.append(f"the budget cannot be met: what always stays is {size_text(plan.over_bytes)} above it")

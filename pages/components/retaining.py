@@ -14,7 +14,7 @@ from pages.components.data import Run
 from pages.components.guard import listens_on_loopback
 from pages.components.rank_table import Column, rank_table
 from pages.components.text import counted, escape, percent
-from storage.retention import RECENT, Plan, Retention, size_text
+from storage.retention import BEFORE, RECENT, Plan, Retention, size_text
 
 SIZE = "Segments, run.duckdb and superseded steps. Checkpoints and the log are not counted."
 LISTS = "Token ids and every trace of a token: log-probs, entropy, advantages, weights. Only these are ever thinned."
@@ -116,7 +116,7 @@ def _policies(plans: dict[str, Plan], chosen: str) -> None:
 
 def _kept(plan: Plan) -> None:
     rows = pd.DataFrame(
-        [{"reason": one.reason, "size": size_text(one.bytes), "steps": one.steps, "groups": one.groups} for one in plan.kept()],
+        [{"reason": one.reason, "size": size_text(one.bytes), "steps": one.steps, "groups": one.groups} for one in plan.kept() if one.reason != BEFORE],
         columns=[column.name for column in KEPT_COLUMNS],
     )
     rank_table(rows, KEPT_COLUMNS, key="retain.kept", label="Why tokens would stay", ids=rows["reason"].tolist())
@@ -140,7 +140,7 @@ def _act(run: Run, plan: Plan) -> None:
 def _sentence(run: Run, plan: Plan) -> tuple[str, str]:
     """What the policy would do, and why the app does not do it, or nothing."""
     if plan.lost.empty:
-        return f"Keeping {plan.retention.sentence} would take nothing: every group of this run keeps its tokens for a reason above.", ""
+        return f"Keeping {plan.retention.sentence} would take nothing: every group of this run keeps its tokens for a reason above, or has lost them.", ""
     share = percent(plan.freed_bytes / max(plan.token_bytes, 1))
     sentence = (
         f"Keeping {plan.retention.sentence} would free about {size_text(plan.freed_bytes)}, {share} of the token lists: "
