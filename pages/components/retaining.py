@@ -87,12 +87,12 @@ def _controls(asked: dict[str, Retention]) -> str:
         st.segmented_control("Policy", list(POLICIES), required=True, key="retain.keep", on_change=changed, format_func=POLICIES.get)
         if keep == "every":
             changed = url.sync("every", "retain.every", asked["every"].every, default=10)
-            st.number_input("n", min_value=2, step=1, key="retain.every", on_change=changed, width=130, help="Tokens of every n-th step stay.")
+            st.number_input("n", min_value=2, step=1, key="retain.every", on_change=changed, width=110, help="Tokens of every n-th step stay.")
         if keep == "budget":
             changed = url.sync("budget", "retain.budget", asked["budget"].budget_bytes // MB)
-            st.number_input("MB", min_value=1, step=1, key="retain.budget", on_change=changed, width=150, help="For all token lists; the oldest go first.")
+            st.number_input("MB", min_value=1, step=1, key="retain.budget", on_change=changed, width=120, help="For all token lists; the oldest go first.")
         changed = url.sync("recent", "retain.recent", asked["every"].recent, default=RECENT)
-        st.number_input("Newest steps", min_value=0, step=1, key="retain.recent", on_change=changed, width=150, help="They keep their tokens in any case.")
+        st.number_input("Newest steps", min_value=0, step=1, key="retain.recent", on_change=changed, width=120, help="They keep their tokens in any case.")
     return keep
 
 
