@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from grpo_core.cli import main
@@ -144,6 +145,17 @@ def test_an_export_whose_record_cannot_be_is_refused(store_root: Path, run_id: s
     shutil.rmtree(store_root / "runs")
     code, _, err = said(capsys, "import", str(tmp_path / "run"))
     assert code != 0 and "says of its thinned tokens what cannot be (0.at" in err and not list(store_root.glob("runs/*/store.json"))
+
+
+@pytest.mark.parametrize("change", ["set thinned = null where thinned", "set thinned = true where thinned is null"])
+def test_an_export_in_which_tokens_and_their_mark_disagree_is_refused(store_root: Path, run_id: str, tmp_path: Path, capsys, change: str) -> None:
+    said(capsys, "retain", "long", *ASKED, "--yes")
+    said(capsys, "export", "long", "--to", str(tmp_path / "run.duckdb"), "--format", "duckdb")
+    with duckdb.connect(str(tmp_path / "run.duckdb")) as database:
+        database.execute(f"update rollouts {change}")
+    code, _, err = said(capsys, "import", str(tmp_path / "run.duckdb"), "--store", str(tmp_path / "other"))
+    assert code != 0 and "has a rollout without tokens that is not marked as thinned, or the reverse" in err
+    assert not list((tmp_path / "other").glob("runs/*/store.json"))
 
 
 @pytest.mark.parametrize(
