@@ -141,6 +141,10 @@ class RunConfig(BaseModel):
     rescore: float = option(1.0, "record", "Share of groups scored again after the last update, which is what likelihood displacement is measured from.", unit="share", ge=0.0, le=1.0)
     nthr_every: int = option(0, "record", "Measure on every this many steps which tokens of wrong completions pull correct ones of their group down (NTHR, GWHES); one more forward pass. 0 never.", unit="steps", ge=0)
     precision: Literal["rounded", "exact", "half"] = option("rounded", "record", "Stored precision of token traces: rounded keeps 10 mantissa bits, half 7, exact all 23.")
+    retention: Literal["all", "every", "flagged", "budget"] = option("all", "record", "Tokens of old steps that are kept: all, those of every n-th step, those of groups that figures flag as evidence, or as much as fits a budget. Figures, texts and flagged evidence are kept for ever; docs/retention.md says how.")
+    retention_every: int = option(10, "record", "For retention=every: keep the tokens of every this many steps.", unit="steps", ge=2)
+    retention_budget: float = option(0.0, "record", "For retention=budget: what token lists may take on disk; the oldest steps go first.", unit="GB", ge=0.0)
+    retention_recent: int = option(64, "record", "Newest steps that keep their tokens under any retention.", unit="steps", ge=0)
     queue_steps: int = option(64, "record", "Steps the recorder may hold before it drops (and counts) one rather than slow training.", unit="steps", ge=1)
     eval_every: int = option(10, "record", "Evaluate on held-out prompts every this many steps; 0 never.", unit="steps", ge=0)
     eval_prompts: int = option(128, "record", "Held-out prompts per evaluation.", unit="prompts", ge=1)
@@ -203,6 +207,7 @@ class RunConfig(BaseModel):
             raise ValueError(f"{', '.join(unread)}: read only with prompt_sampler=solvable; leave it at its default or set prompt_sampler=solvable")
         if not self.replay_size and (unread := self._departing(_REPLAY_ONLY)):
             raise ValueError(f"{', '.join(unread)}: read only with a replay buffer; leave it at its default or set replay_size=64")
+        self._retention_fits()
         if self.prompt_sampler != "uniform" and method.sampler == "tracked":
             raise ValueError(f"prompt_sampler={self.prompt_sampler} is not read by method {self.method}, which draws prompts by its trackers; set prompt_sampler=uniform")
         if self.vas_alpha + self.vas_beta == 0:
@@ -235,6 +240,16 @@ class RunConfig(BaseModel):
     def _departing(self, names: Iterable[str]) -> list[str]:
         """Those of these options that are not at their default."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+
+    def _retention_fits(self) -> None:
+        """Raise ValueError for a setting of a retention policy that this run's policy does not read, or a budget of nothing."""
+        for name, policy in (("retention_every", "every"), ("retention_budget", "budget")):
+            if self.retention != policy and self._departing([name]):
+                raise ValueError(f"{name} is read only with retention={policy}; leave it at {type(self).model_fields[name].default:g} or set retention={policy}")
+        if self.retention == "all" and self._departing(["retention_recent"]):
+            raise ValueError("retention_recent is not read with retention=all, which thins nothing; leave it at 64 or set retention=flagged")
+        if self.retention == "budget" and not self.retention_budget:
+            raise ValueError("retention=budget needs a budget above 0; try retention_budget=2, which is 2 GB of token lists")
 
     def _demonstrations_fit(self, method: Method) -> None:
         """Raise ValueError where a method's worked answers are missing or would be judged otherwise than the rollouts."""
@@ -372,6 +387,8 @@ def structural_notes(config: RunConfig) -> list[str]:
     if acts and (config.record == "off" or not config.diagnose_every):
         why = "record=off" if config.record == "off" else "diagnose_every=0"
         notes.append(f"{' and '.join(acts)} never acts in this run: with {why} nothing is diagnosed while it trains")
+    if config.retention != "all" and config.record == "off":
+        notes.append(f"retention={config.retention} thins nothing in this run, as record=off keeps no tokens")
     if config.replay_size and not int(config.replay_share * config.prompts_per_step):
         notes.append(
             f"nothing is ever replayed in this run: replay_share={config.replay_share:g} of {config.prompts_per_step} groups is less than one; "

@@ -85,13 +85,21 @@ def _failure(error: BaseException, folder: RunFolder) -> str:
 
 def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat, requests: StopRequests, progress: Progress) -> Ending:
     from grpo_core.launch.fork import read_fork
+    from grpo_core.launch.retain import retention_of
     from grpo_core.trace.recorder import Recorder
     from grpo_core.watch.watcher import Watcher
 
     progress.phase("loading")
     fork = read_fork(folder)
     first_step = fork.step if fork else 0
-    recorder = Recorder(folder.path, precision=config.precision, queue_steps=config.queue_steps, first_step=first_step)
+    recorder = Recorder(
+        folder.path,
+        precision=config.precision,
+        queue_steps=config.queue_steps,
+        first_step=first_step,
+        retention=retention_of(config),
+        catalog=folder.store_root,
+    )
     watcher = Watcher(folder, config)
     try:
         from transformers.utils.logging import disable_progress_bar

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import conflict_view, data, empty, panels, pick, step_groups, url
+from pages.components import conflict_view, data, empty, panels, pick, step_groups, thinned, url
 from pages.components.frames import part
 from pages.components.group_view import about_prompt
 from pages.components.heading import heading
@@ -42,7 +42,7 @@ def body() -> None:
         group = chosen(contested)
         with st.grid(2, min_column_width=430, gap="medium"):
             with st.container(gap="xsmall"):
-                conflict_view.tokens_table(run, step)
+                conflict_view.tokens_table(run, step, len(groups))
             with st.container(gap="xsmall"):
                 conflict_view.groups_table(run, step, contested, len(groups), group)
         conflict_view.positions(run, step)
@@ -69,6 +69,9 @@ def one_group(steps, groups, step: int, group: int) -> None:
                 GROUP, label="Open the group", icon=":material/data_array:", query_params=address, help="Rewards, advantages and every trace of its tokens"
             )
         about_prompt(run, next(rows.itertuples()))
+        if note := thinned.group_note(run, step, group):
+            thinned.show(note)
+            return
         rollouts = data.rollouts(run, step, group)
         conflict_view.strip(run, rollouts, steps, step, group)
         conflict_view.opposing(rollouts)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import data, empty, pick, states, step_groups, url
+from pages.components import data, empty, pick, states, step_groups, thinned, url
 from pages.components.frames import part
 from pages.components.group_list import OUTCOMES
 from pages.components.group_view import about_prompt, chosen_group, group_picker, rollout_strip
@@ -45,6 +45,7 @@ if group not in groups["group_index"].to_numpy():
 row = next(groups[groups["group_index"] == group].itertuples())
 rollouts = data.rollouts(run, step, group)
 st.markdown(f"{escape(OUTCOMES[row.outcome]['text']).capitalize()}\\: {escape(group_sentence(row, rollouts))}")
+thinned.show(thinned.group_note(run, step, group))
 about_prompt(run, row)
 
 

@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from pages.components import data, empty, lab_controls, lab_view, pick, step_groups, url
+from pages.components import data, empty, lab_controls, lab_view, pick, step_groups, thinned, url
 from pages.components.frames import part
 from pages.components.group_view import about_prompt, chosen_group, group_picker
 from pages.components.heading import heading
 from pages.components.text import escape, listed
+
+PART_OF_A_STEP = "The methods weigh the other groups as if they were the whole step, so what depends on all of it is not as it was trained."
 
 run = pick.run()
 heading(run, "Lab", lab_view.MEANS)
@@ -25,13 +27,25 @@ def body() -> None:
         step_groups.step_picker(steps, step)
         empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
         return
-    group = chosen_group(groups)
+    gone = data.thinned(run, step)
+    whole = groups[~groups["group_index"].isin(gone)]
+    group = chosen_group(groups if whole.empty else whole)
     url.put(step=step, group=group)
     row = groups[groups["group_index"] == group]
     if row.empty:
         empty.nothing(f"Step {step} has no group {group}", f"Its groups are numbered 0 to {len(groups) - 1}.")
         return
+    if group in gone:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            group_picker(group, len(groups))
+            step_groups.step_picker(steps, step)
+        there = f"Of this step it can weigh {listed([f'group {n}' for n in whole['group_index']])}." if len(whole) else "Choose another step."
+        note = thinned.group_note(run, step, group) if len(whole) else thinned.step_note(run, step, len(groups))
+        empty.nothing(note, f"The laboratory works on tokens. {there}")
+        return
     batch = data.recorded_step(run, step)
+    if gone:
+        thinned.show(f"{thinned.step_note(run, step, len(groups))} {PART_OF_A_STEP}")
     asked = lab_controls.controls(run, batch)
     answer = st.container(gap="small")
     with st.container(border=True, key="one-group"):

@@ -27,7 +27,7 @@ def table() -> None:
     wanted = [run for run in runs if matches(run, st.session_state["runs.search"])]
     wanted = [run for run in wanted if not st.session_state["runs.state"] or run.status.state in st.session_state["runs.state"]]
     if wanted:
-        clicked = run_table([(run, data.reward_curve(run)) for run in wanted], diagnosing.reports(wanted), key="runs.rows")
+        clicked = run_table([(run, data.reward_curve(run), data.size(run)) for run in wanted], diagnosing.reports(wanted), key="runs.rows")
     else:
         clicked = None
         st.info(f"None of the {counted(len(runs), 'run')} fits the filter.", icon=":material/filter_alt_off:")

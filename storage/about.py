@@ -25,7 +25,7 @@ _STEERING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 class About:
     """Which run an export holds: `config` as in config.json, `status` as in status.json without its process, `fork` as in fork.json.
 
-    `files` are the checksums of the Parquet files beside run.json.
+    `retention` are the lines of retention.jsonl: whose tokens were thinned. `files` are the checksums of the Parquet files beside run.json.
     """
 
     run_id: str
@@ -33,6 +33,7 @@ class About:
     config: dict[str, object] | None = None
     status: dict[str, object] | None = None
     fork: dict[str, object] | None = None
+    retention: list[dict[str, object]] | None = None
     schema_version: int = SCHEMA_VERSION
     precision: str = "rounded"
     files: dict[str, str] = field(default_factory=dict)
@@ -69,7 +70,7 @@ def about_from(place: Path, content: object) -> About:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "it"
         raise ExportRefused(f"{place} does not describe a run ({where}: {wrong['msg'].lower()}); export the run again") from None
-    for name in ("name", "config", "status", "fork"):
+    for name in ("name", "config", "status", "fork", "retention"):
         if _steers(getattr(about, name)):
             raise ExportRefused(f"{place} has control characters in the run's {name}, which no export has; it is not to be trusted")
     return about

@@ -48,15 +48,19 @@ def compact(run_dir: Path, precision: str) -> int:
 
 def remove_covered(run_dir: Path) -> None:
     """Deletes segments whose merged replacement has counted for long enough that no query still needs them."""
-    now_ms = int(time.time() * 1000)
     for table in TABLES:
-        segments = list_segments(run_dir / table)
-        kept = visible(segments)
-        for cover in kept:
-            if not now_ms - GRACE_S * 1000 < cover.since_ms < now_ms + CLOCK_SLACK_MS:
-                for segment in segments:
-                    if segment is not cover and cover.merged and cover.contains(segment):
-                        segment.path.unlink()
+        remove_covered_in(run_dir / table)
+
+
+def remove_covered_in(folder: Path) -> None:
+    """The same of one table's folder."""
+    now_ms = int(time.time() * 1000)
+    segments = list_segments(folder)
+    for cover in visible(segments):
+        if not now_ms - GRACE_S * 1000 < cover.since_ms < now_ms + CLOCK_SLACK_MS:
+            for segment in segments:
+                if segment is not cover and cover.merged and cover.contains(segment):
+                    segment.path.unlink()
 
 
 def read_tables(segments: Iterable[Segment]) -> Iterator[pa.Table]:
@@ -138,8 +142,9 @@ def _merge(run_dir: Path, first: int, last: int, precision: str) -> None:
         segments = visible(list_segments(run_dir / name))
         parts = [s for s in segments if first <= s.first and s.last <= last]
         if len(parts) > 1 or not parts[0].merged:  # a kill may have come after some tables were merged
-            publish_tables(run_dir / name, lambda crc: merged_name(first, last, _since_ms())(crc), read_tables(parts), TABLES[name], precision)
+            publish_tables(run_dir / name, lambda crc: merged_name(first, last, since_ms())(crc), read_tables(parts), TABLES[name], precision)
 
 
-def _since_ms() -> int:
+def since_ms() -> int:
+    """When a file that is published now starts to count, in ms since 1970."""
     return int((time.time() + SINCE_DELAY_S) * 1000)

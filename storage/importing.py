@@ -37,6 +37,7 @@ KEYS = {
 }
 """What tells the rows of a table apart; no export lacks them."""
 TRACES = [column.name for column in ROLLOUTS.columns if pa.types.is_list(column.type) and column.name != "token_ids"]
+_BARE = "(token_ids is null) <> coalesce(thinned, false)"
 WAY_OUT = "export the run again with --format duckdb or parquet"
 
 
@@ -166,7 +167,7 @@ def _about_file(path: Path) -> About:
 def _about_rows(path: Path, runs: list[dict], stores: list[dict]) -> About:
     if len(runs) != 1 or len(stores) != 1:
         raise ExportRefused(f"{path} does not say of exactly one run that it holds it; {WAY_OUT}")
-    texts = {name: text for name in ("config", "status", "fork") if isinstance(text := runs[0].get(name), str)}
+    texts = {name: text for name in ("config", "status", "fork", "retention") if isinstance(text := runs[0].get(name), str)}
     parsed = {name: parse_json(path, text) for name, text in texts.items()}
     said = {name: runs[0].get(name) for name in ("run_id", "name")} | {name: stores[0].get(name) for name in ("schema_version", "precision")}
     return about_from(path, said | parsed)
@@ -259,6 +260,8 @@ def _check_rows(database: duckdb.DuckDBPyConnection, path: Path, sources: Mappin
             raise ExportRefused(f"{path} has rows in {name} that no run has: {keys} tell them apart and are never empty or below 0; {WAY_OUT}")
         if name in TABLES and database.execute(f"select 1 from {source} where step not in (select step from {sources['steps']}) limit 1").fetchone():
             raise ExportRefused(f"{path} has rows in {name} of steps that are not in its table steps; {WAY_OUT}")
+    if found := database.execute(f"select step, group_index, rollout_index from {sources['rollouts']} where {_BARE} limit 1").fetchone():
+        raise ExportRefused(f"{path} has a rollout without tokens that is not marked as thinned, or the reverse (step, group, rollout: {found}); {WAY_OUT}")
     odd = " or ".join(f"len({column}) <> len(token_ids)" for column in TRACES)
     if found := database.execute(f"select step, group_index, rollout_index from {sources['rollouts']} where {odd} limit 1").fetchone():
         raise ExportRefused(f"{path} has token traces of different lengths in one rollout (step, group, rollout: {found}); {WAY_OUT}")

@@ -7,8 +7,10 @@
       merging.lock                held by the one beside it while that merges
       vocabulary.parquet
       steps/ groups/ rollouts/    s<step>-<crc>.parquet                     one step
-                                  c<first>-<last>-<since>-<crc>.parquet     several steps, written together or merged; hides what it covers
+                                  c<first>-<last>-<since>-<crc>.parquet     several steps, written together or merged; hides what it covers,
+                                                                            a file of the very same steps that counts since earlier too
       sealed/                     instead of them once the run has ended: the same three, every file checked and as large as it may be
+      retention.jsonl             whose token lists a retention policy has taken, which one and when; one line per file rewritten
       superseded/<n>/             what a resume from an older checkpoint took out of the run, or a killed writer left half done;
                                   nothing is deleted
 
@@ -82,17 +84,17 @@ def merged_name(first: int, last: int, since_ms: int = 0) -> Callable[[str], str
 
 
 def list_segments(folder: Path) -> list[Segment]:
-    """Every segment in a table's folder, widest first among those that start together; empty if there is no folder."""
+    """Every segment in a table's folder, widest and then newest first among those that start together; empty if there is no folder."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = [_segment(folder, match) for match in map(_NAME.fullmatch, names) if match]
-    return sorted(found, key=lambda s: (s.first, -s.last, not s.merged))
+    found = [_segment(folder, match) for match in map(_NAME.fullmatch, sorted(names, reverse=True)) if match]
+    return sorted(found, key=lambda s: (s.first, -s.last, not s.merged, -s.since_ms))
 
 
 def visible(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments that count: those not covered by a wider merged one. Takes the order of `list_segments`."""
+    """The segments that count: those not covered by a wider merged one, or by a later one of the same steps. Takes the order of `list_segments`."""
     kept: list[Segment] = []
     for segment in segments:
         if not (kept and kept[-1].merged and kept[-1].contains(segment)):

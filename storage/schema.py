@@ -318,6 +318,7 @@ ROLLOUTS = Table(
             "group weighted hidden embedding score of a correct rollout: larger foretells a smaller gain or a loss of its likelihood; empty unless measured",
         ),
         Column("rescored", BOOL, "", "whether the rollout was scored again after the last update"),
+        Column("thinned", BOOL, "", "true where a retention policy has taken the lists below, which are empty then; `retention.jsonl` says which one and when"),
         Column("token_ids", pa.list_(I32), "token id", "token ids of the completion"),
         _trace("logp_sampling", "nats", "log-prob under the distribution the token was sampled from, temperature and top-p applied; empty for a worked answer"),
         _trace(

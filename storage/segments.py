@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import filelock
 import pyarrow as pa
@@ -23,6 +23,10 @@ from storage.publish import lock_run, merging, publish, sweep_temporary
 from storage.schema import STEPS, TABLES, VOCABULARY, Table
 from storage.sealing import is_sealed, make_live, seal, unseal
 from storage.supersede import mend, supersede
+
+if TYPE_CHECKING:
+    from storage.retention import Retention
+    from storage.thinning import Retain
 
 __all__ = ["EncodedSteps", "Merge", "RunWriter", "encode_steps", "is_sealed", "seal"]
 
@@ -159,6 +163,12 @@ class RunWriter:
     def merge(self) -> Merge:
         """`compact` for a process beside this one to do."""
         return Merge(self.run_dir, self.precision, os.getpid())
+
+    def thinning(self, retention: Retention, catalog: Path | str | None) -> Retain:
+        """What a process beside this one calls to thin a file of old steps by a policy; `catalog` says where the run's alerts are."""
+        from storage.thinning import Retain  # most runs thin nothing
+
+        return Retain(self.run_dir, self.precision, os.getpid(), retention, catalog)
 
     def supersede(self, after_step: int) -> int:
         """Moves all steps later than `after_step` to superseded/<n>/, so that they can be trained again; returns how many.

@@ -32,7 +32,8 @@ with files as (
     {files}
 ), hidden as (
     select f.file
-      from files f join files c on c.merged and c.first <= f.first and f.last <= c.last and (c.last - c.first > f.last - f.first or not f.merged)
+      from files f join files c on c.merged and c.first <= f.first and f.last <= c.last
+                                   and (c.last - c.first > f.last - f.first or not f.merged or (c.since, c.file) > (f.since, f.file))
      where c.since not between {early}
 )
 select {columns}

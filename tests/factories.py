@@ -59,6 +59,7 @@ def _rollout(rng: np.random.Generator, step: int, group: int, index: int, group_
         "source": "policy",
         "age": 0,
         "rescored": index % 2 == 0,
+        "thinned": None,
         "delta_sum": 0.1 * (index - 1) if index % 2 == 0 else None,
         "repetition": 0.25 if length >= 3 else None,
         "gwhes": None,

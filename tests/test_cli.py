@@ -66,6 +66,9 @@ READ_BESIDE = {
     "grao_": {"gold_column": "g"},
     "hint_": {"gold_column": "g"},
     "preference_groups": {"preferences": "p.jsonl"},
+    "retention_every": {"retention": "every"},
+    "retention_budget": {"retention": "budget"},
+    "retention_recent": {"retention": "flagged"},
 }
 """What options are refused without, by how their names begin."""
 
@@ -143,6 +146,15 @@ def test_presets_are_valid_configs(name: str) -> None:
         (["stop", "../../etc"], 1, "error: no run '../../etc' in "),
         (["resume", "nobody"], 1, "error: no run 'nobody' in "),
         (["export", "nobody"], 2, "error: Missing option '--to'"),
+        (["retain", "nobody"], 2, "error: Missing option '--keep'"),
+        (["retain", "nobody", "--keep", "flagged"], 1, "error: no run 'nobody' in "),
+        (["retain", "nobody", "--keep", "every"], 2, "error: keep every 0 steps thins nothing; every needs 2 or more, e.g. 10"),
+        (["retain", "nobody", "--keep", "budget"], 2, "error: a budget of 0 bytes keeps nothing; give a size, e.g. 2GB"),
+        (["retain", "nobody", "--keep", "budget", "--budget", "3 cups"], 2, "error: '3 cups' is no size; write a number and a unit, e.g. 500MB, 2GB or 1.5GiB"),
+        (["retain", "nobody", "--keep", "flagged", "--every", "3"], 2, "error: every=3 is read only by the policy every"),
+        (["train", "--retention", "some"], 2, "error: retention: input should be 'all', 'every', 'flagged' or 'budget', got 'some'"),
+        (["train", "--retention", "budget"], 2, "error: retention=budget needs a budget above 0; try retention_budget=2"),
+        (["train", "--retention-every", "5"], 2, "error: retention_every is read only with retention=every; leave it at 10 or set retention=every"),
         (["bench", "tea"], 2, "error: Invalid value for '{train|prefix|recorder|store|diagnosis|remedies|llds}': 'tea' is not one of"),
         (["bench", "llds", "--tea", "1"], 2, "error: bench llds has no option --tea; it has --seeds, --jobs, --store"),
         (["bench", "recorder", "--steps"], 2, "error: benchmark options come in pairs like --steps 40, got: --steps"),

@@ -23,6 +23,7 @@ from storage.catalog import Catalog
 from storage.errors import ExportRefused
 from storage.importing import Export, add_run, differing_tables, read_export
 from storage.reader import Store
+from storage.thinning import RECORD, THINNINGS, Thinning, read_record, record_text
 
 NOT_CARRIED = "checkpoints, log, tags, note and superseded steps"
 SECRET = ("webhook",)
@@ -76,7 +77,8 @@ def about_run(store_root: Path, run_id: str, *, name: str) -> About:
     else:
         life = {field: getattr(status, field) for field in Life.__slots__}
     kept = config and {option: value for option, value in config.items() if option not in SECRET}
-    return About(run_id=run_id, name=name, config=kept, status=life, fork=read_json(folder.fork))
+    thinned = THINNINGS.dump_python(read_record(folder.path), mode="json") or None
+    return About(run_id=run_id, name=name, config=kept, status=life, fork=read_json(folder.fork), retention=thinned and list(thinned))
 
 
 def import_run(store_root: Path, source: Path, *, run_id: str | None = None, progress: Callable[[int, int], None] = lambda *_: None) -> Imported:
@@ -127,7 +129,17 @@ def _documents(export: Export, life: Life, run_id: str) -> dict[str, str]:
         word = Word(**(asdict(word) | {"state": state, "phase": state, "message": message, "step": export.rows("steps"), "ended_at": life.updated_at}))
     origin = {"source": str(export.path), "run_id": about.run_id, "imported_at": time.time()}
     contents = {"config.json": about.config, "status.json": asdict(word), "fork.json": about.fork, "import.json": origin}
-    return {name: json.dumps(content, indent=1, ensure_ascii=False) + "\n" for name, content in contents.items() if content is not None}
+    texts = {name: json.dumps(content, indent=1, ensure_ascii=False) + "\n" for name, content in contents.items() if content is not None}
+    return texts | ({RECORD: record_text(_thinned(export))} if about.retention else {})
+
+
+def _thinned(export: Export) -> tuple[Thinning, ...]:
+    try:
+        return THINNINGS.validate_json(json.dumps(export.about.retention))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise ExportRefused(f"{export.path} says of its thinned tokens what cannot be ({where}: {wrong['msg'].lower()}); export the run again") from None
 
 
 def _there_already(folder: RunFolder, export: Export) -> Imported:

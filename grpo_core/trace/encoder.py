@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,6 +18,9 @@ from grpo_core.trace.flat import FlatStep
 from grpo_core.trace.tables import flat_tables
 from storage.publish import MERGE_PATIENCE_S
 from storage.segments import EncodedSteps, Merge, RunWriter, encode_steps
+
+if TYPE_CHECKING:
+    from storage.thinning import Retain
 
 START_AFTER = 4
 """Steps after which the process is started: a shorter run is over before it would help."""
@@ -72,6 +76,10 @@ class StepEncoder:
         merged = self._ask(writer.merge, patience_s=MERGE_PATIENCE_S) if self.up else None
         return writer.compact() if merged is None else merged
 
+    def thin(self, question: Retain) -> tuple[str, ...]:
+        """Old tokens are thinned in the process, and here are lines about it for the run's log; nothing happens while that is not up."""
+        return self._ask(question, patience_s=MERGE_PATIENCE_S) or () if self.up else ()
+
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
@@ -86,7 +94,7 @@ class StepEncoder:
             except NoAnswer as why:
                 self._give_up(why)
 
-    def _ask(self, question: object, *, patience_s: float | None = None) -> EncodedSteps | int | None:
+    def _ask(self, question: object, *, patience_s: float | None = None) -> EncodedSteps | int | tuple[str, ...] | None:
         """The process's answer; None also where it has none, and then the batch's tables are made here."""
         try:
             return self._process.ask(question, patience_s=patience_s)
@@ -103,13 +111,13 @@ class StepEncoder:
 
 
 class _Gathering:
-    """The other side: takes in every step, answers a precision with all of them encoded, and merges what it is told to."""
+    """The other side: takes in every step, answers a precision with all of them encoded, and merges or thins what it is told to."""
 
     def __init__(self) -> None:
         self._tables: list[Mapping[str, pa.Table]] = []
 
-    def __call__(self, question: tuple[FlatStep, int] | str | Merge) -> EncodedSteps | int | None:
-        if isinstance(question, Merge):
+    def __call__(self, question: tuple[FlatStep, int] | str | Merge | Retain) -> EncodedSteps | int | tuple[str, ...] | None:
+        if callable(question):
             return question()
         if isinstance(question, str):
             tables, self._tables = self._tables, []

@@ -26,9 +26,11 @@ from grpo_core.trace.encoder import StepEncoder
 from grpo_core.trace.flat import flatten
 from storage import segments
 from storage.errors import StoreError
+from storage.retention import Retention
 
 COMPACT_EVERY = 64
 EXIT_PATIENCE_S = 10.0
+KEEP_ALL = Retention()
 TOGETHER_S = 2.0
 """Steps within this time are written together: writing costs about 10 ms of CPU for one step as for ten, and pages look every two seconds."""
 
@@ -47,10 +49,21 @@ class Recorder:
     """Writes the steps of one run in the background. Its methods may be called from any thread.
 
     It holds at most `queue_steps` steps and writes those together that come within `together_s`. A fork's `first_step` is not 0.
+    `retention` says which tokens of old steps the process beside thins, sparing those near alerts, which are in `catalog` (a store's folder or a URL).
     Opening the run is loud: raises RunLocked, NewerStore, DiskFull and the other errors of RunWriter.open.
     """
 
-    def __init__(self, run_dir: Path, *, precision: str = "rounded", queue_steps: int = 64, together_s: float = TOGETHER_S, first_step: int = 0) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        precision: str = "rounded",
+        queue_steps: int = 64,
+        together_s: float = TOGETHER_S,
+        first_step: int = 0,
+        retention: Retention = KEEP_ALL,
+        catalog: Path | str | None = None,
+    ) -> None:
         self._run_dir = Path(run_dir)
         self._writer = segments.RunWriter.open(self._run_dir, precision=precision)  # from here on the thread's alone
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -63,6 +76,7 @@ class Recorder:
         self._pieces: tuple[str, ...] | None = None
         self._together_s = together_s
         self._first_step = first_step
+        self._retention, self._catalog = retention, catalog
         self._most_together = max(1, queue_steps // 2)  # what is gathered takes room in the queue
         self._encoder = StepEncoder(precision)  # this and the next four are the thread's alone
         self._gathered: list[_Gathered] = []
@@ -201,6 +215,12 @@ class Recorder:
         if self._uncompacted >= COMPACT_EVERY:
             self._uncompacted = 0
             self._try("the run's segments are not merged", partial(self._encoder.compact, self._writer))
+            if self._retention.keep != "all":
+                self._try("old tokens are not thinned", self._thin)
+
+    def _thin(self) -> None:
+        for line in self._encoder.thin(self._writer.thinning(self._retention, self._catalog)):
+            log.info("%s", line)
 
     def _write_vocabulary(self) -> bool:
         with self._lock:

@@ -123,6 +123,7 @@ def _rollouts(flat: FlatStep, figures: GroupFigures) -> dict[str, object]:
         "repetition": _nan_as_null(figures.repetition_R),
         "gwhes": _nan_as_null(flat.gwhes_R),
         "rescored": flat.logp_delta.present_R,
+        "thinned": pa.nulls(len(length_R), pa.bool_()),
         **{name: _list_array(getattr(flat, name), length_R) for name in LISTS},
         "logp_gap": _list_array(Lists(flat.logp_gap_N, flat.logp.present_R), length_R),
     }

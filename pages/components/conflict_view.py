@@ -8,7 +8,7 @@ import streamlit as st
 
 from grpo_core.measures.conflicts import TokenTotals, by_token, conflicts, gtpo_weights
 from grpo_core.measures.opposition import Opposition, opposition
-from pages.components import data, plots, series, url
+from pages.components import data, plots, series, thinned, url
 from pages.components.cards import Card, Line, Panel
 from pages.components.data import Run
 from pages.components.group_view import TOKENS_AT_ONCE, parts
@@ -136,7 +136,7 @@ def sentences(run: Run, steps: pd.DataFrame) -> list[str]:
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def _totals(path, run_id: str, attempt: int, step: int) -> TokenTotals:
+def _totals(path, run_id: str, attempt: int, taken: int, step: int) -> TokenTotals:
     pushed = conflict_queries.pushed_rollouts(data.store(), run_id, step)
     length, ids = pushed["length"].to_numpy("i8"), _together(pushed["token_ids"])
     advantage = pushed["advantage"].fillna(0).to_numpy("f8")
@@ -174,12 +174,15 @@ def positions(run: Run, step: int) -> None:
     )
 
 
-def tokens_table(run: Run, step: int) -> None:
-    """Which tokens the step contests."""
-    totals = _totals(data.root(), run.run_id, run.status.attempt, step)
+def tokens_table(run: Run, step: int, groups: int) -> None:
+    """Which tokens the step contests, of so many groups."""
+    totals = _totals(data.root(), run.run_id, run.status.attempt, data.taken(run), step)
     st.markdown("**Which tokens**", help=f"Tokens in conflict at step {step}, the most frequent first. {MEANS}")
+    if note := thinned.step_note(run, step, groups):
+        st.caption(escape(note))
     if not len(totals.token):
-        st.caption("No token of this step is in conflict.")
+        if len(data.thinned(run, step)) < groups:
+            st.caption("No token of the other groups is in conflict." if note else "No token of this step is in conflict.")
         return
     pieces = data.vocabulary(run)
     rows = pd.DataFrame({name: getattr(totals, name) for name in ("token", "count", "net", "weighted")})

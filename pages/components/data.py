@@ -17,6 +17,7 @@ from grpo_core.lab.batch import RecordedBatch, recorded_batch
 from grpo_core.lab.process import Laboratory
 from grpo_core.launch.folder import RunFolder, default_store
 from grpo_core.launch.fork import Fork, read_fork
+from grpo_core.launch.retain import outlook as run_outlook
 from grpo_core.launch.status import RunStatus, log_tail, run_status
 from pages.components.series import with_shares
 from storage.catalog import Catalog
@@ -25,12 +26,17 @@ from storage.queries import groups as group_queries
 from storage.queries import integrity as integrity_queries
 from storage.queries import lab as lab_queries
 from storage.queries import likelihood as likelihood_queries
+from storage.queries import retention as retention_queries
 from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
 from storage.queries import variance as variance_queries
 from storage.reader import Store
+from storage.retention import Plan, Retention
+from storage.thinning import RECORD, Thinning, read_record
 
 SERIES_KEPT = 8
+SIZES_S = 30.0
+"""So long a run's size on disk is taken for what it was."""
 COURSES_KEPT = 200
 
 
@@ -235,23 +241,67 @@ def _verdicts(path: Path, run_id: str, attempt: int, step: int) -> pd.DataFrame:
     return group_queries.verdicts_of_step(_store(path), run_id, step)
 
 
+def size(run: Run) -> int:
+    """Bytes on disk of everything recorded, checkpoints and log left out."""
+    return _size(root(), run.run_id, run.status.state, taken(run))
+
+
+@st.cache_data(show_spinner=False, max_entries=2000, ttl=SIZES_S)
+def _size(path: Path, run_id: str, state: str, taken: int) -> int:
+    return run_queries.run_size(_store(path), run_id)
+
+
+def outlook(run: Run) -> Callable[[Retention], Plan]:
+    """What any retention policy would take of the run as it is now. Raises StoreError."""
+    return _outlook(root(), run.run_id, run.status.attempt, run.status.step, run.status.state, taken(run))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _outlook(path: Path, run_id: str, attempt: int, step: int, state: str, taken: int) -> Callable[[Retention], Plan]:
+    return run_outlook(path, run_id)
+
+
+def taken(run: Run) -> int:
+    """Another number whenever tokens of the run have been thinned, so that what is kept in memory of them is asked for anew."""
+    try:
+        return (store().run_dir(run.run_id) / RECORD).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def thinnings(run: Run) -> tuple[Thinning, ...]:
+    """What a retention policy has taken of the run, the oldest first."""
+    return read_record(store().run_dir(run.run_id)) if taken(run) else ()
+
+
+def thinned(run: Run, step: int) -> frozenset[int]:
+    """The groups of a step whose tokens are gone."""
+    count = taken(run)
+    return _thinned(root(), run.run_id, run.status.attempt, count, step) if count else frozenset()
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _thinned(path: Path, run_id: str, attempt: int, taken: int, step: int) -> frozenset[int]:
+    return frozenset(retention_queries.thinned_groups(_store(path), run_id, step))
+
+
 def rollouts(run: Run, step: int, group_index: int) -> pd.DataFrame:
     """The rollouts of a group with their traces; columns of storage.schema.ROLLOUTS."""
-    return _rollouts(root(), run.run_id, run.status.attempt, step, group_index)
+    return _rollouts(root(), run.run_id, run.status.attempt, taken(run), step, group_index)
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
-def _rollouts(path: Path, run_id: str, attempt: int, step: int, group_index: int) -> pd.DataFrame:
+def _rollouts(path: Path, run_id: str, attempt: int, taken: int, step: int, group_index: int) -> pd.DataFrame:
     return group_queries.rollouts_of_group(_store(path), run_id, step, group_index)
 
 
 def worst_tokens(run: Run, step: int, count: int) -> pd.DataFrame:
     """The tokens of the step's correct rollouts that lost most log-prob; columns of storage.queries.likelihood.worst_tokens."""
-    return _worst_tokens(root(), run.run_id, run.status.attempt, step, count)
+    return _worst_tokens(root(), run.run_id, run.status.attempt, taken(run), step, count)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _worst_tokens(path: Path, run_id: str, attempt: int, step: int, count: int) -> pd.DataFrame:
+def _worst_tokens(path: Path, run_id: str, attempt: int, taken: int, step: int, count: int) -> pd.DataFrame:
     return likelihood_queries.worst_tokens(_store(path), run_id, step, count)
 
 
@@ -284,12 +334,12 @@ def laboratory() -> Laboratory:
 
 
 def recorded_step(run: Run, step: int) -> RecordedBatch:
-    """One step as the laboratory takes it."""
-    return _recorded_step(root(), run.run_id, run.status.attempt, step, run.config.max_new_tokens)
+    """One step as the laboratory takes it: those of its groups that have their tokens still."""
+    return _recorded_step(root(), run.run_id, run.status.attempt, taken(run), step, run.config.max_new_tokens)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
-def _recorded_step(path: Path, run_id: str, attempt: int, step: int, max_length: int) -> RecordedBatch:
+def _recorded_step(path: Path, run_id: str, attempt: int, taken: int, step: int, max_length: int) -> RecordedBatch:
     rollouts = lab_queries.rollouts_of_step(_store(path), run_id, step)
     weights = lab_queries.part_weights(_store(path), run_id, step)
     return recorded_batch(rollouts, first_entropy=_first_entropy(path, run_id, attempt), max_length=max_length, part_weights=weights, step=step)

@@ -56,7 +56,8 @@ def about_prompt(run: Run, group) -> None:
 
 def rollout_strip(run: Run, rollouts: pd.DataFrame, steps: pd.DataFrame, step: int, group: int) -> None:
     """The controls and the rollouts; keys move between rollouts, tokens and steps."""
-    quantity, shown, layout = _controls(measured(rollouts), "delta" if rollouts["rescored"].any() else "advantage", help=_without_nthr(run, rollouts, step))
+    tokens = measured(rollouts) if rollouts["thinned"].ne(True).any() else []
+    quantity, shown, layout = _controls(tokens, "delta" if rollouts["rescored"].any() else "advantage", help=_without_nthr(run, rollouts, step))
     fitting = _filtered(rollouts, shown)
     pages = parts(fitting["length"].to_numpy(), TOKENS_AT_ONCE)
     chosen = url.whole("rollout")
@@ -87,13 +88,14 @@ def parts(lengths: np.ndarray, at_once: int) -> list[tuple[int, int]]:
 
 
 def _controls(quantities: list[str], first: str, *, help: str | None) -> tuple[str, str, str]:
-    """The chosen one of `quantities` (`first` unless the address says another), which rollouts to show, and the layout."""
+    """The chosen one of `quantities` (`first` unless the address says another, or there is none), which rollouts to show, and the layout."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         quantity = url.choice("quantity", quantities, first)
-        changed = url.sync("quantity", "group.quantity", quantity, default=first)
-        st.segmented_control(
-            "Colour tokens by", quantities, required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label, help=help
-        )
+        if quantities:
+            changed = url.sync("quantity", "group.quantity", quantity, default=first)
+            st.segmented_control(
+                "Colour tokens by", quantities, required=True, key="group.quantity", on_change=changed, format_func=lambda key: QUANTITIES[key].label, help=help
+            )
         shown = url.choice("show", SHOWN, "All")
         changed = url.sync("show", "group.show", shown, default="All")
         st.segmented_control("Rollouts", SHOWN, required=True, key="group.show", on_change=changed)

@@ -62,11 +62,12 @@ def prompt_history(run: Run, prompt, last: int) -> None:
     expected.code(prompt.answer or "none", language=None, wrap_lines=True)
     st.markdown(escape(history_sentence(prompt, groups)))
     latest = groups.iloc[-1]
-    distance = _distance(data.root(), run.run_id, run.status.attempt, int(latest["step"]), int(latest["group_index"]), run)
+    distance = _distance(data.root(), run.run_id, run.status.attempt, data.taken(run), int(latest["step"]), int(latest["group_index"]), run)
+    gone = int(latest["group_index"]) in data.thinned(run, int(latest["step"]))
     st.caption(
         f"Pairwise distance of its latest group: **{fixed(distance)}**"
         if not np.isnan(distance)
-        else "Pairwise distance of its latest group: not available, it has fewer than two rollouts",
+        else f"Pairwise distance of its latest group: not available, {'its tokens were thinned' if gone else 'it has fewer than two rollouts'}",
         help="Mean over pairs of rollouts of the squared edit distance in tokens divided by the longer length (MMR1's appendix): "
         "0 when all are the same, at most 1.",
     )
@@ -126,5 +127,5 @@ def history_sentence(prompt, groups: pd.DataFrame) -> str:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _distance(path, run_id: str, attempt: int, step: int, group: int, _run: Run) -> float:
-    return mean_pairwise_distance(list(data.rollouts(_run, step, group)["token_ids"]))
+def _distance(path, run_id: str, attempt: int, taken: int, step: int, group: int, _run: Run) -> float:
+    return mean_pairwise_distance([ids for ids in data.rollouts(_run, step, group)["token_ids"] if ids is not None])

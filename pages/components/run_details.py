@@ -10,10 +10,12 @@ import streamlit as st
 from grpo_core.config import RunConfig
 from grpo_core.launch.fork import repeating_command
 from grpo_core.methods import METHODS
-from pages.components import data
+from pages.components import data, retaining
 from pages.components.data import Run
+from pages.components.frames import plainly
 from pages.components.run_table import what
 from pages.components.text import clock, counted, escape
+from storage.retention import size_text
 
 
 def facts(run: Run) -> str:
@@ -47,7 +49,7 @@ def ending(run: Run) -> None:
 
 
 def details(run: Run) -> None:
-    """Note and tags, the command, settings, and the log, read only when opened."""
+    """Note and tags, the command, settings, what the run takes on disk, and the log, read only when opened."""
     if run.note or run.tags:
         with st.container(border=True):
             if run.tags:
@@ -60,6 +62,10 @@ def details(run: Run) -> None:
             st.code(shlex.join(repeating_command(run.fork, run.config)), language=None, wrap_lines=True)
             columns = {"setting": "Setting", "value": "Value", "default": "Default"}
             st.dataframe(_settings(run.config), hide_index=True, alt="Settings that differ from their defaults", column_config=columns)
+    room = st.expander(f"Storage · {size_text(data.size(run))}", icon=":material/database:", on_change="rerun", key="run.storage")
+    if room.open:
+        with room, plainly():
+            retaining.storage(run)
     log = st.expander("Log", icon=":material/article:", on_change="rerun", key="run.log_tail")
     if log.open:
         with log:

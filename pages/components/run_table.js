@@ -19,7 +19,9 @@ function cell(style, ...content) {
 
 function named(run) {
   const link = el("a", "name clamp outside", run.name, { href: run.verdict?.first ? run.verdict.href : run.href, title: run.run_id });
-  const lines = [link, el("div", "sub clamp", run.started, { title: `${run.started_at}, ${run.run_id}` })];
+  const about = el("div", "sub clamp");
+  about.append(el("span", "", run.started, { title: `${run.started_at}, ${run.run_id}` }), " · ", el("span", "num", run.size, { title: run.size_means }));
+  const lines = [link, about];
   if (run.note) lines.push(el("div", "sub clamp note outside", run.note, { title: run.note }));
   if (run.tags.length) {
     const tags = el("div", "tags");

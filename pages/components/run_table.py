@@ -14,6 +14,7 @@ from pages.components import levels, states, url
 from pages.components.assets import script
 from pages.components.data import Run
 from pages.components.text import ago, clock, fixed
+from storage.retention import size_text
 
 _HTML = """
 <div class="frame" tabindex="0" role="region" aria-label="Runs"></div>
@@ -21,12 +22,15 @@ _HTML = """
 _mount = st.components.v2.component("run_table", html=_HTML, css=script("base.css") + script("run_table.css"), js=script("dom.js") + script("run_table.js"))
 
 
-def run_table(runs: list[tuple[Run, list[float]]], reports: Mapping[str, Report], *, key: str) -> dict | None:
-    """Draw runs, each with its rewards so far and its diagnosis where it is known.
+SIZE = "On disk: segments, run.duckdb and superseded steps; checkpoints and the log are not counted"
+
+
+def run_table(runs: list[tuple[Run, list[float], int]], reports: Mapping[str, Report], *, key: str) -> dict | None:
+    """Draw runs, each with its rewards so far, its bytes on disk, and its diagnosis where it is known.
 
     Returns what was just clicked: {"act": open, diagnose, stop or edit, "run_id": ...}. The row of a run in trouble leads to its diagnosis.
     """
-    rows = [_row(run, rewards) | {"verdict": _verdict(run, reports.get(run.run_id))} for run, rewards in runs]
+    rows = [_row(run, rewards, size) | {"verdict": _verdict(run, reports.get(run.run_id))} for run, rewards, size in runs]
     return _mount(key=key, data={"runs": rows}, on_act_change=lambda: None).act
 
 
@@ -55,7 +59,7 @@ def _verdict(run: Run, report: Report | None) -> dict | None:
     }
 
 
-def _row(run: Run, rewards: list[float]) -> dict:
+def _row(run: Run, rewards: list[float], size: int) -> dict:
     status = run.status
     known = [reward for reward in rewards if not math.isnan(reward)]
     return {
@@ -76,4 +80,6 @@ def _row(run: Run, rewards: list[float]) -> dict:
         "note": run.note,
         "started": f"started {ago(status.started_at)}",
         "started_at": clock(status.started_at),
+        "size": size_text(size),
+        "size_means": SIZE,
     }

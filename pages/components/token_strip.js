@@ -80,9 +80,9 @@ class TokenStrip {
     for (const note of rollout.notes) section.append(el("div", `note outside ${note.tone}`, note.text));
     const first = this.tokens.length;
     rollout.pieces.forEach((piece, position) => this.tokens.push({ piece, rollout, position }));
-    const text = this.text(first, "box");
+    const text = rollout.text === null ? this.text(first, "box") : el("div", "tokens outside", rollout.text, { dir: "auto" });
     section.style.containIntrinsicHeight = `auto ${this.likelyHeight(rollout)}px`;
-    if (this.beside) {
+    if (this.beside && rollout.text === null) {
       const sides = el("div", "sides");
       sides.append(this.side(this.quantity.label, text), this.side(this.beside.label, this.text(first, "twin")));
       section.append(sides);
@@ -92,8 +92,8 @@ class TokenStrip {
   }
 
   // Cards out of sight are not laid out, so where the page ends is told by what their text will roughly take.
-  likelyHeight({ pieces, notes }) {
-    const letters = pieces.reduce((total, piece) => total + Math.max(piece.length, 1), 0);
+  likelyHeight({ pieces, text, notes }) {
+    const letters = text === null ? pieces.reduce((total, piece) => total + Math.max(piece.length, 1), 0) : text.length;
     const across = this.data.stacked ? 130 : 45;
     return 80 + 28 * notes.length + LINE_PX * Math.ceil(letters / across);
   }
@@ -169,13 +169,15 @@ class TokenStrip {
   }
 
   legend(palette) {
-    const parts = [this.scale(this.quantity, palette)];
+    const plain = this.data.rollouts.length > 0 && this.data.rollouts.every(({ text }) => text !== null);
+    const parts = plain ? [] : [this.scale(this.quantity, palette)];
     if (this.beside) parts.push(this.scale(this.beside, palette));
     if (this.marks) {
       for (const [bits, mark, name] of MARKS) if (this.marks.some((one) => one & bits)) parts.push(el("span", `sample ${mark}`, name));
     } else if (this.values.clipped.some(Boolean)) parts.push(el("span", "sample clipped", "clipped in the loss"));
     const keys = el("span", "keys muted");
-    keys.append(el("kbd", "", "j"), " ", el("kbd", "", "k"), " rollout  ", el("kbd", "", "←"), " ", el("kbd", "", "→"), " token  ", el("kbd", "", "n"), " ", el("kbd", "", "N"), " step");
+    keys.append(el("kbd", "", "j"), " ", el("kbd", "", "k"), " rollout  ", ...(plain ? [] : [el("kbd", "", "←"), " ", el("kbd", "", "→"), " token  "]));
+    keys.append(el("kbd", "", "n"), " ", el("kbd", "", "N"), " step");
     this.bar.replaceChildren(...parts, keys);
   }
 

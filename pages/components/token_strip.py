@@ -163,14 +163,15 @@ def strip_data(
 ) -> dict:
     """The component's data for rows of storage.schema.ROLLOUTS; `pieces` is the text of every token id.
 
-    `identity` changes when the rollouts do; with an equal one the browser only recolours.
+    `identity` changes when the rollouts do; with an equal one the browser only recolours. Thinned rollouts are shown as plain text.
     """
-    traces = token_traces(rollouts) | (marked.traces if marked else {})
+    whole = rollouts[rollouts["thinned"].ne(True)]
+    traces = token_traces(whole) | (marked.traces if marked else {})
     facts = marked.facts if marked else [()] * len(rollouts)
     return {
         "id": identity,
         "rollouts": [_card(row, pieces, more) for row, more in zip(rollouts.itertuples(), facts, strict=True)],
-        "ids": _coded(end_to_end(rollouts["token_ids"], rollouts["length"]), "<i4"),
+        "ids": _coded(end_to_end(whole["token_ids"], whole["length"]), "<i4"),
         "traces": {name: None if np.isnan(values).all() else _coded(values, "<f4") for name, values in traces.items()},
         "quantities": [_scaled(one, traces) for one in (marked.quantities if marked else QUANTITIES).values() if one.trace in (*traces, "ratio")],
         "marks": _coded(marked.marks, "u1") if marked and marked.marks is not None else None,
@@ -231,7 +232,8 @@ def _card(row, pieces: Sequence[str], more: Sequence[tuple[str, str]]) -> dict:
         "chip": _verdict(row.correct),
         "facts": [*_facts(row), *more],
         "notes": _notes(row),
-        "pieces": [token_text(pieces, token) for token in row.token_ids],
+        "pieces": [] if row.thinned else [token_text(pieces, token) for token in row.token_ids],
+        "text": row.text if row.thinned else None,
     }
 
 
@@ -250,8 +252,8 @@ def _facts(row) -> list[tuple[str, ...]]:
         (fixed(row.advantage, sign=True), "advantage"),
         (str(row.length), "token" if row.length == 1 else "tokens"),
     ]
-    if row.logp_delta is not None:
-        facts.append((fixed(float(np.sum(row.logp_delta)), sign=True), "Δ log-prob"))
+    if row.logp_delta is not None or (row.thinned and not pd.isna(row.delta_sum)):
+        facts.append((fixed(float(row.delta_sum if row.thinned else np.sum(row.logp_delta)), sign=True), "Δ log-prob"))
     if not pd.isna(row.gwhes):
         facts.append((number(row.gwhes, 3, sign=True), "GWHES", GWHES))
     if row.source == "replay":
@@ -271,7 +273,7 @@ def _notes(row) -> list[dict]:
         notes.append({"text": REFERENCE, "tone": ""})
     if row.failure:
         notes.append({"text": f"Scoring failed: {row.failure}", "tone": "red"})
-    if row.logp_delta is None:
+    if row.logp_delta is None and not row.thinned:
         notes.append({"text": "Δ log-prob and ratio not available: this group was not rescored after the update.", "tone": ""})
     return notes
 

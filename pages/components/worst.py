@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages.components import data, nav, url
+from pages.components import data, nav, thinned, url
 from pages.components.data import Run
 from pages.components.group_list import OUTCOMES
 from pages.components.rank_table import Column, rank_table
@@ -58,6 +58,10 @@ def worst_tokens(run: Run, step: int) -> None:
     """The tokens of correct rollouts that lost most; a click opens the rollout in its group."""
     st.markdown("**Tokens that lost most**", help="Tokens of correct rollouts, by the change of their log-prob over the step's updates.")
     tokens = data.worst_tokens(run, step, TOKENS_SHOWN)
+    note = thinned.step_note(run, step, len(data.groups(run, step)))
+    if tokens.empty and note:
+        st.caption(escape(note))
+        return
     if tokens.empty:
         st.caption("No token of a correct rollout became less likely, or none was scored again after the updates.")
         return
@@ -69,7 +73,7 @@ def worst_tokens(run: Run, step: int) -> None:
     ids = [f"{row.group_index}.{row.rollout_index}.{row.position}" for row in tokens.itertuples()]
     hrefs = [url.link("group", run=run.run_id, step=step, group=row.group_index, rollout=row.rollout_index, quantity="delta") for row in tokens.itertuples()]
     clicked = rank_table(shown, TOKEN_COLUMNS, key="likelihood.tokens", label=f"Tokens of step {step} that lost most", ids=ids, hrefs=hrefs)
-    st.caption(f"The worst {len(tokens)}; a row opens its rollout with tokens coloured by Δ log-prob.")
+    st.caption(f"The worst {len(tokens)}; a row opens its rollout with tokens coloured by Δ log-prob.{f' {escape(note)}' if note else ''}")
     if clicked is not None:
         group, rollout, _ = clicked.split(".")
         nav.goto(nav.GROUP, run=run.run_id, step=step, group=group, rollout=rollout, quantity="delta")

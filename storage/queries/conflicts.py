@@ -20,9 +20,10 @@ def conflict_positions(store: Store, run_id: str, step: int) -> pd.DataFrame:
 
 
 def pushed_rollouts(store: Store, run_id: str, step: int) -> pd.DataFrame:
-    """Every rollout of a step with its tokens and how hard it was pushed, in order, without its other traces.
+    """Every rollout of a step that has its tokens still, with those and how hard it was pushed, in order, without its other traces.
 
     Columns: group_index, rollout_index, length, advantage (mean over its tokens), token_ids.
     """
-    sql = "select group_index, rollout_index, length, advantage, token_ids from rollouts where step = ? order by group_index, rollout_index"
+    sql = """select group_index, rollout_index, length, advantage, token_ids from rollouts where step = ? and thinned is not true
+              order by group_index, rollout_index"""
     return store.frame(run_id, sql, [step], steps=(step, step))

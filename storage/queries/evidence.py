@@ -41,8 +41,11 @@ def worst_groups(store: Store, run_id: str, step: int, figure: str, *, lowest: b
 
 
 def pushed_rollouts_of_group(store: Store, run_id: str, step: int, group_index: int) -> pd.DataFrame:
-    """The rollouts of a group, in order, as measures.conflicts reads them. Columns: length, advantage (mean over its tokens), token_ids."""
-    sql = "select length, advantage, token_ids from rollouts where step = ? and group_index = ? order by rollout_index"
+    """The rollouts of a group, in order, as measures.conflicts reads them; none where its tokens were thinned.
+
+    Columns: length, advantage (mean over its tokens), token_ids.
+    """
+    sql = "select length, advantage, token_ids from rollouts where step = ? and group_index = ? and thinned is not true order by rollout_index"
     return store.frame(run_id, sql, [step, group_index], steps=(step, step), skip_damaged=True)
 
 

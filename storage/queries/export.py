@@ -136,7 +136,7 @@ def _copy(database: duckdb.DuckDBPyConnection, draft: Path, progress: Progress) 
 
 
 def _describe(database: duckdb.DuckDBPyConnection, about: About) -> None:
-    row = {"run_id": about.run_id, "name": about.name, **{name: json.dumps(getattr(about, name)) for name in ("config", "status", "fork")}}
+    row = {"run_id": about.run_id, "name": about.name, **{name: json.dumps(getattr(about, name)) for name in ("config", "status", "fork", "retention")}}
     database.execute(f"create table {RUN_INFO} ({', '.join(f'{name} varchar' for name in row)})")
     database.execute(f"insert into {RUN_INFO} values ({', '.join('?' * len(row))})", list(row.values()))
 

@@ -8,7 +8,7 @@ from storage.reader import Store
 
 
 def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
-    """One row per rollout of the step, dropped groups included, in order.
+    """One row per rollout of the step that has its tokens still, dropped groups included, in order.
 
     Columns: group_index, rollout_index, reference (a worked answer), reward, reward_parts, correct, length, sampling_round, reason, greedy_reward,
     hint_tokens, baseline and prompt_state (of the group), text, token_ids, and the traces logp_sampling, logp_gap, logp_delta, logp_ref, logp_old, entropy,
@@ -20,7 +20,7 @@ def rollouts_of_step(store: Store, run_id: str, step: int) -> pd.DataFrame:
                from rollouts
                join (select step, group_index, sampling_round, reason, greedy_reward, hint_tokens, baseline, prompt_state from groups where step = ?)
               using (step, group_index)
-              where step = ? order by group_index, rollout_index"""
+              where step = ? and thinned is not true order by group_index, rollout_index"""
     return store.frame(run_id, sql, [step, step], steps=(step, step))
 
 

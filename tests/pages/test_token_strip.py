@@ -12,7 +12,7 @@ PIECES = ["<eos>", "a", " b", "<script>"]
 
 def rollouts() -> pd.DataFrame:
     common = {"reward_parts": {"exact": 1.0}, "failure": None, "finish": "stop", "logp_ref": None, "nthr": None, "gwhes": np.nan}
-    common |= {"source": "policy", "age": 0}
+    common |= {"source": "policy", "age": 0, "thinned": None, "rescored": True, "delta_sum": np.nan, "text": "a"}
     first = common | {
         "rollout_index": 0, "correct": True, "reward": 1.0, "advantage": 1.5, "length": 2, "token_ids": np.array([1, 0]),
         "logp_sampling": np.array([-1.0, -2.0]), "logp_gap": np.array([0.25, 0.0]), "logp_delta": np.array([0.1, -0.1]),

@@ -6,8 +6,9 @@ import itertools
 import os
 from pathlib import Path
 
-from storage import compaction, sealing
+from storage import compaction, retention, sealing
 from storage.segments import RunWriter, seal
+from storage.thinning import retain
 from tests.factories import make_step_tables
 
 
@@ -51,3 +52,10 @@ def say(log: Path, what: str, step: int) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{what} {step}\n".encode())
     os.close(descriptor)
+
+
+def thin(run_dir: Path, every: int, block: int) -> None:
+    """Thins an ended run, and takes its time between publishing and removing."""
+    compaction.SINCE_DELAY_S, compaction.GRACE_S = 0.1, 5.0
+    compaction.BLOCK = retention.BLOCK = block
+    retain(run_dir, retention.Retention(keep="every", every=every, recent=8), by="a victim")

@@ -19,7 +19,9 @@ from storage.errors import RunLocked
 from storage.layout import list_segments, visible
 from storage.queries import groups, steps
 from storage.reader import Store
+from storage.retention import Retention
 from storage.segments import is_sealed
+from storage.thinning import read_record
 from tests.trace.worked import EVALUATION, WORKED, A, B, step_trace, with_rollouts
 
 PROJECT = Path(__file__).parents[2]
@@ -263,6 +265,29 @@ def test_150_steps_are_merged_and_each_is_there_once(store: Store, run_dir: Path
     assert recorder.failure is None
     assert missing_before(store) == dict.fromkeys(range(150), 0)
     assert len(store.frame(RUN, "select step, group_index, rollout_index from rollouts").drop_duplicates()) == 150 * 2
+
+
+def test_old_tokens_are_thinned_beside_the_recorder_and_its_log_says_so(store: Store, run_dir: Path, caplog) -> None:
+    """In the real process; a merged file counts 2 s after it was made, and may be written anew only then."""
+    recorder = Recorder(run_dir, queue_steps=200, retention=Retention(keep="every", every=10, recent=8), catalog=store.root, together_s=0.0)
+    with caplog.at_level("INFO"):
+        for n in range(192):
+            recorder.record(replace(WORKED, step=n))
+            if n in (20, 100):
+                recorder.flush(60)
+                until = time.monotonic() + (60 if n == 20 else 2.5)
+                while time.monotonic() < until and not (n == 20 and recorder._encoder.up):
+                    time.sleep(0.05)
+        assert recorder.flush(60)
+    first, *_ = read_record(run_dir)
+    assert (first.first, first.last, first.by, first.policy) == (0, 63, "the run itself", "every 10th step")
+    assert "thinned steps 0 to 63 by the policy 'every 10th step'" in caplog.text and "freed" in caplog.text
+    found = store.frame(RUN, "select step, bool_or(thinned) as gone from rollouts group by step order by step")
+    gone = found["gone"].eq(True)
+    assert len(found) == 192 and not gone[::10].any() and gone[:64].any() and not gone[-8:].any()
+    recorder.close(seal=True)
+    assert recorder.failure is None and recorder.missing == 0 and store.damaged(RUN) == []
+    assert store.frame(RUN, "select count(*) as n from rollouts where thinned")["n"].iloc[0] == sum(one.rollouts for one in read_record(run_dir))
 
 
 def test_resume_sets_later_steps_aside_and_records_them_again(store: Store, run_dir: Path) -> None:

@@ -63,7 +63,7 @@ def test_rollouts_by_hand() -> None:
     a, b, c, d = to_tables(WORKED)["rollouts"].to_pylist()
     assert b == {
         "step": 7, "group_index": 0, "rollout_index": 1, "text": "1 3 <b>", "reward": 0.0, "reward_parts": [("answer", 0.0), ("format", pytest.approx(0.1))],
-        "correct": False, "failure": "", "advantage": -1.0, "length": 3, "finish": "length", "source": "policy", "age": 0, "rescored": True,
+        "correct": False, "failure": "", "advantage": -1.0, "length": 3, "finish": "length", "source": "policy", "age": 0, "rescored": True, "thinned": None,
         "delta_sum": -3.0, "repetition": 0.0, "gwhes": None, "nthr": None, "items": None,
         "token_ids": [5, 6, 7], "logp_sampling": [-2, -2, -5], "logp_gap": [0, 0, 0], "logp_delta": [-1, -1, -1], "logp_ref": None, "logp_old": None,
         "entropy": [0, 1, 2], "advantages": [-1, -1, -1], "weights": [1, 1, 1], "clipped": [0, 0, -1],
