@@ -210,7 +210,7 @@ def test_the_step_reads_at_a_glance() -> None:
 
 def pins(file: str) -> dict[str, str]:
     lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
-    matches = [(line, re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line)) for line in lines if line]
+    matches = [(line, re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z]+\])?==([0-9][A-Za-z0-9.]*)", line)) for line in lines if line]
     assert not [line for line, match in matches if match is None], f"{file} pins everything exactly"
     return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for _, match in matches}
 

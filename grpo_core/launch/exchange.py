@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from grpo_core.config import make_config
 from grpo_core.errors import ConfigError
-from grpo_core.launch.folder import RUN_ID, RunFolder, read_json
+from grpo_core.launch.folder import RUN_ID, RunFolder, catalog_place, read_json
 from grpo_core.launch.status import ALIVE, FINAL, Word, run_status
 from storage.about import About
 from storage.catalog import Catalog
@@ -93,7 +93,7 @@ def import_run(store_root: Path, source: Path, *, run_id: str | None = None, pro
         )
     documents = _documents(export, _life(export), wanted)
     folder = RunFolder(store_root, wanted)
-    catalog = Catalog(store_root)  # before anything is made: it may be damaged
+    catalog = Catalog(catalog_place(store_root))  # before anything is made: it may be damaged
     if folder.path.exists() or folder.path.is_symlink():
         return _there_already(folder, export)
     try:

@@ -20,11 +20,17 @@ from storage.errors import RunNotFound
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 STORE_VARIABLE = "GROUPSCOPE_STORE"
 DEFAULT_STORE = "groupscope-data"
+CATALOG_VARIABLE = "GROUPSCOPE_CATALOG"
 
 
 def default_store() -> Path:
     """Where runs lie when nobody names a folder: GROUPSCOPE_STORE, or groupscope-data beside where the program was started."""
     return Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+
+
+def catalog_place(store_root: Path) -> Path | str:
+    """Where names, tags, notes, launches and alerts of a store's runs are kept: GROUPSCOPE_CATALOG, a SQLAlchemy URL, or else the store's folder."""
+    return os.environ.get(CATALOG_VARIABLE) or store_root
 
 
 @dataclass(frozen=True, slots=True)

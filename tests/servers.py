@@ -1,0 +1,106 @@
+"""Servers that tests start as processes of their own, on loopback: PostgreSQL from Debian's package, and one that speaks S3."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+UP_WITHIN_S = 60.0
+PASSWORD = "s3cret/pass"
+"""With a character that a URL must write as %2F."""
+QUOTED_PASSWORD = "s3cret%2Fpass"
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + UP_WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} within {UP_WITHIN_S:.0f} s"
+        time.sleep(0.05)
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and postgres; None where they are not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(path) for path in [shutil.which("initdb")] if path]
+    return found[-1].resolve().parent if found else None
+
+
+class Postgres:
+    """A server that may be stopped and started; `url(database)` is a new, empty database's."""
+
+    def __init__(self, folder: Path, programs: Path, user: str | None) -> None:
+        self._folder, self._programs, self._user = folder, programs, user
+        self._port = free_port()
+        self._made = 0
+        self._server: subprocess.Popen | None = None
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        if user:
+            shutil.chown(folder, user)
+            shutil.chown(password, user)
+        self._run("initdb", "-D", str(folder / "data"), "-U", "gs", "-A", "scram-sha-256", f"--pwfile={password}", "-N", "-E", "UTF8", "--no-locale")
+        self.start()
+
+    def start(self) -> None:
+        program = [str(self._programs / "postgres"), "-D", str(self._folder / "data"), "-k", str(self._folder), "-h", "127.0.0.1", "-p", str(self._port), "-F"]
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(program, user=self._user, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_for(self._answers, f"PostgreSQL is up ({self._folder / 'log'})")
+
+    def stop(self) -> None:
+        """At once, whoever is connected; what was committed stays."""
+        self._server.send_signal(3)
+        self._server.wait(30)
+
+    def url(self, *, password: str = QUOTED_PASSWORD, port: int | None = None) -> str:
+        self._made += 1
+        with self._connect() as connection:
+            connection.execute(f"create database base_{os.getpid()}_{self._made}")
+        return f"postgresql://gs:{password}@127.0.0.1:{port or self._port}/base_{os.getpid()}_{self._made}"
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(host="127.0.0.1", port=self._port, user="gs", password=PASSWORD, dbname="postgres", autocommit=True)
+
+    def _answers(self) -> bool:
+        assert self._server.poll() is None, (self._folder / "log").read_text()
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run([self._programs / program, *arguments], user=self._user, cwd=self._folder, check=True, capture_output=True)
+
+
+@contextmanager
+def postgres_server(programs: Path) -> Iterator[Postgres]:
+    """PostgreSQL refuses to be root, so root runs it as the user that Debian's package makes."""
+    user = None
+    if os.getuid() == 0:
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        user = "postgres" if "postgres" in names else "nobody"
+    with tempfile.TemporaryDirectory(prefix="gs-pg-") as folder:
+        server = Postgres(Path(folder), programs, user)
+        try:
+            yield server
+        finally:
+            server.stop()
