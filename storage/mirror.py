@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,7 @@ SLOW_S = 30.0
 """The log and the plain copies of small texts, which the index has too, are written again after so long, and at the end."""
 TRIES = 20
 
-_TEXTS = re.compile(r"[a-z]+\.json")
+_TEXTS = re.compile(r"(?!mirror\.)[a-z]+\.json")  # mirror.json is about this place being away
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +188,26 @@ class Mirror:
                 self._copied[name] = text
 
     def _remove_covered(self, files: dict[str, tuple[int, str]]) -> int:
-        """Files of the place that were merged: those whose steps a wider segment of their table holds that counts now."""
-        covers: dict[str, list[Segment]] = {}
+        """Files of the place that were merged, sealed or superseded: those whose every step other files of their table hold."""
+        holding: dict[str, list[Segment]] = {}
         for path in files:
-            segment = parse_segment(Path(path))
-            if segment and segment.merged and not path.startswith(SUPERSEDED):
-                covers.setdefault(segment.path.parent.name, []).append(segment)
+            if segment := parse_segment(Path(path)):
+                holding.setdefault(segment.path.parent.name, []).append(segment)
         removed = []
         for path in self._there.keys() - files.keys():
             segment = parse_segment(Path(path))
-            if segment and not path.startswith(SUPERSEDED) and any(cover.contains(segment) for cover in covers.get(segment.path.parent.name, ())):
+            if segment and not path.startswith(SUPERSEDED) and ranges_hold(holding.get(segment.path.parent.name, ()), segment):
                 self._place.remove(f"{self._home}/{path}")
                 removed.append(path)
         for path in removed:
             del self._there[path]
         return len(removed)
+
+
+def ranges_hold(segments: Iterable[Segment], wanted: Segment) -> bool:
+    """Whether segments hold, together, every step between a segment's first and last."""
+    next_step = wanted.first
+    for segment in sorted(segments, key=lambda s: s.first):
+        if segment.first <= next_step:
+            next_step = max(next_step, segment.last + 1)
+    return next_step > wanted.last

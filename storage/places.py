@@ -17,21 +17,19 @@ from storage.errors import StoreError
 
 Item = TypeVar("Item")
 
-AT_ONCE = 8
-"""Transfers at a time: each waits for the network most of the time and holds a few MiB."""
+AT_ONCE = 4
+"""Transfers at a time: each waits for the network most of the time."""
+CHUNK_BYTES = 8 << 20
+"""What an upload holds in memory, twice at most; s3fs would hold up to 100 MB of each."""
 LONGEST_WHY = 200
 _NOT_CACHED = {"use_listings_cache": False, "skip_instance_cache": True}
 _S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2, "mode": "standard"}}}
+_S3 = {"s3", "s3a"}
 _PUT_IS_ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
 
 class Unreachable(StoreError):
     """The place does not answer, or refuses; what lies there and here is as it was."""
-
-
-def is_url(text: object) -> bool:
-    """Whether a store, a mirror or a catalogue is named by URL rather than by a folder."""
-    return "://" in str(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,8 @@ class Place:
     def upload(self, source: Path, path: str) -> None:
         """FileNotFoundError if the source is gone."""
         os.stat(source)
-        self._put(path, lambda there: self.fs.put_file(str(source), there))
+        in_pieces = {"chunksize": CHUNK_BYTES, "max_concurrency": 1} if _protocol(self.fs) in _S3 else {}
+        self._put(path, lambda there: self.fs.put_file(str(source), there, **in_pieces))
 
     def remove(self, path: str) -> None:
         """Also where it is gone already."""
@@ -105,7 +104,7 @@ def open_place(url: str) -> Place:
     """Raises StoreError if it is no URL that fsspec knows, or the package for it is missing; says nothing yet about whether it answers."""
     url = url.rstrip("/")
     try:
-        options = _S3_PATIENCE if url.split("://")[0] in ("s3", "s3a") else {}
+        options = _S3_PATIENCE if url.split("://")[0] in _S3 else {}
         fs, root = url_to_fs(url, **_NOT_CACHED, **options)
     except ImportError as error:
         package = error.name or "of this kind of place"

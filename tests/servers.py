@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -104,3 +105,65 @@ def postgres_server(programs: Path) -> Iterator[Postgres]:
             yield server
         finally:
             server.stop()
+
+
+class S3:
+    """A server that speaks S3, moto's, as a process that may be stopped and started; what it holds is gone with it unless `pause`d."""
+
+    def __init__(self) -> None:
+        self._port = free_port()
+        self._process: subprocess.Popen | None = None
+        self.start()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What makes s3fs and boto talk to it and to nobody else."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self._answers, "the S3 server is up")
+
+    def make_bucket(self, name: str) -> str:
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self._port}/{name}", method="PUT", headers=_SIGNED), timeout=10)
+        return f"s3://{name}"
+
+    def pause(self) -> None:
+        """It answers nobody, and keeps what it holds."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.go_on()
+        self._process.terminate()
+        self._process.wait(30)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, "moto's server has ended"
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self._port}/moto-api/", timeout=5)
+        except OSError:
+            return False
+        return True
+
+
+_SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20300101/us-east-1/s3/aws4_request"}
+
+
+@contextmanager
+def s3_server() -> Iterator[S3]:
+    server = S3()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -19,7 +19,7 @@ from filelock import FileLock
 from grpo_core.beside import PROJECT_ROOT
 from grpo_core.config import RunConfig
 from grpo_core.errors import LaunchError
-from grpo_core.launch.folder import RunFolder, catalog_place
+from grpo_core.launch.folder import MIRROR_VARIABLE, RunFolder, catalog_place
 from grpo_core.launch.process import ProcessId, identify, this_machine
 from grpo_core.launch.status import Started, Word, read_started, read_word, run_status, write_started, write_word
 from storage.catalog import Catalog
@@ -32,6 +32,8 @@ PASSED_ON = (
     "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "*_proxy", "*_PROXY", "PGPASSFILE", "PGSERVICEFILE", "PGSSL*",
 )  # fmt: skip
 """Environment variables a run sees: what Python, torch and the model hub read, and none of the launcher's other secrets."""
+PASSED_ON_TO_MIRROR = ("AWS_*", "FSSPEC_*", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_*")
+"""What else it sees where GROUPSCOPE_MIRROR has it copied elsewhere."""
 APP_TOKEN = "GROUPSCOPE_TOKEN"
 """Opens the app, which can start programs: not for a run and the reward functions in it."""
 
@@ -173,7 +175,8 @@ def _reap(folder: RunFolder, child: subprocess.Popen, started: Started) -> None:
 
 def child_environment(environment: Mapping[str, str], cwd: Path) -> dict[str, str]:
     """The allow-listed variables; the project is put on PYTHONPATH when the run starts in another folder."""
-    passed = {name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)}
+    patterns = PASSED_ON + (PASSED_ON_TO_MIRROR if environment.get(MIRROR_VARIABLE) else ())
+    passed = {name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
     if cwd.resolve() != PROJECT_ROOT:
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), passed.get("PYTHONPATH")]))
     return passed
