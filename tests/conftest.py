@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Postgres, postgres_programs, postgres_server
+from tests.servers import S3, Postgres, postgres_programs, postgres_server, s3_server
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
@@ -48,7 +48,7 @@ def store_root(tmp_path: Path, model_cache: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(autouse=True)
 def _no_place_but_the_tests_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("GROUPSCOPE_CATALOG", "GROUPSCOPE_MIRROR"):
+    for variable in ("GROUPSCOPE_CATALOG", "GROUPSCOPE_MIRROR", "GROUPSCOPE_CACHE_GB"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -60,3 +60,17 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip("PostgreSQL is not installed; on Debian: apt-get install postgresql")
     with postgres_server(programs) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A server that speaks S3, this worker's own, to which s3fs in this process and those it starts talks."""
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_process
