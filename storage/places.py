@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import fsspec
 from fsspec.core import url_to_fs
+from fsspec.exceptions import FSTimeoutError
 
 from storage.errors import StoreError
 
@@ -22,8 +23,13 @@ AT_ONCE = 4
 CHUNK_BYTES = 8 << 20
 """What an upload holds in memory, twice at most; s3fs would hold up to 100 MB of each."""
 LONGEST_WHY = 200
+ANSWER_S = 60.0
+SLOWEST_BYTES_PER_S = 100_000
+"""A transfer may take ANSWER_S and its bytes at this pace; s3fs would wait for ever to be told that it may send."""
 _NOT_CACHED = {"use_listings_cache": False, "skip_instance_cache": True}
-_S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2, "mode": "standard"}}}
+_S3_PATIENCE = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 10, "retries": {"max_attempts": 2, "mode": "standard"}}}
+_S3_TRIES = 2
+"""Of s3fs, each with botocore's: who mirrors or reads tries again by itself, and says meanwhile what is wrong."""
 _S3 = {"s3", "s3a"}
 _PUT_IS_ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
@@ -44,7 +50,7 @@ class Place:
         """The files in a folder, each with something that changes whenever it is written anew; empty if there is no folder."""
         try:
             with _told(self.url, "list"):
-                entries = self.fs.ls(self._path(folder), detail=True)
+                entries = self.fs.ls(self._path(folder), detail=True, **self._in_time())
         except FileNotFoundError:
             return {}
         return {entry["name"].rsplit("/", 1)[-1]: _version(entry) for entry in entries if entry["type"] == "file"}
@@ -53,7 +59,7 @@ class Place:
         """Bytes of every file below a folder, by its path from there."""
         try:
             with _told(self.url, "list"):
-                found = self.fs.find(self._path(folder), detail=True)
+                found = self.fs.find(self._path(folder), detail=True, **self._in_time())
         except FileNotFoundError:
             return {}
         start = len(self.fs._strip_protocol(self._path(folder)).rstrip("/")) + 1
@@ -61,26 +67,27 @@ class Place:
 
     def read(self, path: str) -> bytes:
         with _told(f"{self.url}/{path}", "read"):
-            return self.fs.cat_file(self._path(path))
+            return self.fs.cat_file(self._path(path), **self._in_time())
 
-    def download(self, path: str, target: Path) -> None:
+    def download(self, path: str, target: Path, size: int) -> None:
+        """`size` is how many bytes it should have."""
         with _told(f"{self.url}/{path}", "read"):
-            self.fs.get_file(self._path(path), str(target))
+            self.fs.get_file(self._path(path), str(target), **self._in_time(size))
 
     def write(self, path: str, content: bytes) -> None:
-        self._put(path, lambda there: self.fs.pipe_file(there, content))
+        self._put(path, lambda there: self.fs.pipe_file(there, content, **self._in_time(len(content))))
 
     def upload(self, source: Path, path: str) -> None:
         """FileNotFoundError if the source is gone."""
-        os.stat(source)
+        limit = self._in_time(os.stat(source).st_size)
         in_pieces = {"chunksize": CHUNK_BYTES, "max_concurrency": 1} if _protocol(self.fs) in _S3 else {}
-        self._put(path, lambda there: self.fs.put_file(str(source), there, **in_pieces))
+        self._put(path, lambda there: self.fs.put_file(str(source), there, **in_pieces, **limit))
 
     def remove(self, path: str) -> None:
         """Also where it is gone already."""
         try:
             with _told(f"{self.url}/{path}", "remove"):
-                self.fs.rm_file(self._path(path))
+                self.fs.rm_file(self._path(path), **self._in_time())
         except FileNotFoundError:
             return
 
@@ -95,6 +102,9 @@ class Place:
             beside = f"{folder}/.tmp-{os.getpid()}-{threading.get_ident()}-{name}"
             write(beside)
             self.fs.mv(beside, final)
+
+    def _in_time(self, size: int = 0) -> dict[str, float]:
+        return {"timeout": ANSWER_S + size / SLOWEST_BYTES_PER_S} if self.fs.async_impl else {}
 
     def _path(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -111,6 +121,8 @@ def open_place(url: str) -> Place:
         raise StoreError(f"cannot reach {url}: the package {package} is not installed; for s3:// URLs: pip install s3fs") from None
     except (ValueError, TypeError) as error:
         raise StoreError(f"cannot reach {url}: {_why(error)}; give a URL that fsspec knows, like s3://bucket/runs or file:///mnt/shared/runs") from None
+    if _protocol(fs) in _S3:
+        fs.retries = _S3_TRIES
     return Place(url, fs, root.rstrip("/"))
 
 
@@ -140,6 +152,8 @@ class _told:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, FSTimeoutError):
+        return "it does not answer"
     return " ".join(str(error).split())[:LONGEST_WHY] or type(error).__name__
 
 

@@ -39,6 +39,8 @@ FRESH_S = 1.0
 """How old what is known of a place may be when someone looks."""
 REST_S = 10.0
 """How long a place that did not answer is left alone; what is here is shown meanwhile."""
+WAIT_S = 3.0
+"""How long someone who looks waits for a place that takes its time, where there is something to show."""
 IN_USE_S = 600.0
 """A segment that a query asked for within this time is not evicted: the query may still be reading it."""
 AGAIN_S = 60.0
@@ -68,7 +70,8 @@ class Remote:
 
     def __init__(self, root: Path, place: Place, limit_bytes: float) -> None:
         self._root, self._place, self._limit_bytes = root, place, limit_bytes
-        self._looking = threading.Lock()
+        self._starting = threading.Lock()
+        self._looker: threading.Thread | None = None
         self._downloading = threading.Lock()
         self._next_look = float("-inf")
         self._versions: dict[str, str] = {}
@@ -88,21 +91,31 @@ class Remote:
         return stale or next(iter(self._unreadable.values()), "")
 
     def refresh(self, *, force: bool = False) -> None:
-        """Raises Unreachable if the place does not answer and nothing of it is here."""
-        if not self._looking.acquire(blocking=force or not self._manifests):
-            return  # another thread is looking; what is here is old by one look at most
-        try:
-            if force or time.monotonic() >= self._next_look:
-                self._look()
-                self._failure = ""
-                self._next_look = time.monotonic() + FRESH_S
-        except Unreachable as error:
-            self._next_look = time.monotonic() + REST_S
-            self._failure = str(error)
-        finally:
-            self._looking.release()
-        if self._failure and not any((self._root / RUNS).glob(f"*/{APPLIED}")):
+        """Raises Unreachable if the place does not answer and nothing of it is here; what is here is shown where it takes long to answer."""
+        here = self._here()
+        with self._starting:
+            if force and self._looker:
+                self._looker.join()
+            due = force or time.monotonic() >= self._next_look
+            if due and not (self._looker and self._looker.is_alive()):
+                self._looker = threading.Thread(target=self._try_to_look, name="looking elsewhere", daemon=True)
+                self._looker.start()
+            looker = self._looker
+        if looker:
+            looker.join(WAIT_S if here and not force else None)
+        if self._failure and not here and not self._here():
             raise Unreachable(self._failure)
+
+    def _here(self) -> bool:
+        return bool(self._manifests) or any((self._root / RUNS).glob(f"*/{APPLIED}"))
+
+    def _try_to_look(self) -> None:
+        try:
+            self._look()
+            self._failure, pause_s = "", FRESH_S
+        except Exception as error:  # of any kind of file system; Unreachable most of the time
+            self._failure, pause_s = str(error) or type(error).__name__, REST_S
+        self._next_look = time.monotonic() + pause_s
 
     def fetch(self, paths: Iterable[Path]) -> None:
         """Have these files of the cache whole. Raises SegmentDamaged for the first that is not whole there, FileNotFoundError, Unreachable, DiskFull."""
@@ -163,7 +176,7 @@ class Remote:
         there = f"{RUNS}/{inside.as_posix()}"
         try:
             for _ in range(2):  # what came over the network may be damaged by that
-                self._place.download(there, beside)
+                self._place.download(there, beside, size)
                 if beside.stat().st_size == size and checksum(beside) == crc:
                     os.replace(beside, path)
                     self._bad.pop(path, None)

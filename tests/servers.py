@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,12 +108,14 @@ def postgres_server(programs: Path) -> Iterator[Postgres]:
 
 
 class S3:
-    """A server that speaks S3, moto's, as a process that may be stopped and started; what it holds is gone with it unless `pause`d."""
+    """A server that speaks S3, moto's, as a process, behind a relay that can refuse everyone or leave them hanging for a while."""
 
     def __init__(self) -> None:
-        self._port = free_port()
-        self._process: subprocess.Popen | None = None
-        self.start()
+        self._behind, self._port = free_port(), free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._behind)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self._answers, "the S3 server is up")
+        self.back()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -127,34 +129,69 @@ class S3:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self._answers, "the S3 server is up")
-
     def make_bucket(self, name: str) -> str:
-        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self._port}/{name}", method="PUT", headers=_SIGNED), timeout=10)
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self._behind}/{name}", method="PUT", headers=_SIGNED), timeout=30)
         return f"s3://{name}"
 
-    def pause(self) -> None:
-        """It answers nobody, and keeps what it holds."""
-        self._process.send_signal(signal.SIGSTOP)
+    def away(self, how: str) -> None:
+        """From now on it "refuses" to be connected with, or "hangs": takes in everything and answers nothing. It keeps what it holds."""
+        self._relay.stop()
+        if how == "hangs":
+            self._relay = _Relay(self._port, None)
 
-    def go_on(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+    def back(self) -> None:
+        if hasattr(self, "_relay"):
+            self._relay.stop()
+        self._relay = _Relay(self._port, self._behind)
 
     def stop(self) -> None:
-        self.go_on()
+        self._relay.stop()
         self._process.terminate()
         self._process.wait(30)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, "moto's server has ended"
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self._port}/moto-api/", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{self._behind}/moto-api/", timeout=5)
         except OSError:
             return False
         return True
+
+
+class _Relay:
+    """Passes on what arrives at a port to another one, or swallows it."""
+
+    def __init__(self, port: int, target: int | None) -> None:
+        self._target, self._open = target, []
+        self._listening = socket.create_server(("127.0.0.1", port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self) -> None:
+        """Nobody gets in any more, and who is in is thrown out."""
+        for one in (self._listening, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._target)) if self._target else None
+            except OSError:
+                return
+            self._open += [client, *([server] if server else [])]
+            for source, target in ((client, server), (server, client)) if server else ((client, None),):
+                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket | None) -> None:
+        with suppress(OSError):
+            while some := source.recv(1 << 16):
+                if target:
+                    target.sendall(some)
+        for one in filter(None, (source, target)):
+            one.close()
 
 
 _SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20300101/us-east-1/s3/aws4_request"}

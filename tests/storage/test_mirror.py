@@ -252,16 +252,19 @@ def test_nothing_is_written_through_a_store_elsewhere(run_dir: Path, url: str, m
         there.frame("r2", "select 1")
 
 
-def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.places._S3_PATIENCE", {"config_kwargs": {"connect_timeout": 1, "read_timeout": 1, "retries": {"max_attempts": 1}}})
-    url = f"{s3.make_bucket(f'away-{os.getpid()}')}/runs"
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, record, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    quick = {"connect_timeout": 1, "read_timeout": 1, "retries": {"max_attempts": 1, "mode": "standard"}}
+    monkeypatch.setattr("storage.places._S3_PATIENCE", {"config_kwargs": quick})
+    monkeypatch.setattr("storage.places.ANSWER_S", 3.0)
+    url = f"{s3.make_bucket(f'away-{how}-{os.getpid()}')}/runs"
     mirror = Mirror(run_dir, open_place(url))
     record(0, 1)
     push(mirror)
     there = Store(url)
     assert len(there.frame("r1", "select * from steps")) == 2 and not there.trouble
     record(2, 2)
-    s3.pause()
+    s3.away(how)
     try:
         with pytest.raises(Unreachable, match=f"cannot .* {url}.*nothing is lost"):
             push(mirror)
@@ -270,8 +273,10 @@ def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, rec
         with pytest.raises(Unreachable):
             there.frame("r1", "select * from groups")
     finally:
-        s3.go_on()
+        s3.back()
     assert push(mirror).files == 3
+    monkeypatch.setattr("storage.remote.WAIT_S", 30.0)
+    there.run_ids()
     assert len(there.frame("r1", "select * from groups")) == 6 and not there.trouble
 
 
