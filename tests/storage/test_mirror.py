@@ -7,10 +7,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import pandas as pd
 import pytest
 
@@ -20,7 +18,7 @@ from storage.mirror import Manifest, Mirror, Pushed
 from storage.places import Place, Unreachable, open_place
 from storage.queries.runs import run_size
 from storage.reader import Store
-from storage.remote import Remote, remote_of
+from storage.remote import remote_of
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
 from tests.servers import S3
