@@ -65,4 +65,4 @@ def refresh(root: Path) -> None:
 def check_local(root: Path) -> None:
     """Raises StoreError where runs can be read but not started, stopped or written."""
     if url := url_of(root):
-        raise StoreError(f"runs in {url} are only read from here; start, stop and change them in the store of the machine that trains, which mirrors them there")
+        raise StoreError(f"runs in {url} are only read from here; start, stop and change them on the machine that trains, in the store it mirrors")

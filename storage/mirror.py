@@ -112,7 +112,7 @@ class Mirror:
     def _pass(self, now: float, final: bool, before: dict[str, int]) -> Pushed:
         layout = read_layout(self._run_dir)
         files, damaged = self._upload_segments(layout)
-        names = [VOCABULARY_FILE, *([DATABASE] if layout.sealed and not layout.segments["steps"] else [])]
+        names = [VOCABULARY_FILE, *([DATABASE] if layout.in_database else [])]
         files |= {name: found for name in names if (found := self._upload_changing(name))}
         texts = self._texts()
         if final or now - self._copied_at >= SLOW_S:

@@ -148,7 +148,7 @@ class _told:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
-            raise Unreachable(f"cannot {self._doing} {self._url} ({_why(error)}); nothing is lost: check the network, the address and the credentials") from error
+            raise Unreachable(f"cannot {self._doing} {self._url} ({_why(error)}); nothing is lost: check network, address and credentials") from error
 
 
 def _why(error: BaseException) -> str:

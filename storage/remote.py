@@ -190,8 +190,8 @@ class Remote:
         finally:
             beside.unlink(missing_ok=True)
         why = (
-            f"{self.url}/{there} cannot be read ({why}); where the run was trained, `python -m grpo_core mirror {run_id} {self.url} --again` puts a good copy there; "
-            "all other steps are untouched"
+            f"{self.url}/{there} cannot be read ({why}); where the run was trained, `python -m grpo_core mirror {run_id} {self.url} --again` "
+            "puts a good copy there; all other steps are untouched"
         )
         self._bad[path] = time.monotonic(), why
         raise SegmentDamaged(why)
