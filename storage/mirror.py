@@ -20,7 +20,20 @@ from pathlib import Path
 from filelock import FileLock
 
 from storage.errors import SegmentDamaged, StoreError
-from storage.layout import DATABASE, SUPERSEDED, VOCABULARY_FILE, Layout, Segment, check_segment, checksum, list_segments, parse_segment, read_layout
+from storage.layout import (
+    DATABASE,
+    MARKER,
+    SUPERSEDED,
+    VOCABULARY_FILE,
+    Layout,
+    Segment,
+    check_segment,
+    checksum,
+    list_segments,
+    marker_text,
+    parse_segment,
+    read_layout,
+)
 from storage.places import Place, each
 from storage.schema import TABLES
 
@@ -115,6 +128,8 @@ class Mirror:
         names = [VOCABULARY_FILE, *([DATABASE] if layout.in_database else [])]
         files |= {name: found for name in names if (found := self._upload_changing(name))}
         texts = self._texts()
+        if layout.info:
+            texts[MARKER] = marker_text(layout.info).decode()  # of the same look as the files: the run may have been sealed since
         if final or now - self._copied_at >= SLOW_S:
             self._copy_texts(texts)
             self._upload_changing(LOG)

@@ -98,7 +98,7 @@ def status_of(machine: Machine, run_id: str):
 def answers(store: Store, run_id: str) -> dict[str, object]:
     """What every function of storage.queries says of a run, with its last step, first group and first prompt."""
     last = store.last_step(run_id)
-    given = {"step": last, "group_index": 0, "prompt_hash": prompt_hash(store, run_id), "figure": "conflict_shared", "lowest": False, "token_id": 0}
+    given = {"step": last, "group_index": 0, "prompt_hash": prompt_hash(store, run_id), "figure": "length", "lowest": False, "token_id": 0}
     said = {}
     for module in pkgutil.iter_modules(storage.queries.__path__):
         if module.name in ("export", "examples"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -121,6 +122,35 @@ def test_merging_sealing_resuming_and_superseding_are_followed(run_dir: Path, ur
         writer.append_step(make_step_tables(72))
         push(mirror)
         assert_same_answers(run_dir, url)
+
+
+def test_a_seal_in_the_middle_of_a_pass_is_seen_in_the_next(run_dir: Path, url: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunWriter.open(run_dir) as writer:
+        for step in range(3):
+            writer.append_step(make_step_tables(step))
+    look, upload_changing = Store(run_dir.parent.parent), Mirror._upload_changing
+
+    def and_seal(self: Mirror, name: str) -> tuple[int, str] | None:
+        found = upload_changing(self, name)
+        if not read_layout(run_dir).sealed:
+            seal(run_dir)
+        return found
+
+    monkeypatch.setattr(Mirror, "_upload_changing", and_seal)
+    push(mirror)
+    assert look.last_step("r1") == Store(url).last_step("r1") == 2
+    assert not read_layout(Store(url).run_dir("r1")).sealed
+    push(mirror)
+    assert read_layout(Store(url).run_dir("r1")).sealed
+    assert_same_answers(run_dir, url)
+
+
+def test_a_run_that_an_earlier_version_sealed(tmp_path: Path, url: str) -> None:
+    shutil.unpack_archive(Path(__file__).parent / "fixtures" / "v2.zip", tmp_path / "old")
+    run_dir = tmp_path / "old" / "runs" / "sealed"
+    assert read_layout(run_dir).in_database
+    push(Mirror(run_dir, open_place(url)))
+    assert_same_answers(run_dir, url)
 
 
 def test_a_copy_of_the_place_is_a_store(run_dir: Path, url: str, mirror: Mirror, record, tmp_path: Path) -> None:
