@@ -35,6 +35,8 @@ FORMATS = ("parquet", "csv", "duckdb")
 def export(run: str, target: Path | None, formats: tuple[str, ...], lake: str | None, lake_python: str, store: Path, as_json: bool) -> None:
     """Write every table of a run, also while it trains: as Parquet and CSV (lists as JSON text), or as one DuckDB file.
 
+    --to-ducklake copies nothing: the lake gets second names of the files, as tables of a schema named like the run, and views over all its runs.
+
     The Parquet folder and the DuckDB file can be imported elsewhere.
     """
     from grpo_core.launch.exchange import about_run
