@@ -223,7 +223,7 @@ class Remote:
 
 def _apply(run_dir: Path, before: Manifest, after: Manifest) -> None:
     """From one state of a run to the next, so that a look in between sees one of them, or the next one with fewer steps."""
-    gone = [name for name in before.files if name not in after.files]
+    gone = [name for name in _present(run_dir) if name not in after.files]  # of `before`, and of one whose applying was cut short
     ranges = _ranges(after)
     hidden = {name for name in gone if (segment := parse_segment(Path(name))) and ranges_hold(ranges.get(Path(name).parent.name, []), segment)}
     for name in sorted((name for name in gone if name not in hidden), key=_readers_first):  # taken back to be trained again
@@ -242,6 +242,11 @@ def _apply(run_dir: Path, before: Manifest, after: Manifest) -> None:
         (run_dir / name).unlink(missing_ok=True)
     if not any(name.startswith(f"{SEALED}/") for name in after.files):
         shutil.rmtree(run_dir / SEALED, ignore_errors=True)
+
+
+def _present(run_dir: Path) -> list[str]:
+    names = (path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*.parquet"))
+    return [name for name in names if _FOLDERS.fullmatch(name) and parse_segment(Path(name))]  # not what is being downloaded
 
 
 def _ranges(manifest: Manifest) -> dict[str, list[Segment]]:

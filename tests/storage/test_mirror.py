@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -153,6 +154,32 @@ def test_a_run_that_an_earlier_version_sealed(tmp_path: Path, url: str) -> None:
     assert_same_answers(run_dir, url)
 
 
+def test_an_index_that_was_half_applied_leaves_nothing_behind(run_dir: Path, url: str, mirror: Mirror) -> None:
+    """What a killed reader had put there of an index would count twice once those steps were trained again."""
+    with RunWriter.open(run_dir) as writer:
+        for step in range(4):
+            writer.append_step(make_step_tables(step))
+        push(mirror)
+        there = Store(url)
+        assert there.last_step("r1") == 3
+        for table in ("rollouts", "groups", "steps"):
+            stray = there.run_dir("r1") / table / "s00000004-0123abcd.parquet"
+            stray.write_bytes(b"of an index between")
+        for step in range(4, 6):
+            writer.append_step(make_step_tables(step, seed=1))
+        push(mirror)
+        assert_same_answers(run_dir, url)
+
+
+def test_a_webhook_s_address_stays_here(run_dir: Path, url: str, mirror: Mirror, record) -> None:
+    (run_dir / "config.json").write_text('{"method": "grpo", "webhook": "https://chat.example/secret"}')
+    record(0, 0)
+    push(mirror)
+    place = open_place(url)
+    assert json.loads(place.read("runs/r1/config.json")) == {"method": "grpo"}
+    assert b"secret" not in place.read("index/r1.json")
+
+
 def test_a_copy_of_the_place_is_a_store(run_dir: Path, url: str, mirror: Mirror, record, tmp_path: Path) -> None:
     record(0, 3)
     push(mirror)
@@ -282,9 +309,6 @@ def test_nothing_is_written_through_a_store_elsewhere(run_dir: Path, url: str, m
 
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, record, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    quick = {"connect_timeout": 1, "read_timeout": 1, "retries": {"max_attempts": 1, "mode": "standard"}}
-    monkeypatch.setattr("storage.places._S3_PATIENCE", {"config_kwargs": quick})
-    monkeypatch.setattr("storage.places.ANSWER_S", 3.0)
     url = f"{s3.make_bucket(f'away-{how}-{os.getpid()}')}/runs"
     mirror = Mirror(run_dir, open_place(url))
     record(0, 1)
@@ -293,6 +317,7 @@ def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, rec
     assert len(there.frame("r1", "select * from steps")) == 2 and not there.trouble
     record(2, 2)
     s3.away(how)
+    monkeypatch.setattr("storage.places.ANSWER_S", 3.0)
     try:
         with pytest.raises(Unreachable, match=f"cannot .* {url}.*nothing is lost"):
             push(mirror)
@@ -302,6 +327,7 @@ def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, rec
             there.frame("r1", "select * from groups")
     finally:
         s3.back()
+    monkeypatch.setattr("storage.places.ANSWER_S", 60.0)
     assert push(mirror).files == 3
     monkeypatch.setattr("storage.remote.WAIT_S", 30.0)
     there.run_ids()
