@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo_core.cli import main
 from storage.errors import StoreError
 from storage.lakehouse import INSTALL, adopt
 from storage.reader import Store
@@ -124,3 +125,13 @@ def test_what_cannot_be_adopted_is_one_sentence(tmp_path: Path, sealed) -> None:
         writer.append_step(make_step_tables(2))
     with pytest.raises(StoreError, match="run r1 is not sealed.*python -m grpo_core seal r1"):
         adopt(Store(tmp_path), "r1", str(tmp_path / "lake"), sys.executable)
+
+
+def test_the_command_line(tmp_path: Path, lake_python: str, sealed, capsys: pytest.CaptureFixture) -> None:
+    sealed("r1", 0, 2)
+    arguments = ["export", "r1", "--to-ducklake", str(tmp_path / "lake.ducklake"), "--ducklake-python", lake_python, "--store", str(tmp_path)]
+    assert main([*arguments, "--json"]) == 0
+    assert {row["table"]: row["rows"] for row in json.loads(capsys.readouterr().out)} == {"steps": 3, "groups": 6, "rollouts": 24, "vocabulary": 3}
+    assert main(arguments) == 0
+    assert "note: the lake has run r1 already" in capsys.readouterr().err
+    assert main(["export", "r1", "--store", str(tmp_path)]) == 2 and "--to-ducklake CATALOGUE" in capsys.readouterr().err
