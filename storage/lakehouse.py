@@ -26,7 +26,8 @@ from storage.views import empty_tables
 
 FOLDER = "lake"
 SCRIPT = Path(__file__).with_name("ducklake_script.py")
-INSTALL = "python3 -m venv lake && lake/bin/pip install duckdb==1.5.5 duckdb-extensions==1.5.5 duckdb-extension-ducklake==1.5.5"
+INSTALL = "python3 -m venv lake && lake/bin/pip install duckdb-extensions==1.5.5 duckdb-extension-ducklake==1.5.5 duckdb-extension-postgres-scanner==1.5.5"
+"""Which installs duckdb 1.5.5."""
 TIMEOUT_S = 3600.0
 _SUMMED = {**dict.fromkeys(TABLES, "step"), VOCABULARY.name: "token_id"}
 

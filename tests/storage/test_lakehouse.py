@@ -15,6 +15,7 @@ from storage.lakehouse import INSTALL, adopt
 from storage.reader import Store
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
+from tests.servers import Postgres
 
 pytestmark = [pytest.mark.xdist_group("ducklake"), pytest.mark.timeout(600)]
 
@@ -22,8 +23,9 @@ ASK = """
 import duckdb, json, sys
 from duckdb_extensions import import_extension
 lake = duckdb.connect()
-import_extension("ducklake", con=lake)
-lake.execute("load ducklake")
+for extension in ("ducklake", "postgres_scanner"):
+    import_extension(extension, con=lake)
+    lake.execute(f"load {extension}")
 lake.execute("attach 'ducklake:" + sys.argv[1].replace("'", "''") + "' as lake (read_only)")
 lake.execute("use lake")
 print(json.dumps([lake.execute(sql).fetchall() for sql in sys.argv[2:]], default=str))
@@ -60,7 +62,7 @@ def sealed(tmp_path: Path):
     return make
 
 
-def ask(python: str, lake: Path, *queries: str) -> list[list[list]]:
+def ask(python: str, lake: Path | str, *queries: str) -> list[list[list]]:
     done = subprocess.run([python, "-c", ASK, str(lake), *queries], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -115,11 +117,22 @@ def test_neither_a_resume_nor_the_lake_takes_the_others_files(tmp_path: Path, la
     assert not store.damaged("r1") and store.last_step("r1") == 19
 
 
+def test_a_lake_whose_catalogue_is_in_postgresql(tmp_path: Path, lake_python: str, sealed, postgres: Postgres) -> None:
+    sealed("r1", 0, 9)
+    url = postgres.url()
+    assert not adopt(Store(tmp_path), "r1", url, lake_python)[1]
+    assert adopt(Store(tmp_path), "r1", url, lake_python)[1]
+    assert ask(lake_python, f"postgres:{url}", "select count(*), sum(length) from rollouts where run_id = 'r1'")[0][0][0] == 80
+    with pytest.raises(StoreError, match="the lake did not take the run") as refused:
+        adopt(Store(tmp_path), "r1", postgres.url(password="wrong"), lake_python)
+    assert "wrong" not in str(refused.value)
+
+
 def test_what_cannot_be_adopted_is_one_sentence(tmp_path: Path, sealed) -> None:
     run_dir = sealed("r1", 0, 1)
-    with pytest.raises(StoreError, match="no interpreter /no/such/python; .*pip install duckdb==1.5.5"):
+    with pytest.raises(StoreError, match="no interpreter /no/such/python; .*pip install duckdb-extensions==1.5.5"):
         adopt(Store(tmp_path), "r1", str(tmp_path / "lake"), "/no/such/python")
-    with pytest.raises(StoreError, match="lacks what DuckLake needs .*pip install duckdb==1.5.5"):
+    with pytest.raises(StoreError, match="lacks what DuckLake needs .*pip install duckdb-extensions==1.5.5"):
         adopt(Store(tmp_path), "r1", str(tmp_path / "lake"), sys.executable)
     with RunWriter.open(run_dir) as writer:
         writer.append_step(make_step_tables(2))
