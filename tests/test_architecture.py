@@ -222,8 +222,12 @@ def third_party(paths: list[Path]) -> set[str]:
     return {re.sub(r"[-_.]+", "-", owners.get(name, [name])[0]).lower() for name in names}
 
 
+RUN_ELSEWHERE = ROOT / "storage" / "ducklake_script.py"
+"""By an interpreter that has what it imports."""
+
+
 def test_requirements_are_what_is_imported() -> None:
-    wanted, used = set(pins("requirements.txt")), third_party(product())
+    wanted, used = set(pins("requirements.txt")), third_party([path for path in product() if path != RUN_ELSEWHERE])
     assert used - wanted == set(), "imported but not required"
     assert wanted - used == set(), "required but not imported"
 
