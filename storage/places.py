@@ -81,7 +81,11 @@ class Place:
         """FileNotFoundError if the source is gone."""
         limit = self._in_time(os.stat(source).st_size)
         in_pieces = {"chunksize": CHUNK_BYTES, "max_concurrency": 1} if _protocol(self.fs) in _S3 else {}
-        self._put(path, lambda there: self.fs.put_file(str(source), there, **in_pieces, **limit))
+        try:
+            self._put(path, lambda there: self.fs.put_file(str(source), there, **in_pieces, **limit))
+        except Unreachable:
+            os.stat(source)  # was it the place that had nothing, or is the source gone meanwhile?
+            raise
 
     def remove(self, path: str) -> None:
         """Also where it is gone already."""
@@ -93,7 +97,7 @@ class Place:
 
     def _put(self, path: str, write: Callable[[str], None]) -> None:
         final = self._path(path)
-        with _told(f"{self.url}/{path}", "write"):
+        with _told(f"{self.url}/{path}", "write", missing=False):
             if _protocol(self.fs) in _PUT_IS_ATOMIC:
                 write(final)
                 return
@@ -140,14 +144,15 @@ def each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
 class _told:
     """Every kind of file system raises errors of its own; they leave as Unreachable with one sentence, or as FileNotFoundError."""
 
-    def __init__(self, url: str, doing: str) -> None:
-        self._url, self._doing = url, doing
+    def __init__(self, url: str, doing: str, *, missing: bool = True) -> None:
+        """`missing` is whether something may be missing there; where a bucket is, nothing can be written."""
+        self._url, self._doing, self._missing = url, doing, missing
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+        if isinstance(error, Exception) and not (self._missing and isinstance(error, FileNotFoundError)):
             raise Unreachable(f"cannot {self._doing} {self._url} ({_why(error)}); nothing is lost: check network, address and credentials") from error
 
 

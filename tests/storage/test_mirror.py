@@ -334,6 +334,13 @@ def test_a_server_that_is_away_is_said_and_used_again(s3: S3, run_dir: Path, rec
     assert len(there.frame("r1", "select * from groups")) == 6 and not there.trouble
 
 
+def test_a_bucket_that_is_not_there_is_one_sentence(s3: S3, run_dir: Path, record) -> None:
+    record(0, 0)
+    with pytest.raises(Unreachable, match="cannot write s3://no-such-bucket-anywhere/runs/.*bucket does not exist.*check network, address and credentials"):
+        push(Mirror(run_dir, open_place("s3://no-such-bucket-anywhere")))
+    assert Store("s3://no-such-bucket-anywhere").run_ids() == []
+
+
 def test_a_place_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match="nosuch://.* give a URL that fsspec knows, like s3://bucket/runs"):
         Store("nosuch://bucket/runs")
