@@ -142,7 +142,7 @@ def test_presets_are_valid_configs(name: str) -> None:
         (["show", "nobody"], 1, "error: no run 'nobody' in "),
         (["stop", "../../etc"], 1, "error: no run '../../etc' in "),
         (["resume", "nobody"], 1, "error: no run 'nobody' in "),
-        (["export", "nobody"], 2, "error: Missing option '--to'"),
+        (["export", "nobody"], 2, "error: say where to: --to FOLDER, or --to-ducklake CATALOGUE"),
         (["bench", "tea"], 2, "error: Invalid value for '{train|prefix|recorder|store|diagnosis|remedies|llds}': 'tea' is not one of"),
         (["bench", "llds", "--tea", "1"], 2, "error: bench llds has no option --tea; it has --seeds, --jobs, --store"),
         (["bench", "recorder", "--steps"], 2, "error: benchmark options come in pairs like --steps 40, got: --steps"),
