@@ -19,6 +19,7 @@ app: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@./.ci/chromium
+	@./.ci/postgres
 	$(RUN) -m pytest -n 2 tests $(ARGS)
 
 $(RUN):

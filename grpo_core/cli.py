@@ -20,6 +20,7 @@ from grpo_core.commands.diagnose import diagnose
 from grpo_core.commands.export import export, import_
 from grpo_core.commands.finding import find_run, names, no_runs, overview
 from grpo_core.commands.fork import fork
+from grpo_core.commands.mirror import mirror
 from grpo_core.commands.options import SectionedCommand, config_options, json_option, run_argument, store_option
 from grpo_core.commands.printing import answer, duration, exit_with, number, progress_bar, say_notes, sheet, table
 from grpo_core.commands.retain import retain
@@ -79,6 +80,7 @@ cli.add_command(diagnose)
 cli.add_command(export)
 cli.add_command(fork)
 cli.add_command(import_)
+cli.add_command(mirror)
 cli.add_command(retain)
 cli.add_command(sql)
 

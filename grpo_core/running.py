@@ -52,9 +52,11 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
     """Train on a prepared folder, record it, and leave a truthful status whatever happens; returns the exit code."""
     from grpo_core.launch.status import Heartbeat
     from grpo_core.launch.stop import StopRequests
+    from grpo_core.watch.mirroring import Mirroring
 
     heartbeat = Heartbeat(folder)
     requests = StopRequests(folder)
+    mirroring = Mirroring(folder)
     with logging_to(folder.log):
         progress = Progress(heartbeat, config.steps, bar=bar)
         try:
@@ -72,6 +74,7 @@ def run_training(folder: RunFolder, config: RunConfig, *, bar: bool) -> int:
         progress.close()
         heartbeat.finish(ending.state, ending.exit_code, ending.sentence)
         logger.info("%s: %s", ending.state, ending.sentence)
+        mirroring.close()
     if bar:
         click.echo(f"error: {ending.sentence}" if ending.state == "failed" else ending.sentence, err=True)
     return ending.exit_code
@@ -84,6 +87,7 @@ def _failure(error: BaseException, folder: RunFolder) -> str:
 
 
 def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat, requests: StopRequests, progress: Progress) -> Ending:
+    from grpo_core.launch.folder import catalog_place
     from grpo_core.launch.fork import read_fork
     from grpo_core.launch.retain import retention_of
     from grpo_core.trace.recorder import Recorder
@@ -98,7 +102,7 @@ def _train_and_record(folder: RunFolder, config: RunConfig, heartbeat: Heartbeat
         queue_steps=config.queue_steps,
         first_step=first_step,
         retention=retention_of(config),
-        catalog=folder.store_root,
+        catalog=catalog_place(folder.store_root),
     )
     watcher = Watcher(folder, config)
     try:

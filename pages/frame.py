@@ -6,6 +6,7 @@ from pages.components import data
 from pages.components.assets import ICON, LOGO, STYLE
 from pages.components.frames import part, plainly
 from pages.components.nav import CONFLICTS, DIAGNOSIS, GROUP, LAB, LAUNCH, LIKELIHOOD, METHODS_PAGE, RUN, RUNS, SQL, STUDY, VARIANCE
+from pages.components.text import escape
 
 st.set_page_config(page_title="Groupscope", page_icon=str(ICON), layout="wide", initial_sidebar_state=232)
 st.html(STYLE)
@@ -41,6 +42,8 @@ page = st.navigation(
 @part(key="live", every_s=5.0)
 def live_count() -> None:
     alive = data.alive_count()
+    if trouble := data.store().trouble:
+        st.caption(f":material/cloud_off: {escape(trouble)}")
     st.badge(f"{alive} live" if alive else "nothing running", icon=":material/fiber_manual_record:", color="green" if alive else "gray")
 
 

@@ -5,15 +5,17 @@ A run's state is never only here: without this file every run is still readable,
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from sqlalchemy import Engine, ForeignKey, create_engine, delete, event, select, update
+from sqlalchemy import URL, Engine, ForeignKey, create_engine, delete, event, make_url, select, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
@@ -22,6 +24,9 @@ from storage.errors import StoreError
 
 FILE = "catalog.sqlite"
 BUSY_S = 10.0
+CREATION_LOCK = 0x67726F7570
+"""Held in PostgreSQL while tables are made: two that make one at the same moment fail there, even with "if not exists"."""
+HIDDEN = "***"
 ALERT_COLUMNS = ["run_id", "step", "level", "cause", "sentence", "link", "at"]
 
 
@@ -92,15 +97,12 @@ class Nonce(Base):
 class Catalog:
     """The catalogue of a store folder, or of a team by SQLAlchemy URL; makes its own tables. Safe across threads and processes.
 
-    Every method raises StoreError, with what to do, when the catalogue is damaged, locked for over 10 s, or out of reach.
+    Every method raises StoreError, with what to do, when the catalogue is damaged, locked for over 10 s, or out of reach. No message has a password.
     """
 
     def __init__(self, root_or_url: Path | str) -> None:
         self._file = None if "://" in str(root_or_url) else Path(root_or_url) / FILE
-        try:
-            self._engine = _sqlite(self._file) if self._file else create_engine(str(root_or_url))
-        except (ArgumentError, ImportError) as error:
-            raise StoreError(f"cannot open the catalogue at {root_or_url}: {error}; give a store folder or a URL like postgresql://user@host/base") from None
+        self._engine = _sqlite(self._file) if self._file else _by_url(str(root_or_url))
         self._create_tables()
 
     def register(self, run_id: str, name: str) -> None:
@@ -118,10 +120,12 @@ class Catalog:
     def set_tags(self, run_id: str, tags: Iterable[str]) -> None:
         """Replace a run's tags; surrounding blanks, empty and repeated tags are dropped."""
         wanted = sorted({tag.strip() for tag in tags} - {""})
-        self._write_run(run_id)
-        with self._session() as session:
+
+        def replace(session: Session) -> None:
             session.execute(delete(Tag).where(Tag.run_id == run_id))
             session.add_all(Tag(run_id=run_id, tag=tag) for tag in wanted)
+
+        self._write(Run, {"run_id": run_id}, {}, also=replace)
 
     def annotations(self) -> pd.DataFrame:
         """One row per run: run_id, name, tags (list, sorted), note, created_at (s since 1970, NaN if never registered)."""
@@ -162,8 +166,7 @@ class Catalog:
 
     def save_query(self, name: str, text: str) -> None:
         """Keep a query under a name; one of that name is replaced."""
-        with self._session() as session:
-            session.merge(SavedQuery(name=name, text=text, at=time.time()))
+        self._write(SavedQuery, {"name": name}, {"text": text, "at": time.time()})
 
     def delete_query(self, name: str) -> None:
         """Forget a saved query; an unknown name does nothing."""
@@ -176,10 +179,25 @@ class Catalog:
             return {query.name: query.text for query in session.scalars(select(SavedQuery).order_by(SavedQuery.name))}
 
     def _write_run(self, run_id: str, **values: object) -> None:
-        """Update the run's row, or make it. The update comes first, so that SQLite takes its write lock before anything is read."""
+        self._write(Run, {"run_id": run_id}, values)
+
+    def _write(self, table: type[Base], key: dict[str, str], values: dict[str, object], *, also: Callable[[Session], None] = lambda session: None) -> None:
+        """Update the row of that key, or make it, and do `also` in the same transaction.
+
+        The update comes first: in SQLite it takes the write lock before anything is read, in PostgreSQL the row's, so that what two write to
+        one row comes one after the other.
+        """
+        try:
+            self._write_once(table, key, values, also)
+        except IntegrityError:  # PostgreSQL: another has made the row since our update found none, so now it finds one
+            self._write_once(table, key, values, also)
+
+    def _write_once(self, table: type[Base], key: dict[str, str], values: dict[str, object], also: Callable[[Session], None]) -> None:
         with self._session() as session:
-            if session.execute(update(Run).where(Run.run_id == run_id).values(run_id=run_id, **values)).rowcount == 0:
-                session.add(Run(run_id=run_id, **values))
+            if session.execute(update(table).filter_by(**key).values(**key, **values)).rowcount == 0:
+                session.add(table(**key, **values))
+                session.flush()
+            also(session)
 
     def _create_tables(self) -> None:
         with self._translated():
@@ -204,11 +222,14 @@ class Catalog:
             yield
         except IntegrityError:
             raise
-        except (DBAPIError, OSError) as error:
+        except (DBAPIError, PoolTimeout, OSError) as error:
             raise StoreError(self._sentence(error)) from error
 
-    def _sentence(self, error: DBAPIError | OSError) -> str:
-        where, why = self._file or self._engine.url.render_as_string(), getattr(error, "orig", None) or error
+    def _sentence(self, error: DBAPIError | PoolTimeout | OSError) -> str:
+        where, why = self._file or shown(self._engine.url), getattr(error, "orig", None) or error
+        if self._engine.dialect.name != "sqlite":
+            why = " ".join(str(why).split())[:300]
+            return f"the catalogue {where} cannot be used ({why}); runs are untouched: check that its server is up, and its user, password and database"
         if any(sign in str(why) for sign in ("not a database", "malformed", "no such table", "no such column")):
             return f"the catalogue {where} is damaged ({why}); runs are untouched: delete {where}* and it is made anew, without names, tags and notes"
         if isinstance(error, Timeout) or "locked" in str(why):
@@ -228,7 +249,29 @@ def _sqlite(file: Path) -> Engine:
     return engine
 
 
+def _by_url(given: str) -> Engine:
+    """An engine on a database server; whether a connection still works is asked before each use, so that a server may be started anew."""
+    try:
+        url = make_url(given)
+        waiting = {"connect_timeout": int(BUSY_S)} if url.get_backend_name() == "postgresql" else {}
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=waiting)
+    except ImportError as error:
+        missing = f"{error.name or error} is not installed"
+        raise StoreError(f"cannot open the catalogue at {shown(given)}: {missing}; for PostgreSQL: pip install 'psycopg[binary]'") from None
+    except (ArgumentError, ValueError) as error:
+        why = error if isinstance(error, ArgumentError) else "its port is no number"  # Python's own words would repeat a part of the password
+        raise StoreError(f"cannot open the catalogue at {shown(given)}: {why}; give a store folder or a URL like postgresql://user@host/base") from None
+
+
+def shown(url: URL | str) -> str:
+    """A URL without its password, wherever in it that stands."""
+    rendered = url.render_as_string() if isinstance(url, URL) else re.sub(r"(?<=://).*(?=@)", HIDDEN, url)
+    return re.sub(r"(?<=[?&]password=)[^&]*", HIDDEN, rendered)
+
+
 def _create_tables(engine: Engine) -> None:
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": CREATION_LOCK})
         for table in Base.metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))

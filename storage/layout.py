@@ -93,6 +93,12 @@ def list_segments(folder: Path) -> list[Segment]:
     return sorted(found, key=lambda s: (s.first, -s.last, not s.merged, -s.since_ms))
 
 
+def parse_segment(path: Path) -> Segment | None:
+    """The segment that a file's name tells of; None if it is no segment's."""
+    match = _NAME.fullmatch(path.name)
+    return _segment(path.parent, match) if match else None
+
+
 def visible(segments: Iterable[Segment]) -> list[Segment]:
     """The segments that count: those not covered by a wider merged one, or by a later one of the same steps. Takes the order of `list_segments`."""
     kept: list[Segment] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import filelock
 
+from storage.cached import check_local
 from storage.errors import DiskFull, RunLocked
 from storage.layout import LOCK, MERGING, SUPERSEDED, TEMPORARY, checksum
 from storage.schema import TABLES
@@ -83,7 +84,8 @@ def disk_full(folder: Path, why: str) -> DiskFull:
 
 
 def lock_run(run_dir: Path) -> filelock.FileLock:
-    """The run's one write lock, held until released or until the process ends. Raises RunLocked."""
+    """The run's one write lock, held until released or until the process ends. Raises RunLocked; StoreError for a run that lies elsewhere."""
+    check_local(run_dir.parent.parent)
     lock = filelock.FileLock(run_dir / LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()

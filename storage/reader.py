@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +19,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from storage.cached import shown_root, store_folder
 from storage.errors import RunNotFound, SegmentDamaged
 from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, check_vocabulary, damaged, missing, open_error, quoted, read_layout
+from storage.remote import remote_of
 from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source, in_full
 
@@ -74,13 +76,14 @@ class _Scope:
 
 
 class Store:
-    """All runs under one folder, for reading; one object serves many threads.
+    """All runs under one folder, or at a place elsewhere by URL, for reading; one object serves many threads.
 
     Reads whatever is whole at the moment of the call, from live and from sealed runs alike.
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).resolve()
+        self.root = store_folder(str(root)).resolve()
+        self._remote = remote_of(self.root)
         spill = f"{tempfile.gettempdir()}/groupscope-{os.getpid()}"
         self._duckdb = duckdb.connect(config={"temp_directory": spill})
         self._duckdb.execute("set parquet_metadata_cache = true")  # segments never change
@@ -91,15 +94,22 @@ class Store:
         self._intact: dict[Path, tuple[int, ...]] = {}
         self._named: dict[str, frozenset[str]] = {}
 
+    @property
+    def trouble(self) -> str:
+        """Why what a store elsewhere has is shown as it was earlier, in one sentence; empty while it is not, and for a store here."""
+        return self._remote.trouble if self._remote else ""
+
     def run_ids(self) -> list[str]:
         """Ids of all runs, sorted: the folders that hold a config.json."""
+        self._refresh()
         return sorted(path.parent.name for path in (self.root / "runs").glob("*/config.json") if _RUN_ID.fullmatch(path.parent.name))
 
     def run_dir(self, run_id: str) -> Path:
         """The folder of a run. Raises RunNotFound, also for ids that are no plain folder name."""
+        self._refresh()
         folder = self.root / "runs" / run_id if _RUN_ID.fullmatch(run_id) else None
         if folder is None or not folder.is_dir():
-            raise RunNotFound(f"no run {run_id!r} in {self.root}; `python -m grpo_core runs` lists the runs of a store")
+            raise RunNotFound(f"no run {run_id!r} in {shown_root(self.root)}; `python -m grpo_core runs` lists the runs of a store")
         return folder
 
     def frame(self, run_id: str, sql: str, params: Sequence[object] = (), *, steps: Bounds = (None, None), skip_damaged: bool = False) -> pd.DataFrame:
@@ -124,6 +134,8 @@ class Store:
         """What another DuckDB needs to read these stored tables of a run, as it is now. Raises as `frame` does."""
         run_dir = self.run_dir(run_id)
         layout = read_layout(run_dir)
+        if layout.in_database:
+            self._fetch([run_dir / DATABASE])
         selects = self._selects(run_dir, layout, _Scope(frozenset(tables), (None, None), False), alias)
         segments = [segment.path for name in selects if name in TABLES for segment in layout.segments[name]]
         vocabulary = [run_dir / VOCABULARY_FILE] if VOCABULARY.name in selects else []
@@ -152,12 +164,14 @@ class Store:
         for table, segments in layout.segments.items():
             for segment in segments:
                 try:
+                    self._fetch([segment.path])
                     check_segment(segment)
                 except FileNotFoundError:
                     continue  # merged away just now
                 except SegmentDamaged as error:
                     found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
         try:
+            self._fetch([run_dir / VOCABULARY_FILE])
             check_vocabulary(run_dir)
         except SegmentDamaged as error:
             found.append(DamagedFile(run_dir / VOCABULARY_FILE, VOCABULARY.name, *_EVERY_STEP, str(error)))
@@ -207,6 +221,7 @@ class Store:
         """Gives the cursor the tables and views in scope; a file with tables is attached for as long as that lasts."""
         alias = f"sealed_{next(self._aliases)}"
         if layout.in_database:
+            self._fetch([run_dir / DATABASE])
             cursor.execute(f"attach {quoted(run_dir / DATABASE)} as {alias} (read_only)")
         try:
             for name, select in self._selects(run_dir, layout, scope, alias).items():
@@ -226,6 +241,7 @@ class Store:
             source, steps = (f"{alias}.main.{name}", scope.steps) if layout.in_database else self._segments_source(layout, name, scope)
             selects[name] = f"{in_full(f'empty_{name}', source)}{_within(steps)}"
         if VOCABULARY.name in scope.tables:
+            self._fetch([run_dir / VOCABULARY_FILE])
             check_vocabulary(run_dir)
             selects[VOCABULARY.name] = f"select * from {f'{alias}.main.{VOCABULARY.name}' if layout.in_database else _vocabulary_source(run_dir)}"
         return selects
@@ -242,11 +258,14 @@ class Store:
 
     def _checked(self, segments: Iterable[Segment], skip_damaged: bool) -> list[Segment]:
         """The segments whose bytes are as written; each file is checked once per process and again if it changed."""
-        intact = []
+        segments, intact = list(segments), []
+        with suppress(SegmentDamaged):  # said below, where it is known whose
+            self._fetch(segment.path for segment in segments)
         for segment in segments:
-            status = os.stat(segment.path)
-            identity = (status.st_ino, status.st_size, status.st_mtime_ns)
             try:
+                self._fetch([segment.path])
+                status = os.stat(segment.path)
+                identity = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if self._intact.get(segment.path) != identity:
                     check_segment(segment)
                     self._intact[segment.path] = identity
@@ -255,6 +274,15 @@ class Store:
                 if not skip_damaged:
                     raise
         return intact
+
+    def _refresh(self) -> None:
+        if self._remote:
+            self._remote.refresh()
+
+    def _fetch(self, paths: Iterable[Path]) -> None:
+        """Have files of a store elsewhere here; nothing for a store here. Raises SegmentDamaged, FileNotFoundError, Unreachable."""
+        if self._remote:
+            self._remote.fetch(paths)
 
     def _damaged_database(self, run_id: str, path: Path) -> list[DamagedFile]:
         try:

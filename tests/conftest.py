@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+
+from tests.servers import S3, Postgres, postgres_programs, postgres_server, s3_server
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
@@ -41,3 +44,33 @@ def store_root(tmp_path: Path, model_cache: Path, monkeypatch: pytest.MonkeyPatc
     (root / "cache").symlink_to(model_cache)
     monkeypatch.setenv("GROUPSCOPE_STORE", str(root))
     return root
+
+
+@pytest.fixture(autouse=True)
+def _no_place_but_the_tests_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("GROUPSCOPE_CATALOG", "GROUPSCOPE_MIRROR", "GROUPSCOPE_CACHE_GB"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this worker's own."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed; on Debian: apt-get install postgresql")
+    with postgres_server(programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A server that speaks S3, this worker's own, to which s3fs in this process and those it starts talks."""
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_process

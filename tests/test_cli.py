@@ -145,7 +145,7 @@ def test_presets_are_valid_configs(name: str) -> None:
         (["show", "nobody"], 1, "error: no run 'nobody' in "),
         (["stop", "../../etc"], 1, "error: no run '../../etc' in "),
         (["resume", "nobody"], 1, "error: no run 'nobody' in "),
-        (["export", "nobody"], 2, "error: Missing option '--to'"),
+        (["export", "nobody"], 2, "error: say where to: --to FOLDER, or --to-ducklake CATALOGUE"),
         (["retain", "nobody"], 2, "error: Missing option '--keep'"),
         (["retain", "nobody", "--keep", "flagged"], 1, "error: no run 'nobody' in "),
         (["retain", "nobody", "--keep", "every"], 2, "error: keep every 0 steps thins nothing; every needs 2 or more, e.g. 10"),

@@ -84,6 +84,7 @@ def test_the_same_again_and_under_another_id(store_root: Path, model_cache: Path
 
 def test_bad_input_is_one_line_and_an_exit_code(store_root: Path, model_cache: Path, tmp_path: Path, capsys) -> None:
     run_id = recorded(store_root, model_cache, steps=1).run_id
+    capsys.readouterr()  # loading a model shows a bar, the first time in a process
     (tmp_path / "csv").mkdir()
     (tmp_path / "csv" / "steps.csv").write_text("step\n0\n")
     (tmp_path / "text").write_text("hello")

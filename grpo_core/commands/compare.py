@@ -95,11 +95,12 @@ def _train_all(store: Path, wanted: Sequence[RunConfig], study: str, jobs: int) 
 
 
 def _start(store: Path, config: RunConfig, study: str) -> str:
+    from grpo_core.launch.folder import catalog_place
     from grpo_core.launch.start import launch
     from storage.catalog import Catalog
 
     run_id = launch(store, config)
-    Catalog(store).set_tags(run_id, [study])
+    Catalog(catalog_place(store)).set_tags(run_id, [study])
     return run_id
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,12 +12,15 @@ from grpo_core.commands.finding import find_run, names
 from grpo_core.commands.options import json_option, run_argument, store_option
 from grpo_core.commands.printing import answer, progress_bar, table
 
+if TYPE_CHECKING:
+    from storage.reader import Store
+
 FORMATS = ("parquet", "csv", "duckdb")
 
 
 @click.command()
 @run_argument
-@click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Folder to write to; with --format duckdb, the file.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Folder to write to; with --format duckdb, the file.")
 @click.option(
     "--format",
     "formats",
@@ -24,10 +28,14 @@ FORMATS = ("parquet", "csv", "duckdb")
     multiple=True,
     help="Repeatable. duckdb: one file that needs nothing beside it. [default: parquet and csv]",
 )
+@click.option("--to-ducklake", "lake", metavar="CATALOGUE", help="Instead: have a DuckLake adopt the files of a sealed run; a file, or postgresql://…")
+@click.option("--ducklake-python", "lake_python", metavar="PATH", default="lake/bin/python", show_default=True, help="Interpreter with DuckLake's extension.")
 @store_option
 @json_option
-def export(run: str, target: Path, formats: tuple[str, ...], store: Path, as_json: bool) -> None:
+def export(run: str, target: Path | None, formats: tuple[str, ...], lake: str | None, lake_python: str, store: Path, as_json: bool) -> None:
     """Write every table of a run, also while it trains: as Parquet and CSV (lists as JSON text), or as one DuckDB file.
+
+    --to-ducklake copies nothing: the lake gets second names of the files, as tables of a schema named like the run, and views over all its runs.
 
     The Parquet folder and the DuckDB file can be imported elsewhere.
     """
@@ -35,6 +43,11 @@ def export(run: str, target: Path, formats: tuple[str, ...], store: Path, as_jso
     from storage.queries.export import export_database, export_run
     from storage.reader import Store
 
+    if (target is None) == (lake is None):
+        raise click.UsageError("say where to: --to FOLDER, or --to-ducklake CATALOGUE")
+    if lake is not None:
+        _to_ducklake(Store(store), find_run(store, run), lake, lake_python, as_json)
+        return
     formats = formats or ("parquet", "csv")
     if "duckdb" in formats and len(set(formats)) > 1:
         raise click.UsageError("--format duckdb makes one file, parquet and csv make a folder of files; export twice")
@@ -47,6 +60,16 @@ def export(run: str, target: Path, formats: tuple[str, ...], store: Path, as_jso
             written = export_run(Store(store), run_id, target, about, formats=tuple(dict.fromkeys(formats)), progress=progress)
     rows = [asdict(one) for one in written]
     answer(rows, as_json, text=table(["TABLE", "ROWS", "FILE"], [[r["table"], str(r["rows"]), r["file"]] for r in rows]))
+
+
+def _to_ducklake(store: Store, run_id: str, lake: str, python: str, as_json: bool) -> None:
+    from storage.lakehouse import adopt
+
+    written, already = adopt(store, run_id, lake, python)
+    if already:
+        click.echo(f"note: the lake has run {run_id} already, with the same files; nothing was changed", err=True)
+    rows = [asdict(one) for one in written]
+    answer(rows, as_json, text=table(["TABLE", "ROWS", "IN THE LAKE"], [[r["table"], str(r["rows"]), r["file"]] for r in rows]))
 
 
 @click.command("import")

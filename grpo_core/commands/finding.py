@@ -36,11 +36,12 @@ def no_runs(store: Path) -> str:
 
 
 def names(store: Path) -> dict[str, str]:
+    from grpo_core.launch.folder import catalog_place
     from storage.catalog import Catalog
 
     if not store.is_dir():  # looking is no reason to make a store
         return {}
-    annotations = Catalog(store).annotations()
+    annotations = Catalog(catalog_place(store)).annotations()
     return dict(zip(annotations["run_id"], annotations["name"]))
 
 

@@ -12,15 +12,23 @@ import click
 from grpo_core.config import SECTIONS, RunConfig, load_config, make_config
 from grpo_core.launch.folder import DEFAULT_STORE, STORE_VARIABLE, default_store
 from grpo_core.presets import PRESETS, preset
+from storage.cached import store_folder
+
+
+class _StorePlace(click.Path):
+    """A folder; of a URL, the folder that the store there is read through."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return super().convert(store_folder(str(value)), param, ctx)
 
 
 def store_option(command: Callable) -> Callable:
     return click.option(
         "--store",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=_StorePlace(path_type=Path, file_okay=False),
         default=default_store,
         show_default=f"${STORE_VARIABLE} or ./{DEFAULT_STORE}",
-        help="Folder that holds the runs.",
+        help="Folder that holds the runs, or for reading the URL of a place that runs are mirrored to, like s3://bucket/runs.",
     )(command)
 
 

@@ -16,9 +16,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from grpo_core.config import make_config
 from grpo_core.errors import ConfigError
-from grpo_core.launch.folder import RUN_ID, RunFolder, read_json
+from grpo_core.launch.folder import RUN_ID, RunFolder, catalog_place, read_json
 from grpo_core.launch.status import ALIVE, FINAL, Word, run_status
 from storage.about import About
+from storage.cached import check_local
 from storage.catalog import Catalog
 from storage.errors import ExportRefused
 from storage.importing import Export, add_run, differing_tables, read_export
@@ -93,9 +94,10 @@ def import_run(store_root: Path, source: Path, *, run_id: str | None = None, pro
         raise ExportRefused(
             f"{wanted[:80]!r} cannot be a run id, which has letters, digits, dots, dashes and underscores; give another with --as, e.g. --as r1"
         )
+    check_local(store_root)
     documents = _documents(export, _life(export), wanted)
     folder = RunFolder(store_root, wanted)
-    catalog = Catalog(store_root)  # before anything is made: it may be damaged
+    catalog = Catalog(catalog_place(store_root))  # before anything is made: it may be damaged
     if folder.path.exists() or folder.path.is_symlink():
         return _there_already(folder, export)
     try:

@@ -15,16 +15,29 @@ from pathlib import Path
 
 from grpo_core.config import RunConfig, load_config, make_config
 from grpo_core.errors import LaunchError
+from storage.cached import check_local, refresh, shown_root, store_folder
 from storage.errors import RunNotFound
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 STORE_VARIABLE = "GROUPSCOPE_STORE"
 DEFAULT_STORE = "groupscope-data"
+CATALOG_VARIABLE = "GROUPSCOPE_CATALOG"
+
+
+MIRROR_VARIABLE = "GROUPSCOPE_MIRROR"
 
 
 def default_store() -> Path:
-    """Where runs lie when nobody names a folder: GROUPSCOPE_STORE, or groupscope-data beside where the program was started."""
-    return Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+    """Where runs lie when nobody names a place: GROUPSCOPE_STORE, or groupscope-data beside where the program was started.
+
+    Of a store elsewhere, named by URL, the folder that it is read through. Raises StoreError.
+    """
+    return store_folder(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+
+
+def catalog_place(store_root: Path) -> Path | str:
+    """Where names, tags, notes, launches and alerts of a store's runs are kept: GROUPSCOPE_CATALOG, a SQLAlchemy URL, or else the store's folder."""
+    return os.environ.get(CATALOG_VARIABLE) or store_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,9 @@ class RunFolder:
     def create(cls, store_root: Path, config: RunConfig, *, suffix: str | None = None) -> RunFolder:
         """A new run: its folder and config.json. `suffix` ends the run id (default: random), which begins with the UTC time.
 
-        Raises LaunchError when the store cannot be written.
+        Raises LaunchError when the store cannot be written, StoreError when it is only read from here.
         """
+        check_local(store_root)
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         folder = cls(store_root, f"{stamp}-{config.method}-{config.task}-{suffix or secrets.token_hex(4)}")
         try:
@@ -58,8 +72,9 @@ class RunFolder:
     def open(cls, store_root: Path, run_id: str) -> RunFolder:
         """The folder of an existing run; raises RunNotFound."""
         folder = cls(store_root, run_id)
+        refresh(folder.store_root)
         if not folder.config.is_file():
-            raise RunNotFound(f"no run {run_id!r} in {folder.store_root}; `python -m grpo_core runs` lists the runs")
+            raise RunNotFound(f"no run {run_id!r} in {shown_root(folder.store_root)}; `python -m grpo_core runs` lists the runs")
         return folder
 
     @property
@@ -91,7 +106,8 @@ class RunFolder:
         return self.path / "import.json"
 
     def check_trained_here(self) -> None:
-        """Raises LaunchError for an imported run, which nothing can go on from."""
+        """Raises LaunchError for an imported run, which nothing can go on from, and StoreError for one that is only read from here."""
+        check_local(self.store_root)
         if self.imported.exists():
             raise LaunchError(
                 f"run {self.run_id} was imported, and an export carries no checkpoints to go on from; resume or fork it where it was trained, "
@@ -105,6 +121,11 @@ class RunFolder:
     @property
     def stop_file(self) -> Path:
         return self.path / "STOP"
+
+    @property
+    def mirror(self) -> Path:
+        """What is wrong with mirroring the run elsewhere, for as long as something is; grpo_core/watch/mirroring.py writes it."""
+        return self.path / "mirror.json"
 
     @property
     def launch_lock(self) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError, LaunchError
-from grpo_core.launch.folder import RunFolder, read_json, replace_file
+from grpo_core.launch.folder import RunFolder, catalog_place, read_json, replace_file
 from grpo_core.launch.start import begin_run, command_line, flags, home, press
 from grpo_core.methods import METHODS, method_name
 from storage.catalog import Catalog
@@ -71,7 +71,7 @@ def create_fork(
     config = forked_config(before, step, changes)
     checkpoint = _checkpoint(origin, step)
     fork = Fork(parent, step, _differences(before, config, changes))
-    catalog = catalog or Catalog(store_root)
+    catalog = catalog or Catalog(catalog_place(store_root))
     folder = RunFolder.create(store_root, config, suffix=suffix)
     try:
         replace_file(folder.fork, json.dumps(asdict(fork), indent=1) + "\n", durable=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError, LaunchError
-from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.folder import RunFolder, catalog_place
 from grpo_core.launch.start import child_environment
 from grpo_core.launch.status import run_status
+from storage.cached import check_local
 from storage.queries.retention import alert_steps, named_groups
 from storage.retention import RECENT, Plan, Retention, plan, survey
 from storage.thinning import Thinning, make_plan, retain
@@ -44,13 +45,15 @@ def bytes_of(text: str) -> int:
 
 def plan_retention(store_root: Path, run_id: str, retention: Retention) -> Plan:
     """What a policy would take of a run as it is now, and what stays; nothing is changed. Raises StoreError."""
-    return make_plan(RunFolder.open(store_root, run_id).path, retention, alerts=alert_steps(store_root, run_id))
+    check_local(store_root)
+    return make_plan(RunFolder.open(store_root, run_id).path, retention, alerts=alert_steps(catalog_place(store_root), run_id))
 
 
 def outlook(store_root: Path, run_id: str) -> Callable[[Retention], Plan]:
     """The same for any policy, with the run looked at once. Raises StoreError."""
+    check_local(store_root)
     found = survey(RunFolder.open(store_root, run_id).path)
-    named, alerts = named_groups(found.layout), alert_steps(store_root, run_id)
+    named, alerts = named_groups(found.layout), alert_steps(catalog_place(store_root), run_id)
     return lambda retention: plan(retention, found, named, alerts=alerts)
 
 
@@ -86,10 +89,11 @@ def retain_run(store_root: Path, run_id: str, retention: Retention, *, by: str, 
 
     Raises LaunchError while the run has a process, and StoreError as storage.thinning.retain does.
     """
+    check_local(store_root)
     status = run_status(store_root, run_id)
     if status.alive:
         raise LaunchError(
             f"run {run_id} is {status.state}, and only its own process may take its tokens; stop it first, "
             "or start runs with --retention, which thins while they train"
         )
-    return retain(RunFolder.open(store_root, run_id).path, retention, by=by, alerts=alert_steps(store_root, run_id), progress=progress)
+    return retain(RunFolder.open(store_root, run_id).path, retention, by=by, alerts=alert_steps(catalog_place(store_root), run_id), progress=progress)

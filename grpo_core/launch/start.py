@@ -19,7 +19,7 @@ from filelock import FileLock
 from grpo_core.beside import PROJECT_ROOT
 from grpo_core.config import RunConfig
 from grpo_core.errors import LaunchError
-from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.folder import MIRROR_VARIABLE, RunFolder, catalog_place
 from grpo_core.launch.process import ProcessId, identify, this_machine
 from grpo_core.launch.status import Started, Word, read_started, read_word, run_status, write_started, write_word
 from storage.catalog import Catalog
@@ -29,9 +29,11 @@ NONCE_PATIENCE_S = 10.0
 PASSED_ON = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "XDG_*", "VIRTUAL_ENV", "CONDA_*", "PYTHON*", "GROUPSCOPE_*",
     "LD_LIBRARY_PATH", "OMP_*", "MKL_*", "CUDA_*", "NVIDIA_*", "TORCH*", "PYTORCH*", "HF_*", "TRANSFORMERS_*",
-    "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "*_proxy", "*_PROXY",
+    "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "*_proxy", "*_PROXY", "PGPASSFILE", "PGSERVICEFILE", "PGSSL*",
 )  # fmt: skip
 """Environment variables a run sees: what Python, torch and the model hub read, and none of the launcher's other secrets."""
+PASSED_ON_TO_MIRROR = ("AWS_*", "FSSPEC_*", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_*")
+"""What else it sees where GROUPSCOPE_MIRROR has it copied elsewhere."""
 APP_TOKEN = "GROUPSCOPE_TOKEN"
 """Opens the app, which can start programs: not for a run and the reward functions in it."""
 
@@ -51,7 +53,7 @@ def press(store_root: Path, nonce: str | None, create: Callable[[Catalog, str | 
     Only the first press with a nonce does.
     """
     suffix = hashlib.sha256(nonce.encode()).hexdigest()[:12] if nonce else None
-    catalog = Catalog(store_root)
+    catalog = Catalog(catalog_place(store_root))
     if suffix and not catalog.claim(nonce):
         return _run_of_nonce(store_root, suffix)
     folder = create(catalog, suffix)
@@ -61,7 +63,7 @@ def press(store_root: Path, nonce: str | None, create: Callable[[Catalog, str | 
 
 def create_run(store_root: Path, config: RunConfig, *, catalog: Catalog | None = None, suffix: str | None = None) -> RunFolder:
     """The folder of a new run, with its first word, in the catalogue; no process yet."""
-    catalog = catalog or Catalog(store_root)
+    catalog = catalog or Catalog(catalog_place(store_root))
     folder = RunFolder.create(store_root, config, suffix=suffix)
     begin_run(folder, config, catalog, command=shlex.join(command_line(config)))
     return folder
@@ -131,7 +133,7 @@ def prepare_resume(folder: RunFolder, *, steps: int | None = None) -> None:
         now = time.time()
         word = Word(steps=target, step=status.step, started_at=now, updated_at=now, missing_steps=status.missing_steps, attempt=status.attempt + 1)
         write_word(folder, word, durable=True)
-        Catalog(folder.store_root).record_launch(folder.run_id, f"python -m grpo_core resume {folder.run_id}", now)
+        Catalog(catalog_place(folder.store_root)).record_launch(folder.run_id, f"python -m grpo_core resume {folder.run_id}", now)
 
 
 def _check_resumable(folder: RunFolder, state: str, done: int, target: int) -> None:
@@ -173,7 +175,8 @@ def _reap(folder: RunFolder, child: subprocess.Popen, started: Started) -> None:
 
 def child_environment(environment: Mapping[str, str], cwd: Path) -> dict[str, str]:
     """The allow-listed variables; the project is put on PYTHONPATH when the run starts in another folder."""
-    passed = {name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)}
+    patterns = PASSED_ON + (PASSED_ON_TO_MIRROR if environment.get(MIRROR_VARIABLE) else ())
+    passed = {name: value for name, value in environment.items() if name != APP_TOKEN and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
     if cwd.resolve() != PROJECT_ROOT:
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), passed.get("PYTHONPATH")]))
     return passed

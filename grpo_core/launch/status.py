@@ -134,7 +134,12 @@ def run_status(store_root: Path, run_id: str) -> RunStatus:
         word = read_word(folder) or word
         state, message = _judge_now(folder, word)
     started = read_started(folder)
-    return _status(folder, word, started, state, message)
+    return _status(folder, word, started, state, message or _not_mirrored(folder))
+
+
+def _not_mirrored(folder: RunFolder) -> str:
+    trouble = read_json(folder.mirror) or {}
+    return f"not mirrored to {trouble.get('url')}: {trouble.get('why')}" if trouble else ""
 
 
 def _judge_now(folder: RunFolder, word: Word) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from grpo_core.errors import LaunchError
 from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.process import ProcessId, kill_leftovers, send, this_machine, wait_until_gone
 from grpo_core.launch.status import FINAL, RunStatus, Word, behind, read_started, read_word, run_status, write_word
+from storage.cached import check_local
 
 TERM_PATIENCE_S = 5.0
 KILL_PATIENCE_S = 3.0
@@ -67,6 +68,7 @@ def stop_runs(store_root: Path, run_ids: Sequence[str], say: Callable[[str], Non
 
 def ask_to_stop(folder: RunFolder) -> None:
     """Ask the run to finish its step, write a checkpoint and end; returns at once."""
+    check_local(folder.store_root)
     folder.stop_file.touch()
 
 

@@ -25,7 +25,7 @@ from grpo_core.diagnosis.history import History
 from grpo_core.diagnosis.levels import Level
 from grpo_core.diagnosis.report import Report
 from grpo_core.errors import GroupscopeError
-from grpo_core.launch.folder import RunFolder
+from grpo_core.launch.folder import RunFolder, catalog_place
 from grpo_core.watch.reading import recorded_history, report_on
 from grpo_core.watch.webhook import TIMEOUT_S, post
 from storage.catalog import Catalog
@@ -107,7 +107,7 @@ class Desk:
         )
         self._say(f"alert after step {alert.step}: {alert.sentence}")
         try:
-            Catalog(self._folder.store_root).record_alert(**asdict(alert))
+            Catalog(catalog_place(self._folder.store_root)).record_alert(**asdict(alert))
         except StoreError as error:
             self._say(f"the alert is not in the catalogue: {error}")
         if self._config.webhook:

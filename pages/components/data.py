@@ -15,7 +15,7 @@ from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError
 from grpo_core.lab.batch import RecordedBatch, recorded_batch
 from grpo_core.lab.process import Laboratory
-from grpo_core.launch.folder import RunFolder, default_store
+from grpo_core.launch.folder import RunFolder, catalog_place, default_store
 from grpo_core.launch.fork import Fork, read_fork
 from grpo_core.launch.retain import outlook as run_outlook
 from grpo_core.launch.status import RunStatus, log_tail, run_status
@@ -75,8 +75,8 @@ def _store(path: Path) -> Store:
 
 
 @st.cache_resource(show_spinner=False)
-def _catalog(path: Path) -> Catalog:
-    return Catalog(path)
+def _catalog(place: Path | str) -> Catalog:
+    return Catalog(place)
 
 
 def store() -> Store:
@@ -84,7 +84,7 @@ def store() -> Store:
 
 
 def catalog() -> Catalog:
-    return _catalog(root())
+    return _catalog(catalog_place(root()))
 
 
 def rollouts_to_check(run: Run) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import streamlit as st
 from pages.components import data
 from pages.components.nav import LAUNCH, goto
 from pages.components.text import escape
+from storage.cached import shown_root
 
 
 def no_runs() -> None:
@@ -19,7 +20,7 @@ def no_runs() -> None:
         )
         if st.button("Launch a run", type="primary", icon=":material/rocket_launch:", key="empty.launch"):
             goto(LAUNCH)
-        st.caption(f"The store is {escape(str(data.root()))}; GROUPSCOPE_STORE names another.")
+        st.caption(f"The store is {escape(shown_root(data.root()))}; GROUPSCOPE_STORE names another.")
 
 
 def nothing(sentence: str, hint: str = "", command: str = "") -> None:

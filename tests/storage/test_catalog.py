@@ -11,11 +11,18 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.errors import StoreError
+from tests.servers import Postgres, free_port
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """A new catalogue's, in a folder or on a server."""
+    return tmp_path if request.param == "sqlite" else request.getfixturevalue("postgres").url()
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Catalog(tmp_path)
+def catalog(place: Path | str) -> Catalog:
+    return Catalog(place)
 
 
 def row(catalog: Catalog, run_id: str) -> dict:
@@ -65,7 +72,12 @@ def test_saved_queries_by_name(catalog: Catalog) -> None:
     assert catalog.queries() == {"a 'name' <b>": "select 2"}
 
 
-def test_a_second_catalogue_sees_the_first(tmp_path: Path) -> None:
+def test_a_second_catalogue_sees_the_first(catalog: Catalog, place: Path | str) -> None:
+    catalog.register("r1", "first")
+    assert Catalog(place).annotations().name.tolist() == ["first"]
+
+
+def test_a_folder_by_other_names(tmp_path: Path) -> None:
     Catalog(tmp_path).register("r1", "first")
     assert Catalog(str(tmp_path)).annotations().name.tolist() == ["first"]
     assert Catalog(f"sqlite:///{tmp_path}/catalog.sqlite").annotations().name.tolist() == ["first"]
@@ -77,30 +89,34 @@ def test_of_sixteen_threads_one_claims(catalog: Catalog) -> None:
     assert catalog.claim("form-2")
 
 
-def create_and_claim(roots: list[Path], me: int, together: Barrier, wins: Queue) -> None:
-    for root in roots:
-        together.wait(timeout=60)
-        catalog = Catalog(root)
+def create_and_claim(places: list[Path | str], me: int, together: Barrier, wins: Queue) -> None:
+    for place in places:
+        together.wait(timeout=120)
+        catalog = Catalog(place)
         wins.put(catalog.claim("form"))
-        catalog.set_tags("shared", [str(me)])
+        catalog.set_tags("shared", [str(me), "all"])
+        catalog.save_query("worst", str(me))
         catalog.register(f"run-{me}", "mine")
 
 
-def test_processes_that_create_a_catalogue_at_once_all_work(tmp_path: Path) -> None:
-    roots, context = [tmp_path / f"store-{i}" for i in range(10)], multiprocessing.get_context("spawn")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_processes_that_create_a_catalogue_at_once_all_work(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    context = multiprocessing.get_context("spawn")
+    places = [tmp_path / f"store-{i}" if kind == "sqlite" else request.getfixturevalue("postgres").url() for i in range(5)]
     together, wins = context.Barrier(4), context.Queue()
-    processes = [context.Process(target=create_and_claim, args=(roots, me, together, wins)) for me in range(4)]
+    processes = [context.Process(target=create_and_claim, args=(places, me, together, wins)) for me in range(4)]
     for process in processes:
         process.start()
-    outcomes = [wins.get(timeout=60) for _ in range(4 * len(roots))]
+    outcomes = [wins.get(timeout=120) for _ in range(4 * len(places))]
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=120)
     assert [p.exitcode for p in processes] == [0] * 4
-    assert sum(outcomes) == len(roots)
-    for root in roots:
-        found = Catalog(root).annotations().set_index("run_id")
+    assert sum(outcomes) == len(places)
+    for place in places:
+        found = Catalog(place).annotations().set_index("run_id")
         assert sorted(found.index) == ["run-0", "run-1", "run-2", "run-3", "shared"]
-        assert len(found.tags["shared"]) == 1
+        assert len(found.tags["shared"]) == 2
+        assert list(Catalog(place).queries()) == ["worst"]
 
 
 def test_threads_writing_one_run_do_not_lock_each_other_out(catalog: Catalog) -> None:
@@ -158,3 +174,69 @@ def test_alerts_of_a_run_and_of_all_newest_first(catalog: Catalog) -> None:
     catalog.record_alert("r1", step=9, level="healthy", at=12.0, **{**said, "cause": ""})
     assert catalog.alerts()["run_id"].tolist() == ["r1", "r2", "r1"]
     assert catalog.alerts("r1").to_dict("records")[1] == {"run_id": "r1", "step": 7, "level": "unhealthy", "at": 10.0, **said}
+
+
+def test_processes_write_one_server_at_once(postgres: Postgres) -> None:
+    url, context = postgres.url(), multiprocessing.get_context("spawn")
+    together, wins = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=create_and_claim, args=([url] * 20, me, together, wins)) for me in range(4)]
+    for process in processes:
+        process.start()
+    outcomes = [wins.get(timeout=120) for _ in range(4 * 20)]
+    for process in processes:
+        process.join(timeout=120)
+    assert [p.exitcode for p in processes] == [0] * 4
+    assert sum(outcomes) == 1
+
+
+def test_a_server_that_was_away_is_used_again(postgres: Postgres) -> None:
+    catalog = Catalog(postgres.url())
+    catalog.register("r1", "first")
+    postgres.stop()
+    try:
+        for use in (catalog.annotations, lambda: catalog.rename("r1", "lost")):
+            with pytest.raises(StoreError) as refused:
+                use()
+            assert_one_sentence_without_the_password(refused, "cannot be used")
+    finally:
+        postgres.start()
+    catalog.set_note("r1", "back")
+    assert (row(catalog, "r1")["name"], row(catalog, "r1")["note"]) == ("first", "back")
+    postgres.stop()
+    postgres.start()
+    assert row(catalog, "r1")["note"] == "back"
+
+
+def assert_one_sentence_without_the_password(refused: pytest.ExceptionInfo, *parts: str) -> None:
+    said = str(refused.value)
+    assert "\n" not in said and all(part in said for part in (*parts, "postgresql://gs:***@")), said
+    assert "s3cret" not in said and "wrong" not in said
+
+
+def test_wrong_password_host_and_database_are_one_sentence_each(postgres: Postgres) -> None:
+    with pytest.raises(StoreError) as refused:
+        Catalog(postgres.url(password="wrong"))
+    assert_one_sentence_without_the_password(refused, "password authentication failed", "runs are untouched: check that its server is up")
+    with pytest.raises(StoreError) as refused:
+        Catalog(postgres.url(port=free_port()))
+    assert_one_sentence_without_the_password(refused, "refused", "/base_")
+    with pytest.raises(StoreError) as refused:
+        Catalog(postgres.url() + "_no")
+    assert_one_sentence_without_the_password(refused, "does not exist")
+    with pytest.raises(StoreError) as refused:
+        Catalog("postgresql://gs@no.such.host.invalid/base?password=s3cret")
+    assert "s3cret" not in str(refused.value) and "password=***" in str(refused.value) and "no.such.host" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "because"),
+    [
+        ("postgresql://gs:s3cret@host:port/base", "its port is no number"),
+        ("postgresql+s3cret://gs:s3cret@host/base", "Can't load plugin"),
+        ("postgresql+asyncpg://gs:s3cret@host/base", "asyncpg is not installed; for PostgreSQL: pip install 'psycopg[binary]'"),
+    ],
+)
+def test_what_is_no_url_of_a_database_is_shown_without_its_password(url: str, because: str) -> None:
+    with pytest.raises(StoreError) as refused:
+        Catalog(url)
+    assert because in str(refused.value) and "gs:s3cret" not in str(refused.value)
