@@ -38,6 +38,8 @@ BENCHMARKS = {
     "diagnosis": "is the verdict right, on runs that collapse and healthy ones (trains them first: a quarter of an hour)",
     "remedies": "do forks as proposed hold",
     "llds": "does LLDS earn its place",
+    "soak": "does a run of 10,000 steps end with every step, flat memory and few files",
+    "kills": "what is lost when writers, trainers, commands and the app are killed at random moments",
 }
 
 
