@@ -20,7 +20,23 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import RunNotFound, SegmentDamaged
-from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, check_vocabulary, damaged, missing, open_error, quoted, read_layout
+from storage.layout import (
+    DATABASE,
+    VOCABULARY_FILE,
+    Layout,
+    Segment,
+    check_segment,
+    check_vocabulary,
+    damaged,
+    list_segments,
+    missing,
+    open_error,
+    quoted,
+    read_layout,
+    rival,
+    rivals,
+    set_aside,
+)
 from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source, in_full
 
@@ -155,6 +171,9 @@ class Store:
                     continue  # merged away just now
                 except SegmentDamaged as error:
                     found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
+            found += [DamagedFile(s.path, table, s.first, s.last, str(damaged(s.path, "it was set aside"))) for s in set_aside(run_dir / table)]
+            pairs = rivals(list_segments(run_dir / table))
+            found += [DamagedFile(left.path, table, left.first, left.last, str(rival(kept, left))) for kept, left in pairs]
         try:
             check_vocabulary(run_dir)
         except SegmentDamaged as error:

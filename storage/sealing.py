@@ -24,6 +24,8 @@ from storage.layout import (
     StoreInfo,
     check_segment,
     check_vocabulary,
+    damaged,
+    list_segments,
     marker_text,
     merged_name,
     missing,
@@ -31,6 +33,9 @@ from storage.layout import (
     quoted,
     read_info,
     read_layout,
+    rival,
+    rivals,
+    set_aside,
 )
 from storage.publish import lock_run, publish, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY
@@ -110,6 +115,10 @@ def _build_tables(run_dir: Path, layout: Layout, info: StoreInfo) -> None:
             raise missing(run_dir, name, gap)
         for segment in layout.segments[name]:
             check_segment(segment)
+        for segment in set_aside(run_dir / name):  # the folders go
+            raise damaged(segment.path, "it was set aside")
+        for kept, left in rivals(list_segments(run_dir / name)):
+            raise rival(kept, left)
     check_vocabulary(run_dir)
     sources = _sources(run_dir, layout)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
+import duckdb
 import filelock
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +17,20 @@ import pyarrow.parquet as pq
 
 from storage.compaction import compact, remove_covered
 from storage.encode import MANTISSA_BITS, fitted, joined, parquet_bytes, publish_tables, rounded
-from storage.errors import StoreError
-from storage.layout import EMPTY_FILE, VOCABULARY_FILE, StoreInfo, merged_name, read_info, read_layout, step_name
+from storage.errors import SegmentDamaged, StoreError
+from storage.layout import (
+    DAMAGED,
+    EMPTY_FILE,
+    VOCABULARY_FILE,
+    StoreInfo,
+    check_segment,
+    check_vocabulary,
+    list_segments,
+    merged_name,
+    read_info,
+    read_layout,
+    step_name,
+)
 from storage.publish import lock_run, merging, publish, sweep_temporary
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY, Table
 from storage.sealing import is_sealed, publish_info, seal, unseal
@@ -187,11 +200,36 @@ def _make_readable(run_dir: Path, precision: str) -> None:
             publish_tables(run_dir / name, EMPTY_FILE, [table.arrow.empty_table()], table, precision)
     if not (run_dir / VOCABULARY_FILE).exists():
         publish_tables(run_dir, VOCABULARY_FILE, [VOCABULARY.arrow.empty_table()], VOCABULARY, precision)
-    publish_live_views(run_dir, precision)
+    try:
+        publish_live_views(run_dir, precision)
+    except duckdb.Error:  # it wants to read the end of every file, and one that is damaged must not cost the others
+        if not _set_damaged_aside(run_dir):
+            raise
+        _make_readable(run_dir, precision)
+
+
+def _set_damaged_aside(run_dir: Path) -> int:
+    """Gives damaged files a name that DuckDB passes over and `Store.damaged` tells; returns how many there were."""
+    broken = []
+    for segment in (segment for table in TABLES for segment in list_segments(run_dir / table)):
+        try:
+            check_segment(segment)
+        except SegmentDamaged:
+            broken.append(segment.path)
+    try:
+        check_vocabulary(run_dir)
+    except SegmentDamaged:
+        broken.append(run_dir / VOCABULARY_FILE)
+    for path in broken:
+        path.rename(f"{path}{DAMAGED}")
+    return len(broken)
 
 
 def _has_columns(path: Path, names: Sequence[str]) -> bool:
-    return path.exists() and pq.read_schema(path).names == list(names)
+    try:
+        return pq.read_schema(path).names == list(names)
+    except (FileNotFoundError, pa.ArrowException):
+        return False
 
 
 def _out_of_order(before: int, step: int) -> StoreError:

@@ -20,25 +20,30 @@ STORAGE_VERSION = "v1.5.0"
 """DuckDB's file format: older than the newest, so that a DuckDB from before 2.0 opens run.duckdb too."""
 
 CLOCK_SLACK_MS = 60_000
-"""A merged file that starts to count later than this is the work of a clock that was wrong, and counts at once."""
+"""A merged file that starts to count later than this is the work of a clock that was wrong, and what it covers is removed at once."""
 
 _FILES = r"""select file, n.first::bigint as first, coalesce(nullif(n.last, ''), n.first)::bigint as last,
            n.last <> '' as merged, coalesce(try_cast(n.since as bigint), 0) as since
       from (select file, regexp_extract(file, '/[sc](\d+)(?:-(\d+)-(\d+))?-[0-9a-f]{8}\.parquet$', ['first', 'last', 'since']) as n from glob(%s))
      where n.first <> ''"""
 
+# What a file covers is removed from its first step on: where that one is there all of it is, and where it is gone the cover must count
+# whatever the clock says. Only files of this list are read, so that a merged file that comes between it and the reader's own is not.
 _LIVE_VIEW = r"""create view {table} as
 with files as (
     {files}
+), early as (
+    select c.file from files c where c.since > epoch_ms(now()) and exists (select 1 from files f where f.first = c.first and f.last <= c.last and f.file <> c.file)
+), due as (
+    select * from files where file not in (select file from early)
 ), hidden as (
     select f.file
-      from files f join files c on c.merged and c.first <= f.first and f.last <= c.last and (c.last - c.first > f.last - f.first or not f.merged)
-     where c.since not between {early}
+      from due f join due c on c.first <= f.first and f.last <= c.last and c.file <> f.file
+     where c.last - c.first > f.last - f.first or (c.merged and not f.merged) or (c.merged = f.merged and c.file < f.file)
 )
 select {columns}
   from read_parquet({glob}, filename = 'segment', hive_partitioning = false, union_by_name = true)
- where segment not in (select file from hidden)
-   and coalesce(try_cast(regexp_extract(segment, '/c\d+-\d+-(\d+)-[0-9a-f]{{8}}\.parquet$', 1) as bigint), 0) not between {early}
+ where segment in (select file from due) and segment not in (select file from hidden)
    and step <= (select max(last) from ({step_files}))"""
 
 
@@ -50,7 +55,6 @@ def live_views(run_dir: Path) -> list[str]:
         _LIVE_VIEW.format(
             table=name,
             files=_FILES % patterns[name],
-            early=f"epoch_ms(now()) + 1 and epoch_ms(now()) + {CLOCK_SLACK_MS}",
             columns=", ".join(table.arrow.names),
             glob=patterns[name],
             step_files=_FILES % patterns["steps"],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,12 +174,16 @@ class Scene:
         for book in books:
             before = book.committed
             try:
-                self.outcome.found += (found := book.settle())
-                if found:
-                    self.outcome.broken.append(f"after kill {len(self.outcome.kills)} ({self.outcome.kills[-1]}), run {book.run_id}: {found}")
+                self.note(f"run {book.run_id}", book.settle())
             except Exception as error:  # noqa: BLE001  a run that cannot be read is what this looks for
                 self.outcome.broken.append(f"after kill {len(self.outcome.kills)} ({self.outcome.kills[-1]}), run {book.run_id}: {error!r}")
             self.outcome.committed += book.committed - before
+
+    def note(self, what: str, found: Difference) -> None:
+        """Add to what differs."""
+        self.outcome.found += found
+        if found:
+            self.outcome.broken.append(f"after kill {len(self.outcome.kills)} ({self.outcome.kills[-1]}), {what}: {found}")
 
     def end(self) -> None:
         """Seal what was written, and compare once more."""
@@ -287,7 +292,8 @@ def _export(scene: Scene, name: str) -> None:
     if target.exists():
         with suppress(ExportRefused):  # half an export is told from a whole one
             read_export(target)
-            scene.outcome.found += _lacking(scene.written, _rows_of_export(target))
+            scene.note(f"export of {scene.written.run_id}", _never_committed(scene.written, _rows_of_export(target)))
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
 
 
 def _import(scene: Scene, name: str) -> None:
@@ -301,7 +307,7 @@ def _import(scene: Scene, name: str) -> None:
     new = import_run(scene.root, source, run_id=wanted).new
     assert new != there, "an import that is there is whole, one that is not can be done again"
     book = Book(scene.root, wanted, scene.folder / "none")
-    scene.outcome.found += difference(want, book.steps)
+    scene.note(f"import as {wanted}", difference(want, book.steps))
 
 
 def _seal(scene: Scene, name: str) -> None:
@@ -447,9 +453,13 @@ def _rows_of_export(path: Path) -> Steps:
         return row_hashes(database, {name: f"export.main.{name}" for name in TABLES})
 
 
-def _lacking(book: Book, steps: Steps) -> Difference:
-    """How an export differs from what its run had committed when it was made, which is at most what it has now."""
-    return difference({step: rows for step, rows in book.steps.items() if step in steps}, steps)
+def _never_committed(book: Book, steps: Steps) -> Difference:
+    """How the steps of an export differ from what was committed; one that was set aside since is right as it was before."""
+    return sum((min((difference({step: was}, {step: rows}) for was in book.ever(step)), key=_weight) for step, rows in steps.items()), Difference())
+
+
+def _weight(found: Difference) -> int:
+    return found.lost + found.changed + found.doubled
 
 
 def _words(diary: Path) -> list[str]:

@@ -148,6 +148,10 @@ class Book:
         """What was committed and not set aside."""
         return self._current
 
+    def ever(self, step: int) -> list[Rows]:
+        """All that was ever committed as this step: what counts now, and what was set aside; nothing, if nothing was."""
+        return [self._current.get(step, {}), *(rows for number, rows in self._aside if number == step)]
+
     def settle(self) -> Difference:
         """Compare, after a kill, what a fresh Store and plain DuckDB read with what was committed, and see what is set aside.
 
