@@ -21,7 +21,7 @@ from grpo_core.commands.export import export, import_
 from grpo_core.commands.finding import find_run, names, no_runs, overview
 from grpo_core.commands.fork import fork
 from grpo_core.commands.options import SectionedCommand, config_options, json_option, run_argument, store_option
-from grpo_core.commands.printing import answer, duration, exit_with, number, say_notes, sheet, table
+from grpo_core.commands.printing import answer, duration, exit_with, number, progress_bar, say_notes, sheet, table
 from grpo_core.commands.sql import sql
 from grpo_core.config import RunConfig
 from grpo_core.errors import GroupscopeError, LaunchError
@@ -210,7 +210,7 @@ def show(run: str, store: Path, as_json: bool) -> None:
 @store_option
 @json_option
 def seal(run: str, store: Path, as_json: bool) -> None:
-    """Pack an ended run into one DuckDB file, or finish a packing that was cut short."""
+    """Merge an ended run's files into few and check them all, or finish what was cut short; run.duckdb finds a run that was moved again."""
     from grpo_core.launch.status import run_status
     from storage import segments
     from storage.reader import Store
@@ -220,7 +220,8 @@ def seal(run: str, store: Path, as_json: bool) -> None:
     if status.alive:
         raise LaunchError(f"run {run_id} is {status.state}; it is sealed when it ends")
     run_dir = Store(store).run_dir(run_id)
-    segments.seal(run_dir)
+    with progress_bar("sealing", "B") as progress:
+        segments.seal(run_dir, progress=progress)
     answer({"run_id": run_id, "file": str(run_dir / "run.duckdb")}, as_json, text=f"sealed: {run_dir / 'run.duckdb'}")
 
 

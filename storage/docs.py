@@ -25,10 +25,10 @@ run.sql("select step, reward_mean, entropy from steps order by step")
 run.sql("select position, avg(entropy) from tokens where step = 42 group by position order by position")
 ```
 
-While the run is live, its tables are views on Parquet files by absolute path; after `seal` they are tables inside the file, and
-the file stands alone. A store that was moved while a run was live is read by Groupscope as before; plain DuckDB finds the files
-again once the run is resumed or sealed. Open it with `read_only=True`: a program that holds it for writing locks others out.
-[open-data.md](open-data.md) shows a notebook on a live run, exports, and runs of another machine.
+Its tables are views on Parquet files by absolute path. A store that was moved is read by Groupscope as before; plain DuckDB finds
+the files again once the run is resumed or `seal`ed (again). One file that stands alone is an export: `export RUN --format duckdb`.
+Open it with `read_only=True`: a program that holds it for writing locks others out. [open-data.md](open-data.md) shows a notebook on a
+live run, exports, and runs of another machine.
 
 Empty (NULL) means not measured or not defined, never 0. `NaN` is stored as it was computed. Token traces are float32, shortened to
 10 mantissa bits (`precision` rounded: relative error at most 2⁻¹¹), 7 bits (half: 2⁻⁸), or untouched (exact).
@@ -39,7 +39,8 @@ _FILES = """## Files
 `steps/`, `groups/` and `rollouts/` hold Parquet files of one step, `s<step>-<crc>.parquet`, or of several,
 `c<first step>-<last step>-<since>-<crc>.parquet`: short steps are written together, and small files are later merged. Each is written
 beside, flushed and renamed, `rollouts` first and `steps` last, so a step whose `steps` row is visible is whole. `<crc>` is the CRC-32
-of the file. A merged file replaces the files it covers, which disappear some seconds after `<since>` (ms since 1970). Steps that a
+of the file. A merged file replaces the files it covers, which disappear some seconds after `<since>` (ms since 1970). A sealed run has
+the same folders in `sealed/`, each with as few files as there can be of 256 MB. Steps that a
 resume from an older checkpoint trained again, and what a killed writer left half done, are kept in `superseded/<n>/` in the same
 form. `store.json` says which schema version wrote the run and whether it is sealed; `run.lock`
 belongs to the one process that writes, `merging.lock` to the one beside it while that merges.

@@ -17,8 +17,8 @@ from storage.schema import SCHEMA_VERSION, Table
 MANTISSA_BITS = {"rounded": 10, "half": 7, "exact": 23}
 """Bits of float32's 23 that each precision keeps: 10 is float16's resolution, 7 is bfloat16's; both keep float32's range."""
 
-ROW_GROUP_BYTES = 2 << 20
-"""Uncompressed. One group of 8 × 512 tokens needs one or two such row groups, not the whole file."""
+ROW_GROUP_BYTES = 8 << 20
+"""Uncompressed. One group's tokens are read from one such row group, not from the whole file; smaller ones compress less and make long footers."""
 
 FEW_ROWS = 16
 """Fewer rows in a new segment are compressed by snappy: zstd sets itself up anew for every column, which so few values never earn back. Merging uses zstd."""

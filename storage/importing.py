@@ -18,14 +18,14 @@ from filelock import FileLock, Timeout
 from storage.about import RUN_FILE, About, about_from, parse_json
 from storage.encode import MANTISSA_BITS
 from storage.errors import DiskFull, ExportRefused, StoreError
-from storage.layout import StoreInfo, checksum, is_database, quoted
+from storage.layout import SEALED, VOCABULARY_FILE, StoreInfo, checksum, is_database, quoted
 from storage.publish import sync
 from storage.queries.export import RUN_INFO
 from storage.reader import Store
-from storage.schema import ROLLOUTS, SCHEMA_VERSION, TABLES
-from storage.sealing import publish_info
-from storage.transfer import STORED, Figures, Progress, copy_tables, figures, no_progress
-from storage.views import empty_tables, files_source, in_full, publish_database
+from storage.schema import ROLLOUTS, SCHEMA_VERSION, TABLES, VOCABULARY
+from storage.sealing import publish_info, write_tables
+from storage.transfer import STORED, Figures, Progress, figures, no_progress
+from storage.views import empty_tables, files_source, in_full, publish_views
 
 DRAFT = ".import-"
 LOCK = ".import.lock"
@@ -89,6 +89,11 @@ def add_run(store_root: Path, run_id: str, export: Export, documents: Mapping[st
                     raise FileExistsError(runs / run_id)
                 draft.rename(runs / run_id)
                 sync(runs)
+                try:
+                    publish_views(runs / run_id, export.about.precision, sealed=True)  # they name the run's folder, so they come last
+                except BaseException:
+                    (runs / run_id).rename(draft)
+                    raise
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     except Timeout:
@@ -103,24 +108,21 @@ def add_run(store_root: Path, run_id: str, export: Export, documents: Mapping[st
 
 
 def _build(draft: Path, export: Export, documents: Mapping[str, str], progress: Progress) -> None:
-    info = StoreInfo(SCHEMA_VERSION, export.about.precision, True)
-
-    def fill(database: duckdb.DuckDBPyConnection) -> None:
-        copy_tables(database, "run.main", _attach(database, export.path), progress)
-
-    def check(database: duckdb.DuckDBPyConnection) -> None:
-        if figures(database, {name: name for name in STORED}) != export.figures:
+    precision = export.about.precision
+    with _reading(export.path) as database:
+        write_tables(draft / SEALED, draft, database, _attach(database, export.path), precision, progress)
+    with duckdb.connect() as database:
+        if figures(database, {name: files_source(_files(draft, name)) for name in STORED}) != export.figures:
             raise ExportRefused(f"{export.path} changed while it was imported; nothing was imported, try again")
-
-    try:
-        publish_database(draft, info, fill, check)
-    except duckdb.Error as error:
-        raise _unreadable(export.path, error) from error
-    publish_info(draft, info)
+    publish_info(draft, StoreInfo(SCHEMA_VERSION, precision, True))
     for name, text in documents.items():
         (draft / name).write_text(text, encoding="utf-8")
         sync(draft / name)
     sync(draft)
+
+
+def _files(draft: Path, name: str) -> list[Path]:
+    return [draft / VOCABULARY_FILE] if name == VOCABULARY.name else list((draft / SEALED / name).glob("*.parquet"))
 
 
 # What an export says and holds ---------------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """How a run's recorded data lies on disk: file names, what a listing means, and the marker store.json.
 
     runs/<run_id>/
-      store.json                  schema version, precision, and whether run.duckdb or the segments hold the truth
-      run.duckdb                  views on the segments while the run is live, the tables themselves once it is sealed
+      store.json                  schema version, precision, and whether the run is sealed: which of the folders below hold the truth
+      run.duckdb                  views on those folders, for anyone with DuckDB
       run.lock                    held by the one process that writes
       merging.lock                held by the one beside it while that merges
       vocabulary.parquet
       steps/ groups/ rollouts/    s<step>-<crc>.parquet                     one step
                                   c<first>-<last>-<since>-<crc>.parquet     several steps, written together or merged; hides what it covers
+                                  ….damaged                             what a writer found that DuckDB could not open
+      sealed/                     instead of them once the run has ended: the same three, every file checked and as large as it may be
       superseded/<n>/             what a resume from an older checkpoint took out of the run, or a killed writer left half done;
                                   nothing is deleted
+
+Up to version 2 a sealed run had its tables in run.duckdb itself; such runs stay readable.
 
 The checksum in a name is CRC-32 of the whole file: DuckDB reads flipped bits in a Parquet page without a murmur.
 `since` (ms since 1970) is when a merged file starts to count for the views of run.duckdb: it is published a little
@@ -40,9 +44,12 @@ MERGING = "merging.lock"
 VOCABULARY_FILE = "vocabulary.parquet"
 EMPTY_FILE = "empty.parquet"
 SUPERSEDED = "superseded"
+SEALED = "sealed"
 TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"
 """Behind the name of a file that a writer found damaged and put out of DuckDB's way."""
+LAST_IN_DATABASE = 2
+"""The last schema version whose sealed runs have their tables in run.duckdb."""
 VERSION_KEY = "groupscope.schema_version"
 PRECISION_KEY = "groupscope.precision"
 
@@ -140,15 +147,7 @@ def check_segment(segment: Segment) -> None:
 def set_aside(folder: Path) -> list[Segment]:
     """Damaged segments that a writer put out of the way, but for those whose steps are there: a good copy is back, or what a merge was made of."""
     there = visible(list_segments(folder))
-    return [s for s in list_segments(folder, DAMAGED) if not _held(s, there)]
-
-
-def _held(wanted: Segment, segments: Sequence[Segment]) -> bool:
-    """Whether one of the segments has the wanted steps, or several: what a merge was made of goes from its first file on, so it is there if that is."""
-    if any(s.contains(wanted) for s in segments):
-        return True
-    within = [s for s in segments if wanted.contains(s)]
-    return bool(within) and (within[0].first, within[-1].last) == (wanted.first, wanted.last)
+    return [s for s in list_segments(folder, DAMAGED) if not _covered(s, there)]
 
 
 def check_vocabulary(run_dir: Path) -> None:
@@ -173,10 +172,10 @@ def damaged(path: Path, why: str) -> SegmentDamaged:
     )
 
 
-def missing(run_dir: Path, table: str, steps: Segment) -> SegmentDamaged:
+def missing(table: str, steps: Segment) -> SegmentDamaged:
     which = f"step {steps.first}" if steps.first == steps.last else f"steps {steps.first} to {steps.last}"
     return SegmentDamaged(
-        f"{run_dir / table} has no segment with {which}, although steps/{steps.path.name} says it was recorded; put the file back; "
+        f"{steps.path.parents[1] / table} has no segment with {which}, although steps/{steps.path.name} says it was recorded; put the file back; "
         "all other steps are untouched"
     )
 
@@ -202,13 +201,18 @@ class Layout:
         return self.info is not None and self.info.sealed
 
     @property
+    def in_database(self) -> bool:
+        """Whether an earlier version sealed the run: its tables are in run.duckdb and there is no segment."""
+        return self.sealed and self.info.schema_version <= LAST_IN_DATABASE
+
+    @property
     def last_step(self) -> int:
         """The newest whole step in segments, -1 if there is none: `steps` is published last, so it decides."""
         return max((s.last for s in self.segments["steps"]), default=-1)
 
     def gaps(self, table: str) -> list[Segment]:
-        """Segments of `steps` whose step range no segments of `table` hold."""
-        return [s for s in self.segments["steps"] if not _held(s, self.segments[table])]
+        """Segments of `steps` whose step range the segments of `table` do not hold from end to end."""
+        return [s for s in self.segments["steps"] if not _covered(s, self.segments[table])]
 
 
 def read_layout(run_dir: Path, *, tries: int = 20) -> Layout:
@@ -218,21 +222,35 @@ def read_layout(run_dir: Path, *, tries: int = 20) -> Layout:
         before, look = look, _look(run_dir)
         if look == before:
             break
+    if look.sealed and not look.in_database and not (run_dir / SEALED).is_dir() and read_info(run_dir) == look.info:
+        raise SegmentDamaged(f"{run_dir / SEALED} is missing, although {MARKER} says the run is there; put it back")
     return look
 
 
 def read_info(run_dir: Path) -> StoreInfo | None:
     """The marker; where it is lost or torn, what the data themselves say; None if nothing was ever recorded.
 
+    The folder of a sealed run appears when all of it is there and goes before more is recorded, so while it is there it holds everything.
+
     Raises NewerStore if a newer Groupscope wrote the run.
     """
-    info = _info_from_marker(run_dir / MARKER) or _info_from_database(run_dir / DATABASE) or _info_from_segments(run_dir)
+    info = (
+        _info_from_marker(run_dir / MARKER)
+        or _info_from_database(run_dir / DATABASE)
+        or _info_from_segments(run_dir / SEALED, sealed=True)
+        or _info_from_segments(run_dir, sealed=False)
+    )
     if info and info.schema_version > SCHEMA_VERSION:
         raise NewerStore(
             f"run {run_dir.name} was recorded with store version {info.schema_version}, but this Groupscope reads up to {SCHEMA_VERSION}; "
             "update Groupscope to open it (it was left as it is, and other runs stay readable)"
         )
     return info
+
+
+def data_dir(run_dir: Path, info: StoreInfo | None) -> Path:
+    """Where a run's folders of segments lie."""
+    return run_dir / SEALED if info is not None and info.sealed else run_dir
 
 
 def marker_text(info: StoreInfo) -> bytes:
@@ -266,7 +284,17 @@ def _segment(folder: Path, match: re.Match[str], suffix: str) -> Segment:
 
 def _look(run_dir: Path) -> Layout:
     info = read_info(run_dir)
-    return Layout(info, {table: tuple(visible(list_segments(run_dir / table))) for table in TABLES})
+    root = data_dir(run_dir, info)
+    return Layout(info, {table: tuple(visible(list_segments(root / table))) for table in TABLES})
+
+
+def _covered(steps: Segment, segments: Iterable[Segment]) -> bool:
+    """Whether segments, in the order of `list_segments`, hold all steps that this one holds."""
+    next_step = steps.first
+    for segment in segments:
+        if segment.first <= next_step:
+            next_step = max(next_step, segment.last + 1)
+    return next_step > steps.last
 
 
 def _info_from_marker(path: Path) -> StoreInfo | None:
@@ -278,7 +306,7 @@ def _info_from_marker(path: Path) -> StoreInfo | None:
 
 
 def _info_from_database(path: Path) -> StoreInfo | None:
-    """A run.duckdb with tables in it always holds everything: it is made from all segments and unmade before more come."""
+    """A run.duckdb with tables in it, as earlier versions sealed, always holds everything: it was made from all segments and is unmade before more come."""
     if not path.exists():
         return None
     try:
@@ -291,11 +319,11 @@ def _info_from_database(path: Path) -> StoreInfo | None:
     return StoreInfo(version, precision, True)
 
 
-def _info_from_segments(run_dir: Path) -> StoreInfo | None:
-    for segment in reversed(list_segments(run_dir / "steps")):
+def _info_from_segments(root: Path, *, sealed: bool) -> StoreInfo | None:
+    for segment in reversed(list_segments(root / "steps")):
         try:
             metadata = pq.read_metadata(segment.path).metadata or {}
-            return StoreInfo(int(metadata[VERSION_KEY.encode()]), metadata[PRECISION_KEY.encode()].decode(), False)
+            return StoreInfo(int(metadata[VERSION_KEY.encode()]), metadata[PRECISION_KEY.encode()].decode(), sealed)
         except (OSError, pa.ArrowException, KeyError):
             continue  # a damaged segment cannot tell; an older one may
     return None

@@ -43,6 +43,16 @@ def publish(folder: Path, name: str | Callable[[str], str], write: Callable[[Pat
     return final
 
 
+def link(source: Path, target: Path) -> None:
+    """A second name for a file where the file system allows it, else a copy. Raises DiskFull."""
+    try:
+        os.link(source, target)
+    except OSError:
+        with no_room_as_disk_full(target.parent):
+            shutil.copy2(source, target)
+            sync(target)
+
+
 def sync(path: Path) -> None:
     """Flushes a file's bytes, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The reading side: DuckDB over an exact list of segments, or over a sealed run.duckdb; never blocks a writer."""
+"""The reading side: DuckDB over an exact list of segments; never blocks a writer."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from storage.layout import (
     check_segment,
     check_vocabulary,
     damaged,
+    data_dir,
     list_segments,
     missing,
     open_error,
@@ -64,7 +65,7 @@ class DamagedFile:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the tables of a run lie at one moment: a SELECT of each, over `empty_<table>` and either `files` or the sealed `database`."""
+    """Where the tables of a run lie at one moment: a SELECT of each, over `empty_<table>` and `files`, or the `database` an earlier version sealed."""
 
     run_dir: Path
     layout: Layout
@@ -73,7 +74,7 @@ class Sources:
 
     @property
     def database(self) -> Path | None:
-        return self.run_dir / DATABASE if self.layout.sealed else None
+        return self.run_dir / DATABASE if self.layout.in_database else None
 
     def moved(self) -> bool:
         """Whether compaction, sealing or unsealing has changed where they lie."""
@@ -97,7 +98,9 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
-        self._duckdb = duckdb.connect(config={"temp_directory": f"{tempfile.gettempdir()}/groupscope-{os.getpid()}"})
+        spill = f"{tempfile.gettempdir()}/groupscope-{os.getpid()}"
+        self._duckdb = duckdb.connect(config={"temp_directory": spill})
+        self._duckdb.execute("set parquet_metadata_cache = true")  # segments never change
         for name, table in empty_tables().items():
             self._duckdb.from_arrow(table).create(f"empty_{name}")
         self._cursors = threading.Lock()
@@ -141,13 +144,13 @@ class Store:
         selects = self._selects(run_dir, layout, _Scope(frozenset(tables), (None, None), False), alias)
         segments = [segment.path for name in selects if name in TABLES for segment in layout.segments[name]]
         vocabulary = [run_dir / VOCABULARY_FILE] if VOCABULARY.name in selects else []
-        return Sources(run_dir, layout, selects, () if layout.sealed else (*segments, *vocabulary))
+        return Sources(run_dir, layout, selects, () if layout.in_database else (*segments, *vocabulary))
 
     def last_step(self, run_id: str) -> int | None:
-        """The newest whole step, from file names alone while the run is live; None before the first."""
+        """The newest whole step, from file names alone; None before the first."""
         run_dir = self.run_dir(run_id)
         layout = read_layout(run_dir)
-        if not layout.sealed:
+        if not layout.in_database:
             return None if layout.last_step < 0 else layout.last_step
         last = self.frame(run_id, "select max(step) as last from steps")["last"].iloc[0]
         return None if pd.isna(last) else int(last)
@@ -156,14 +159,15 @@ class Store:
         """Every file of a run that is missing or not as it was written; reads the whole run once."""
         run_dir = self.run_dir(run_id)
         layout = read_layout(run_dir)
-        if layout.sealed:
+        if layout.in_database:
             return self._damaged_database(run_id, run_dir / DATABASE)
         found = [
-            DamagedFile(run_dir / table, table, gap.first, gap.last, str(missing(run_dir, table, gap)))
+            DamagedFile(gap.path.parents[1] / table, table, gap.first, gap.last, str(missing(table, gap)))
             for table in TABLES
             for gap in layout.gaps(table)
         ]
         for table, segments in layout.segments.items():
+            folder = data_dir(run_dir, layout.info) / table
             for segment in segments:
                 try:
                     check_segment(segment)
@@ -171,8 +175,8 @@ class Store:
                     continue  # merged away just now
                 except SegmentDamaged as error:
                     found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
-            found += [DamagedFile(s.path, table, s.first, s.last, str(damaged(s.path, "it was set aside"))) for s in set_aside(run_dir / table)]
-            pairs = rivals(list_segments(run_dir / table))
+            found += [DamagedFile(s.path, table, s.first, s.last, str(damaged(s.path, "it was set aside"))) for s in set_aside(folder)]
+            pairs = rivals(list_segments(folder))
             found += [DamagedFile(left.path, table, left.first, left.last, str(rival(kept, left))) for kept, left in pairs]
         try:
             check_vocabulary(run_dir)
@@ -193,7 +197,7 @@ class Store:
                     time.sleep(_RELIST_PAUSE_S)
                 elif isinstance(error, FileNotFoundError):
                     raise damaged(Path(error.filename), "it vanished while being read") from error
-                elif layout.sealed and (isinstance(error, _DATA_ERRORS) or type(error) is duckdb.Error):
+                elif layout.in_database and (isinstance(error, _DATA_ERRORS) or type(error) is duckdb.Error):
                     raise open_error(run_dir / DATABASE, error) from error
                 else:
                     raise
@@ -221,9 +225,9 @@ class Store:
 
     @contextmanager
     def _tables(self, cursor: duckdb.DuckDBPyConnection, run_dir: Path, layout: Layout, scope: _Scope) -> Iterator[None]:
-        """Gives the cursor the tables and views in scope; a sealed file is attached for as long as that lasts."""
+        """Gives the cursor the tables and views in scope; a file with tables is attached for as long as that lasts."""
         alias = f"sealed_{next(self._aliases)}"
-        if layout.sealed:
+        if layout.in_database:
             cursor.execute(f"attach {quoted(run_dir / DATABASE)} as {alias} (read_only)")
         try:
             for name, select in self._selects(run_dir, layout, scope, alias).items():
@@ -233,27 +237,27 @@ class Store:
                     cursor.execute(f"create temp view {view.name} as {view.sql}")
             yield
         finally:
-            if layout.sealed:
+            if layout.in_database:
                 cursor.execute(f"detach {alias}")
 
     def _selects(self, run_dir: Path, layout: Layout, scope: _Scope, alias: str) -> dict[str, str]:
-        """A SELECT of each stored table in scope; `alias` is what a sealed file is attached as."""
+        """A SELECT of each stored table in scope; `alias` is what a file with tables is attached as."""
         selects = {}
         for name in scope.tables & set(TABLES):
-            source, steps = (f"{alias}.main.{name}", scope.steps) if layout.sealed else self._segments_source(run_dir, layout, name, scope)
+            source, steps = (f"{alias}.main.{name}", scope.steps) if layout.in_database else self._segments_source(layout, name, scope)
             selects[name] = f"{in_full(f'empty_{name}', source)}{_within(steps)}"
         if VOCABULARY.name in scope.tables:
             check_vocabulary(run_dir)
-            selects[VOCABULARY.name] = f"select * from {f'{alias}.main.{VOCABULARY.name}' if layout.sealed else _vocabulary_source(run_dir)}"
+            selects[VOCABULARY.name] = f"select * from {f'{alias}.main.{VOCABULARY.name}' if layout.in_database else _vocabulary_source(run_dir)}"
         return selects
 
-    def _segments_source(self, run_dir: Path, layout: Layout, name: str, scope: _Scope) -> tuple[str, Bounds]:
+    def _segments_source(self, layout: Layout, name: str, scope: _Scope) -> tuple[str, Bounds]:
         """SQL for the segments that hold the steps in scope, and those steps as far as they are whole."""
         first, last = scope.steps
         last = layout.last_step if last is None else min(last, layout.last_step)
         gaps = [] if scope.skip_damaged else [gap for gap in layout.gaps(name) if gap.overlaps(first, last)]
         if gaps:
-            raise missing(run_dir, name, gaps[0])
+            raise missing(name, gaps[0])
         intact = self._checked([s for s in layout.segments[name] if s.overlaps(first, last)], scope.skip_damaged)
         return files_source(s.path for s in intact) if intact else f"empty_{name}", (first, last)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """2: conflicts, diversity, probe set, effective sample size, displacement per completion. Columns an older run lacks read as empty."""
 POSITION_BINS = 64
 

@@ -9,33 +9,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
-import duckdb
 import filelock
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from storage.compaction import compact, remove_covered
 from storage.encode import MANTISSA_BITS, fitted, joined, parquet_bytes, publish_tables, rounded
-from storage.errors import SegmentDamaged, StoreError
-from storage.layout import (
-    DAMAGED,
-    EMPTY_FILE,
-    VOCABULARY_FILE,
-    StoreInfo,
-    check_segment,
-    check_vocabulary,
-    list_segments,
-    merged_name,
-    read_info,
-    read_layout,
-    step_name,
-)
+from storage.errors import StoreError
+from storage.layout import VOCABULARY_FILE, merged_name, read_info, read_layout, step_name
 from storage.publish import lock_run, merging, publish, sweep_temporary
-from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY, Table
-from storage.sealing import is_sealed, publish_info, seal, unseal
+from storage.schema import TABLES, VOCABULARY, Table
+from storage.sealing import is_sealed, make_live, seal, unseal
 from storage.supersede import mend, supersede
-from storage.views import publish_live_views
 
 __all__ = ["EncodedSteps", "Merge", "RunWriter", "encode_steps", "is_sealed", "seal"]
 
@@ -96,7 +81,7 @@ class RunWriter:
     def open(cls, run_dir: Path, *, precision: Literal["rounded", "exact", "half"] = "rounded") -> Self:
         """Takes the run for writing, mends what a killed writer left, and makes run.duckdb readable before the first step.
 
-        A sealed run is taken apart into segments again.
+        A sealed run becomes a live one again.
 
         Raises RunLocked if another process writes it, NewerStore if a newer Groupscope did, SegmentDamaged if a sealed
         run.duckdb cannot be read, DiskFull.
@@ -112,8 +97,8 @@ class RunWriter:
             info = read_info(run_dir)
             sweep_temporary(run_dir)
             if info and info.sealed:
-                unseal(run_dir, info)
-            _make_readable(run_dir, precision)
+                unseal(run_dir)
+            make_live(run_dir, precision)
             mend(run_dir, precision)
             remove_covered(run_dir)
             return cls(run_dir, lock, precision)
@@ -189,47 +174,6 @@ class RunWriter:
 def _merge_due(run_dir: Path, precision: str) -> int:
     remove_covered(run_dir)
     return compact(run_dir, precision)
-
-
-def _make_readable(run_dir: Path, precision: str) -> None:
-    """Marker, folders, empty segments (so that every glob matches) and the views, whose absolute paths may have moved."""
-    publish_info(run_dir, StoreInfo(SCHEMA_VERSION, precision, False))
-    for name, table in TABLES.items():
-        (run_dir / name).mkdir(exist_ok=True)
-        if not _has_columns(run_dir / name / EMPTY_FILE, table.arrow.names):  # an older one would hide the newer columns
-            publish_tables(run_dir / name, EMPTY_FILE, [table.arrow.empty_table()], table, precision)
-    if not (run_dir / VOCABULARY_FILE).exists():
-        publish_tables(run_dir, VOCABULARY_FILE, [VOCABULARY.arrow.empty_table()], VOCABULARY, precision)
-    try:
-        publish_live_views(run_dir, precision)
-    except duckdb.Error:  # it wants to read the end of every file, and one that is damaged must not cost the others
-        if not _set_damaged_aside(run_dir):
-            raise
-        _make_readable(run_dir, precision)
-
-
-def _set_damaged_aside(run_dir: Path) -> int:
-    """Gives damaged files a name that DuckDB passes over and `Store.damaged` tells; returns how many there were."""
-    broken = []
-    for segment in (segment for table in TABLES for segment in list_segments(run_dir / table)):
-        try:
-            check_segment(segment)
-        except SegmentDamaged:
-            broken.append(segment.path)
-    try:
-        check_vocabulary(run_dir)
-    except SegmentDamaged:
-        broken.append(run_dir / VOCABULARY_FILE)
-    for path in broken:
-        path.rename(f"{path}{DAMAGED}")
-    return len(broken)
-
-
-def _has_columns(path: Path, names: Sequence[str]) -> bool:
-    try:
-        return pq.read_schema(path).names == list(names)
-    except (FileNotFoundError, pa.ArrowException):
-        return False
 
 
 def _out_of_order(before: int, step: int) -> StoreError:

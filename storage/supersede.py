@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from storage.compaction import read_tables
 from storage.encode import publish_tables
 from storage.layout import SUPERSEDED, TEMPORARY, Segment, check_segment, list_segments, merged_name, read_layout, visible
-from storage.publish import no_room_as_disk_full, sync
+from storage.publish import link, sync
 from storage.schema import TABLES
 
 
@@ -49,7 +49,7 @@ def _put_aside(run_dir: Path, moving: dict[str, list[Segment]], after_step: int,
         (staging / name).mkdir(parents=True)
         for segment in segments:
             if segment.first > after_step:
-                _link(segment.path, staging / name / segment.path.name)
+                link(segment.path, staging / name / segment.path.name)
             else:
                 later = _rows(segment, pc.field("step") > after_step)
                 publish_tables(staging / name, merged_name(after_step + 1, segment.last), [later], TABLES[name], precision)
@@ -89,13 +89,3 @@ def _steps_in(segment: Segment) -> int:
         check_segment(segment)
         return pq.read_metadata(segment.path).num_rows
     return 1
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the file where the file system allows it, else a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        with no_room_as_disk_full(target.parent):
-            shutil.copy2(source, target)
-            sync(target)

@@ -1,4 +1,4 @@
-"""The SQL that makes run.duckdb: views on segments for a live run, tables for a sealed one, and the derived views of both."""
+"""The SQL that makes run.duckdb: views on a run's segments, and the views derived from those."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from storage.layout import DATABASE, VOCABULARY_FILE, StoreInfo, quoted
+from storage.layout import DATABASE, VOCABULARY_FILE, StoreInfo, data_dir, quoted
 from storage.publish import disk_full, is_no_room, publish
 from storage.schema import SCHEMA_VERSION, TABLES, VIEWS, VOCABULARY
 
@@ -29,7 +29,7 @@ _FILES = r"""select file, n.first::bigint as first, coalesce(nullif(n.last, ''),
 
 # What a file covers is removed from its first step on: where that one is there all of it is, and where it is gone the cover must count
 # whatever the clock says. Only files of this list are read, so that a merged file that comes between it and the reader's own is not.
-_LIVE_VIEW = r"""create view {table} as
+_VIEW = r"""create view {table} as
 with files as (
     {files}
 ), early as (
@@ -47,12 +47,12 @@ select {columns}
    and step <= (select max(last) from ({step_files}))"""
 
 
-def live_views(run_dir: Path) -> list[str]:
-    """Views that read a live run's segments by absolute path, each step exactly once and only once whole."""
-    root = glob.escape(str(run_dir.resolve()))
+def segment_views(run_dir: Path, info: StoreInfo) -> list[str]:
+    """Views that read a run's segments by absolute path, each step exactly once and only once whole."""
+    root = glob.escape(str(data_dir(run_dir.resolve(), info)))
     patterns = {name: quoted(f"{root}/{name}/*.parquet") for name in TABLES}
     views = [
-        _LIVE_VIEW.format(
+        _VIEW.format(
             table=name,
             files=_FILES % patterns[name],
             columns=", ".join(table.arrow.names),
@@ -74,10 +74,16 @@ def in_full(empty: str, source: str) -> str:
     return f"select * from (select * from {empty} union all by name select * from {source})"
 
 
-def publish_database(run_dir: Path, info: StoreInfo, fill: Work, check: Work = lambda database: None) -> None:
-    """Builds run.duckdb beside the old one and renames it into place; see `write_database`. Raises DiskFull."""
+def publish_views(run_dir: Path, precision: str, *, sealed: bool) -> None:
+    """Builds run.duckdb beside the old one and renames it into place; the folders must hold at least their empty segments. Raises DiskFull."""
+    info = StoreInfo(SCHEMA_VERSION, precision, sealed)
+
+    def fill(database: duckdb.DuckDBPyConnection) -> None:
+        for view in segment_views(run_dir, info):
+            database.execute(view)
+
     (run_dir / f"{DATABASE}.wal").unlink(missing_ok=True)  # only a person who opened run.duckdb to write can have left one
-    publish(run_dir, DATABASE, lambda path: write_database(path, info, fill, check))
+    publish(run_dir, DATABASE, lambda path: write_database(path, info, fill))
 
 
 def write_database(path: Path, info: StoreInfo, fill: Work, check: Work = lambda database: None) -> None:
@@ -116,16 +122,6 @@ def _remove_beside(path: Path) -> None:
 def _describe(database: duckdb.DuckDBPyConnection, info: StoreInfo) -> None:
     database.execute("create table store_info (schema_version integer, precision varchar, sealed boolean)")
     database.execute("insert into store_info values (?, ?, ?)", [info.schema_version, info.precision, info.sealed])
-
-
-def publish_live_views(run_dir: Path, precision: str) -> None:
-    """run.duckdb as views on the segments; the folders must hold at least their empty segments."""
-
-    def fill(database: duckdb.DuckDBPyConnection) -> None:
-        for view in live_views(run_dir):
-            database.execute(view)
-
-    publish_database(run_dir, StoreInfo(SCHEMA_VERSION, precision, False), fill)
 
 
 def empty_tables() -> dict[str, pa.Table]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import click
 
 from grpo_core.commands.finding import find_run, names
 from grpo_core.commands.options import json_option, run_argument, store_option
-from grpo_core.commands.printing import answer, table
+from grpo_core.commands.printing import answer, progress_bar, table
 
 FORMATS = ("parquet", "csv", "duckdb")
 
@@ -42,7 +40,7 @@ def export(run: str, target: Path, formats: tuple[str, ...], store: Path, as_jso
         raise click.UsageError("--format duckdb makes one file, parquet and csv make a folder of files; export twice")
     run_id = find_run(store, run)
     about = about_run(store, run_id, name=names(store).get(run_id, ""))
-    with _bar("exporting") as progress:
+    with progress_bar("exporting") as progress:
         if formats[0] == "duckdb":
             written = export_database(Store(store), run_id, target, about, progress=progress)
         else:
@@ -60,24 +58,10 @@ def import_(source: Path, run_id: str | None, store: Path, as_json: bool) -> Non
     """Make a run of this store of an export: a .duckdb file or a folder with Parquet that `export` wrote. Nothing is ever overwritten."""
     from grpo_core.launch.exchange import import_run
 
-    with _bar("importing") as progress:
+    with progress_bar("importing") as progress:
         done = import_run(store, source, run_id=run_id, progress=progress)
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
     steps = f"{done.steps} {'step' if done.steps == 1 else 'steps'}"
     text = f"imported: run {done.run_id}, {steps}" if done.new else f"run {done.run_id} is here already, with the same {steps}; nothing was changed"
     answer({"run_id": done.run_id, "new": done.new, "steps": done.steps}, as_json, text=text)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, gone when it is done; nothing elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="part", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

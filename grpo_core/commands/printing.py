@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -57,3 +59,17 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+@contextmanager
+def progress_bar(what: str, unit: str = "part") -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal that is told what is done and of how much, gone when it is done; nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, unit_scale=unit == "B", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

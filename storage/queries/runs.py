@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from storage.layout import DATABASE, SUPERSEDED, VOCABULARY_FILE
+from storage.layout import DATABASE, SEALED, SUPERSEDED, VOCABULARY_FILE
 from storage.reader import Store
 from storage.schema import TABLES
 
@@ -25,7 +25,7 @@ def last_step(store: Store, run_id: str) -> int | None:
 def run_size(store: Store, run_id: str) -> int:
     """Bytes on disk of everything recorded, superseded steps included; checkpoints and logs are not counted."""
     run_dir = store.run_dir(run_id)
-    folders = [run_dir / name for name in (*TABLES, SUPERSEDED)]
+    folders = [run_dir / name for name in (*TABLES, SEALED, SUPERSEDED)]
     files = [run_dir / DATABASE, run_dir / VOCABULARY_FILE, *(path for folder in folders for path in folder.rglob("*.parquet"))]
     return sum(map(_size, files))
 

@@ -82,7 +82,7 @@ def test_a_segment_of_few_rows_is_compressed_fast_and_reads_the_same(rows, codec
 
 
 def test_row_groups_are_small_enough_to_read_one_group_of_a_merged_file(tmp_path):
-    tables = [make_step_tables(step, groups=8, group_size=8, tokens=512)["rollouts"] for step in range(6)]  # about 1.1 MB of traces each
+    tables = [make_step_tables(step, groups=8, group_size=8, tokens=512)["rollouts"] for step in range(24)]  # about 1.1 MB of traces each
     write_parquet(tmp_path / "x.parquet", tables, ROLLOUTS, "rounded")
     metadata = pq.read_metadata(tmp_path / "x.parquet")
-    assert metadata.num_rows == 6 * 64 and metadata.num_row_groups >= 3
+    assert metadata.num_rows == 24 * 64 and metadata.num_row_groups >= 3

@@ -1,6 +1,7 @@
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,25 +195,36 @@ def test_a_damaged_vocabulary_is_named_and_costs_no_step(store, record, writer, 
     seal(run_dir)
 
 
-def test_a_damaged_sealed_run_is_named(store, record, writer, run_dir):
+def test_a_damaged_file_of_a_sealed_run_is_named_and_run_duckdb_is_not_needed(store, record, writer, run_dir):
     record(0, 3)
     writer.close()
     seal(run_dir)
+    (run_dir / "run.duckdb").unlink()
+    (segment,) = list_segments(run_dir / "sealed" / "groups")
+    segment.path.write_bytes(segment.path.read_bytes()[:-1])
+    with pytest.raises(SegmentDamaged, match=r"sealed/groups/c.* cannot be read .* put a good copy back"):
+        store.frame("r1", "select * from groups")
+    assert [d.path for d in store.damaged("r1")] == [segment.path] and len(step_series(store, "r1")) == 4
+
+
+def test_a_damaged_run_that_an_earlier_version_sealed_is_named(tmp_path):
+    shutil.unpack_archive(Path(__file__).parent / "fixtures" / "v1.zip", tmp_path)
+    store, run_dir = Store(tmp_path), tmp_path / "runs" / "sealed"
     path = run_dir / "run.duckdb"
     good = path.read_bytes()
     for bad in (good[: len(good) // 2], good[: len(good) // 4], b"", bytes(len(good)), good[:8192] + bytes(len(good) - 8192)):
         path.write_bytes(bad)
         with pytest.raises(SegmentDamaged, match=r"run\.duckdb cannot be read .* put a good copy back"):
-            store.frame("r1", "select sum(hash(r)) from rollouts r")
-        assert [d.path for d in store.damaged("r1")] == [path]
+            store.frame("sealed", "select sum(hash(r)) from rollouts r")
+        assert [d.path for d in store.damaged("sealed")] == [path]
         with pytest.raises(SegmentDamaged, match="run.duckdb cannot be read"):
             RunWriter.open(run_dir)
         assert path.read_bytes() == bad
     path.unlink()
     with pytest.raises(SegmentDamaged, match="run.duckdb cannot be read"):
-        step_series(store, "r1")
+        step_series(store, "sealed")
     path.write_bytes(good)
-    assert len(step_series(store, "r1")) == 4 and store.damaged("r1") == []
+    assert len(step_series(store, "sealed")) == 3 and store.damaged("sealed") == []
 
 
 # one process, many threads; a run that changes under it

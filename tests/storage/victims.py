@@ -12,10 +12,10 @@ from tests.factories import make_step_tables
 
 
 def small_and_hasty(grace_s: float = 0.1) -> None:
-    """Merges and unseals in small pieces, so that many kinds of moments come by often."""
+    """Merges and seals in small pieces, so that many kinds of moments come by often."""
     compaction.BLOCK, compaction.FAN_IN = 3, 2
     compaction.SINCE_DELAY_S, compaction.GRACE_S = 0.1, grace_s
-    sealing.UNSEAL_BLOCK = sealing.UNSEAL_BATCH = 4
+    compaction.LARGEST_BYTES = sealing.LARGEST_BYTES = 100_000  # a sealed run has several files
 
 
 def write_forever(run_dir: Path, log: Path, cut: int = 0, grace_s: float = 0.1, together: int = 1) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -15,10 +14,9 @@ from grpo_core.records import StepTrace
 from grpo_core.trace.tables import to_tables
 from storage.compaction import BLOCK
 from storage.encode import MANTISSA_BITS
-from storage.layout import DATABASE, quoted, read_layout
+from storage.layout import read_layout
 from storage.schema import ROLLOUTS
 from storage.segments import RunWriter, seal
-from storage.views import STORAGE_VERSION
 from tests.benchmarks.store_parts import rows
 from tests.benchmarks.store_parts.steps import Maker, Shape, tokens_of
 
@@ -37,7 +35,6 @@ def measure(folder: Path, *, tokens: int, shape: Shape, precisions: Sequence[str
     runs = {precision: _run(folder / precision, tables, precision) for precision in tqdm(precisions, desc="bytes: precisions", leave=False)}
     columns = runs[precisions[0]]["columns"]
     shown = sorted((name for name, size in columns["live"].items() if size >= SHOWN * total), key=columns["live"].get, reverse=True)
-    columns["sealed"] = _sealed_columns(folder / precisions[0], shown)
     jsonl = {name: _jsonl_size(folder / f"{decimals}.jsonl", steps, decimals) for name, decimals in (("JSONL", None), ("JSONL, 4 decimals", 4))}
     return {
         "tokens": total,
@@ -57,7 +54,7 @@ def report(figures: Mapping[str, object]) -> None:
     for name, size in figures["jsonl"].items():
         print(f"{name:>18} {size:10.2f}")
     precision, sizes = next(iter(figures["runs"].items()))
-    print(f"where they go with precision {precision}: columns of `rollouts`, other tables; a sealed one is measured alone, rounded up to whole blocks")
+    print(f"where they go with precision {precision}: columns of `rollouts`, other tables")
     for name, column in figures["columns"].items():
         print(f"{name:>18} " + " ".join(f"{column[state]:10.2f}" for state in STATES))
     print(f"{'(all else)':>18} " + " ".join(f"{sizes[state] - sum(column[state] for column in figures['columns'].values()):10.2f}" for state in STATES))
@@ -71,12 +68,12 @@ def _run(run_dir: Path, tables: Sequence[Mapping[str, pa.Table]], precision: str
     with RunWriter.open(run_dir, precision=precision) as writer:
         for step in tables:
             writer.append_step(step)
-        live, live_size = _segment_columns(run_dir), _segments_size(run_dir)
+        columns, sizes = {"live": _segment_columns(run_dir)}, {"live": _segments_size(run_dir)}
         writer.compact()
-        compacted, compacted_size = _segment_columns(run_dir), _segments_size(run_dir)
+        columns["compacted"], sizes["compacted"] = _segment_columns(run_dir), _segments_size(run_dir)
     seal(run_dir)
-    sizes = {"live": live_size, "compacted": compacted_size, "sealed": (run_dir / DATABASE).stat().st_size}
-    return {"columns": {"live": live, "compacted": compacted}, "sizes": sizes}
+    columns["sealed"], sizes["sealed"] = _segment_columns(run_dir), _segments_size(run_dir)
+    return {"columns": columns, "sizes": sizes}
 
 
 def _segments_size(run_dir: Path) -> int:
@@ -99,25 +96,6 @@ def _column_chunks(path: Path) -> Counter[str]:
     for chunk in chunks:
         found[chunk.path_in_schema.split(".")[0]] += chunk.total_compressed_size
     return found
-
-
-def _sealed_columns(run_dir: Path, names: Sequence[str]) -> dict[str, int]:
-    """DuckDB says which blocks a column has but not how much of them: each column or (table) is measured in a database of its own."""
-    path = run_dir / DATABASE
-    empty = _alone(path, run_dir, "select 1 as nothing where false")
-    return {n: _alone(path, run_dir, f"from sealed.{n[1:-1]}" if n[0] == "(" else f"select {n} from sealed.{ROLLOUTS.name}") - empty for n in names}
-
-
-def _alone(sealed: Path, folder: Path, select: str) -> int:
-    path = folder / "alone.duckdb"
-    with duckdb.connect() as database:
-        database.execute(f"attach {quoted(sealed)} as sealed (read_only)")
-        database.execute(f"attach {quoted(path)} as alone (storage_version {quoted(STORAGE_VERSION)})")
-        database.execute(f"create table alone.t as {select}")
-        database.execute("checkpoint alone")
-    size = path.stat().st_size
-    path.unlink()
-    return size
 
 
 def _jsonl_size(path: Path, steps: Sequence[StepTrace], decimals: int | None) -> int:
