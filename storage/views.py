@@ -33,7 +33,9 @@ _VIEW = r"""create view {table} as
 with files as (
     {files}
 ), early as (
-    select c.file from files c where c.since > epoch_ms(now()) and exists (select 1 from files f where f.first = c.first and f.last <= c.last and f.file <> c.file)
+    select c.file
+      from files c
+     where c.since > epoch_ms(now()) and exists (select 1 from files f where f.first = c.first and f.last <= c.last and f.file <> c.file)
 ), due as (
     select * from files where file not in (select file from early)
 ), hidden as (

@@ -117,7 +117,10 @@ def twin(segment: Segment, name: str) -> Path:
     return Path(shutil.copy(segment.path, segment.path.parent / name.format(step=segment.first, crc=segment.crc, stem=segment.path.stem)))
 
 
-@pytest.mark.parametrize("name", ["{stem} (1).parquet", "{stem}-copy.parquet", "copy of {stem}.parquet", "s{step}-{crc}.parquet", "c{step}-{step}-0-{crc}.parquet"])
+NAMES = ["{stem} (1).parquet", "{stem}-copy.parquet", "copy of {stem}.parquet", "s{step}-{crc}.parquet", "c{step}-{step}-0-{crc}.parquet"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_delivered_twice_counts_once(writer, run_dir, store, seen, name):
     for step in range(4):
         writer.append_step(small(step))
