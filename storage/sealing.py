@@ -80,6 +80,8 @@ def seal(run_dir: Path, *, progress: Progress = no_progress) -> None:
         if layout.in_database:
             unseal(run_dir)
             make_live(run_dir, precision)
+        elif not layout.sealed and (run_dir / SEALED).exists():  # of an unseal that was cut short: the views may still be on it
+            make_live(run_dir, precision)
         if layout.in_database or not layout.sealed:
             mend(run_dir, precision)
             _merge_all(run_dir, precision, progress)
@@ -106,6 +108,8 @@ def unseal(run_dir: Path) -> None:
     Until the marker changes, the sealed form stays the truth.
     """
     layout = read_layout(run_dir)
+    if not layout.in_database and any((run_dir / name).exists() for name in TABLES):  # of a seal that was cut short: the views may still be on them
+        publish_views(run_dir, layout.info.precision, sealed=True)
     _remove_live(run_dir)  # leftovers of a seal or of an earlier unseal that was cut short
     if layout.in_database:
         try:

@@ -166,7 +166,8 @@ class Scene:
             self.outcome.kills.append(Kill(victim, _last_word(diary)))
             return True
         if process.exitcode:
-            self.outcome.broken.append(f"{victim} ended by itself with code {process.exitcode}")
+            said = victims.complaint(diary)
+            self.outcome.broken.append(f"{victim} ended by itself with code {process.exitcode}: {said.read_text()[-500:] if said.exists() else ''}")
         return False
 
     def settle(self, *books: Book) -> None:

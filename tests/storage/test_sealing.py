@@ -275,3 +275,43 @@ def test_a_step_that_was_never_recorded_may_lie_between_two_files_of_a_sealed_ru
     with RunWriter.open(run_dir) as writer:
         writer.append_step(make_step_tables(13))
     assert store.damaged("r1") == [] and plain("select count(*) from rollouts") == [(7 * 64 + 8,)]
+
+
+class Killed(BaseException):
+    pass
+
+
+def die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_views_are_never_left_on_a_folder_that_goes(recorded, plain, monkeypatch):
+    """A kill in the middle of a seal or an unseal, and another one in the middle of what comes next."""
+    count = "select count(*) from rollouts"
+    with monkeypatch.context() as patch:  # sealed by the marker, the views still on the live folders
+        patch.setattr(sealing, "publish_views", die)
+        with pytest.raises(Killed):
+            seal(recorded)
+    assert is_sealed(recorded) and plain(count) == [(80,)]
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "link", die)
+        with pytest.raises(Killed):
+            RunWriter.open(recorded)
+    assert plain(count) == [(80,)]
+    with monkeypatch.context() as patch:  # live by the marker, the views still on the sealed folder
+        patch.setattr(sealing, "_complete", die)
+        with pytest.raises(Killed):
+            RunWriter.open(recorded)
+    assert not is_sealed(recorded) and plain(count) == [(80,)]
+
+    def remove_and_die(run_dir: Path, name: str, really=sealing._remove) -> None:
+        really(run_dir, name)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_remove", remove_and_die)
+        with pytest.raises(Killed):
+            seal(recorded)
+    assert plain(count) == [(80,)]
+    seal(recorded)
+    assert plain(count) == [(80,)]

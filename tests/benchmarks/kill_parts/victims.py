@@ -78,9 +78,15 @@ def command(arguments: Sequence[str], book: Path, diary: Path, word: str) -> Non
     from grpo_core.cli import main
 
     _prepare(book, diary)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = open(complaint(diary), "w", buffering=1)  # noqa: SIM115
     say(diary, word)
     sys.exit(main(list(arguments)))
+
+
+def complaint(diary: Path) -> Path:
+    """What a command says of itself."""
+    return diary.with_suffix(".said")
 
 
 def small_and_hasty() -> None:
