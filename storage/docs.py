@@ -38,7 +38,7 @@ _FILES = """## Files
 
 `steps/`, `groups/` and `rollouts/` hold Parquet files of one step, `s<step>-<crc>.parquet`, or of several,
 `c<first step>-<last step>-<since>-<crc>.parquet`: short steps are written together, and small files are later merged. Each is written
-beside, flushed and renamed, `rollouts` first and `steps` last, so a step whose `steps` row is visible is whole. `<crc>` is the CRC-32
+beside, flushed and renamed, `steps` last, so a step whose `steps` row is visible is whole. `<crc>` is the CRC-32
 of the file. A merged file replaces the files it covers, which disappear some seconds after `<since>` (ms since 1970). A sealed run has
 the same folders in `sealed/`, each with as few files as there can be of 256 MB. Steps that a
 resume from an older checkpoint trained again, and what a killed writer left half done, are kept in `superseded/<n>/` in the same

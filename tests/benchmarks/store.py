@@ -2,7 +2,7 @@
 
 Every ratio is measured side by side in one run: the ways to write take turns step by step, and questions take turns call by call.
 The steps are made up (store_parts/steps.py) and go through the real recorder and RunWriter. All files lie in a folder beside the runs
-and are gone afterwards; 1e8 tokens need about 2 GB and a quarter of an hour.
+and are gone afterwards. 1e8 tokens need 1 GB and some minutes; 1e9 tokens 9 GB and a quarter of an hour, most of them copied in place.
 Run: python -m grpo_core bench store --parts ingest,bytes,growth,fresh,loop --tokens 1e6,1e7
 """
 
@@ -31,6 +31,7 @@ def main(
     every_trace: bool = False,
     repeats: int = 20,
     sealed: bool = False,
+    written_steps: int = growth.WRITTEN_STEPS,
     rounds: int = 3,
     writers: int = 4,
     readers: int = 3,
@@ -48,7 +49,7 @@ def main(
     work: dict[str, tuple[Callable[[Path], dict], Callable[[dict], None]]] = {
         "ingest": (lambda folder: ingest.measure(folder, tokens=totals[0], shape=shape, rounds=rounds, helper_starts_s=helper_starts_s), ingest.report),
         "bytes": (lambda folder: sizes.measure(folder, tokens=totals[0], shape=shape), sizes.report),
-        "growth": (lambda folder: growth.measure(folder, sizes=totals, shape=shape, repeats=repeats, sealed=sealed), growth.report),
+        "growth": (lambda folder: growth.measure(folder, sizes=totals, shape=shape, repeats=repeats, sealed=sealed, written=written_steps), growth.report),
         "fresh": (lambda folder: fresh.measure(folder, steps=fresh_steps, every_s=fresh_every_s, shape=shape, writers=writers, readers=readers), fresh.report),
         "loop": (lambda folder: loop.measure(folder, steps=loop_steps, every_s=loop_every_s, training_steps=training_steps, shape=shape), loop.report),
     }

@@ -12,14 +12,22 @@ import numpy as np
 from tqdm import tqdm
 
 from grpo_core.trace.tables import to_tables
+from storage.compaction import read_tables
+from storage.encode import publish_tables
+from storage.layout import merged_name, read_layout
 from storage.queries import conflicts, evidence, groups, integrity, lab, likelihood, runs, steps, variance
 from storage.reader import Store
+from storage.schema import TABLES
 from storage.segments import RunWriter, seal
-from tests.benchmarks.store_parts.steps import Maker, Shape, renumbered
+from tests.benchmarks.store_parts.steps import Maker, Shape, later, renumbered
 
 DISTINCT = 64
 """Steps that are made; a longer run repeats them under later numbers."""
 COMPACT_EVERY = 64
+WRITTEN_STEPS = 8192
+"""Steps of a longer run that RunWriter writes; its large merged files are then copied under later step numbers."""
+COPIED_STEPS = 1024
+"""Steps of a file that is copied: two merges."""
 
 Ask = Callable[[int, int], object]
 
@@ -67,7 +75,7 @@ def questions(store: Store, run_id: str, last: int, prompt_hash: str) -> dict[st
     }
 
 
-def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, sealed: bool = False) -> dict[str, object]:
+def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, sealed: bool = False, written: int = WRITTEN_STEPS) -> dict[str, object]:
     """Every question `repeats` times on segments, or on sealed tables; runs of all sizes answer it in turn, so that a slow moment slows all."""
     made = Maker(shape)
     tables = [to_tables(step) for step in tqdm(made.steps(DISTINCT), desc="growth: making steps", total=DISTINCT, leave=False)]
@@ -76,16 +84,23 @@ def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, s
     runs_built, asked = {}, {}
     for size in sizes:
         run_id = f"tokens-{size}"
-        wall_s, count = _timed(lambda size=size, run_id=run_id: _build(store.root / "runs" / run_id, tables, tokens, size, made.pieces))
+        wall_s, count = _timed(lambda size=size, run_id=run_id: _build(store.root / "runs" / run_id, tables, tokens, size, made.pieces, written))
         if sealed:
             seal(store.root / "runs" / run_id)
         last = store.last_step(run_id)
         prompt = groups.groups_of_step(store, run_id, last)["prompt_hash"].iloc[0]
         asked[size] = questions(store, run_id, last, prompt)
-        runs_built[size] = {"tokens": sum(tokens[n % DISTINCT] for n in range(count)), "steps": count, "build_s": wall_s}
+        segments = read_layout(store.root / "runs" / run_id).segments
+        runs_built[size] = {
+            "tokens": sum(tokens[n % DISTINCT] for n in range(count)),
+            "steps": count,
+            "build_s": wall_s,
+            "bytes": sum(segment.path.stat().st_size for table in segments.values() for segment in table),
+            "files": {name: len(table) for name, table in segments.items()},
+        }
     ms = _asked(asked, {size: run["steps"] for size, run in runs_built.items()}, shape.groups, repeats)
     figures = {size: run | {"ms": {name: _quantiles(found) for name, found in ms[size].items()}} for size, run in runs_built.items()}
-    return {"repeats": repeats, "sealed": sealed, "sizes": figures, "ratios": _ratios(figures, ms)}
+    return {"repeats": repeats, "sealed": sealed, "written": written, "sizes": figures, "ratios": _ratios(figures, ms)}
 
 
 def report(figures: dict[str, object]) -> None:
@@ -93,9 +108,11 @@ def report(figures: dict[str, object]) -> None:
     sizes = figures["sizes"]
     print(f"growth: p50 / p95 in ms of {figures['repeats']} calls after a first one, which also checks the bytes of every file it opens (1st)")
     state = "and sealed at the end" if figures["sealed"] else "and not sealed"
-    print(f"runs are written by RunWriter, compacted as a run is {state}; beyond {DISTINCT} steps the same steps come again under later numbers")
+    print(f"runs are written by RunWriter, compacted as a run is {state}; beyond {DISTINCT} steps the same steps come again under later numbers,")
+    print(f"beyond {figures['written']:,} steps as copies of whole merged files")
     for f in sizes.values():
-        print(f"  {f['tokens']:>13,} tokens, {f['steps']:,} steps, built in {f['build_s']:.0f} s")
+        files = ", ".join(f"{count} of `{name}`" for name, count in f["files"].items())
+        print(f"  {f['tokens']:>13,} tokens, {f['steps']:,} steps, {f['bytes'] / f['tokens']:.1f} bytes a token, files: {files}; built in {f['build_s']:.0f} s")
     print(f"{'':>34} " + " ".join(f"{f['tokens']:>16,} {'1st':>7}" for f in sizes.values()) + f" {'× per 10×':>10}")
     for name in next(iter(sizes.values()))["ms"]:
         cells = " ".join(f"{f['ms'][name]['p50']:7.1f} / {f['ms'][name]['p95']:6.1f} {f['ms'][name]['first']:7.0f}" for f in sizes.values())
@@ -103,21 +120,43 @@ def report(figures: dict[str, object]) -> None:
         print(f"{name:>34} {cells} {' '.join(f'{r:.1f}' for r in ratios):>10}" if ratios else f"{name:>34} {cells}")
 
 
-def _build(run_dir: Path, tables: Sequence[dict], tokens: Sequence[int], size: int, pieces: Sequence[str]) -> int:
+def _build(run_dir: Path, tables: Sequence[dict], tokens: Sequence[int], size: int, pieces: Sequence[str], written: int) -> int:
     """A run of at least `size` tokens; how many steps that took."""
-    written = step = 0
-    with RunWriter.open(run_dir) as writer, tqdm(total=size, desc=f"growth: writing {size:,} tokens", unit="tok", unit_scale=True, leave=False) as bar:
+    steps = _steps_for(tokens, size)
+    copies = max(0, steps - max(written, COPIED_STEPS)) // COPIED_STEPS
+    with RunWriter.open(run_dir) as writer, tqdm(total=steps, desc=f"growth: writing {size:,} tokens", unit="step", leave=False) as bar:
         writer.write_vocabulary(pieces)
-        while written < size:
-            block = range(step, step + min(8, math.ceil((size - written) / max(tokens))))
-            writer.append_steps([renumbered(tables[n % DISTINCT], n) for n in block])
-            more = sum(int(tokens[n % DISTINCT]) for n in block)
-            step, written = block.stop, written + more
-            bar.update(more)
-            if step % COMPACT_EVERY < len(block):
-                writer.compact()
-        writer.compact()
-    return step
+        _write(writer, tables, range(COPIED_STEPS if copies else 0), bar)
+        for copy in range(1, copies + 1):
+            _copy(run_dir, copy * COPIED_STEPS)
+            bar.update(COPIED_STEPS)
+    with RunWriter.open(run_dir) as writer:
+        _write(writer, tables, range(writer.last_step + 1, steps), bar)
+    return steps
+
+
+def _write(writer: RunWriter, tables: Sequence[dict], steps: range, bar: tqdm) -> None:
+    for start in steps[::8]:
+        block = range(start, min(start + 8, steps.stop))
+        writer.append_steps([renumbered(tables[n % DISTINCT], n) for n in block])
+        bar.update(len(block))
+        if block.stop % COMPACT_EVERY < len(block):
+            writer.compact()
+    writer.compact()
+
+
+def _copy(run_dir: Path, first: int) -> None:
+    """The run's first COPIED_STEPS steps once more, as those from `first` on."""
+    for name, segments in reversed(read_layout(run_dir).segments.items()):
+        source = segments[0]
+        assert (source.first, source.last) == (0, COPIED_STEPS - 1), "the first steps are one file"
+        rows = (later(table, first) for table in read_tables([source]))
+        publish_tables(run_dir / name, merged_name(first, first + COPIED_STEPS - 1), rows, TABLES[name], "rounded")
+
+
+def _steps_for(tokens: Sequence[int], size: int) -> int:
+    rounds, rest = divmod(size, sum(tokens))
+    return rounds * len(tokens) + int(np.searchsorted(np.cumsum(tokens), rest) + 1 if rest else 0)
 
 
 def _asked(asked: dict[int, dict[str, Ask]], steps: dict[int, int], groups_per_step: int, repeats: int) -> dict[int, dict[str, list[float]]]:

@@ -10,6 +10,7 @@ from pydoc_data.topics import topics
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from grpo_core.records import Array, Completion, GroupTrace, Prompt, Reward, RolloutTrace, StepTrace, Timings, UpdateTrace
 
@@ -147,6 +148,11 @@ def renumbered(tables: dict[str, pa.Table], step: int) -> dict[str, pa.Table]:
     """A step's tables as those of another step."""
     column = {name: pa.array(np.full(table.num_rows, step, "i4")) for name, table in tables.items()}
     return {name: table.set_column(table.schema.get_field_index("step"), "step", column[name]) for name, table in tables.items()}
+
+
+def later(table: pa.Table, steps: int) -> pa.Table:
+    """Rows of a stored table as those of so many steps later."""
+    return table.set_column(table.schema.get_field_index("step"), "step", pc.add(table["step"], pa.scalar(steps, "i4")))
 
 
 def _update(rng: np.random.Generator, number: int, tokens: int) -> UpdateTrace:
