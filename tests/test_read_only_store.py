@@ -86,7 +86,8 @@ def test_what_writes_says_that_it_cannot(mounted, tmp_path: Path, capsys) -> Non
     ):  # fmt: skip
         assert main([*command, "--store", str(root)]) == 1, command
         said = capsys.readouterr().err.strip().splitlines()
-        assert len(said) == 1 and said[0].startswith("error: ") and any(word in said[0] for word in ("Read-only", "only be read", "only read")), (command, said)
+        assert len(said) == 1 and said[0].startswith("error: "), (command, said)
+        assert any(words in said[0] for words in ("Read-only", "only be read", "only read")), (command, said)
 
 
 def test_a_store_without_a_catalogue_that_cannot_be_written_is_listed(mounted, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_a_store_on_a_strange_path(tmp_path: Path, monkeypatch, capsys) -> None:
             assert main(["export", run_id, "--to", str(target), "--format", form, "--store", str(root)]) == 0, form
             if form != "csv":
                 assert main(["import", str(target), "--as", f"{state}-{form}", "--store", str(root)]) == 0
-                assert Store(root).frame(f"{state}-{form}", "select count(*) as n from steps").n.tolist() == [6] == [plain_steps(root / "runs" / f"{state}-{form}")]
+                copy = f"{state}-{form}"
+                assert Store(root).frame(copy, "select count(*) as n from steps").n.tolist() == [6] == [plain_steps(root / "runs" / copy)]
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         Catalog(root).set_note(run_id, state)
         assert Catalog(root).annotations().set_index("run_id").note[run_id] == state

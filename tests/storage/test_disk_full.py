@@ -44,7 +44,8 @@ def test_no_room_for_a_merge_leaves_every_step_and_it_is_made_later(run_dir, sto
     assert sorted(run_dir.rglob("*.parquet")) == files and not list(run_dir.rglob(".tmp-*"))
     counts = "select step, count(*) from rollouts group by step order by step"
     for _ in range(2):
-        assert store.damaged("r1") == [] and store.frame("r1", counts).values.tolist() == [list(row) for row in plain(counts)] == [[step, 32] for step in range(8)]
+        want = [[step, 32] for step in range(8)]
+        assert store.damaged("r1") == [] and store.frame("r1", counts).values.tolist() == [list(row) for row in plain(counts)] == want
         monkeypatch.setattr("storage.compaction.BLOCK", 8)
         with RunWriter.open(run_dir) as writer:
             writer.compact()
