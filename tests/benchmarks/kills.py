@@ -233,7 +233,7 @@ def _writer(scene: Scene, name: str, beside: Callable[[], None] = lambda: None) 
 
 
 def _packer(scene: Scene, name: str) -> None:
-    word, most_s = scene.chance.choice([("sealing", 0.5), ("unsealing", 0.3), ("opening", 0.3)])
+    word, most_s = scene.chance.choice([("sealing", 0.5), ("unsealing", 0.3), ("opening", 0.3), ("writing", 1.5)])
     process, diary = scene.start(victims.pack, scene.written.run_dir, scene.written.ledger, DIARY, scene.version)
     scene.wait_for(process, diary, word)
     scene.sleep(most_s)

@@ -115,11 +115,11 @@ def _prepare(book: Path, diary: Path) -> None:
 
 
 def _told(function: Callable, word: str, diary: Path, told: list[str]) -> Callable:
-    def telling(*arguments: object) -> object:
+    def telling(*arguments: object, **options: object) -> object:
         told.append(word)
         say(diary, word)
         try:
-            return function(*arguments)
+            return function(*arguments, **options)
         finally:
             told.pop()
             say(diary, told[-1] if told else "between")
