@@ -13,7 +13,7 @@ from tests.benchmarks.store_parts.steps import Maker, Shape, tokens_of
 
 TINY = dict(
     tokens="1e3,2e3", completion=16, groups=2, group_size=4, repeats=2, rounds=1, helper_starts_s=0.0, writers=2, readers=1, fresh_steps=2, fresh_every_s=0.1,
-    loop_steps=7, loop_every_s=0.05, training_steps=0,
+    loop_steps=7, precision_steps=6, loop_every_s=0.05, training_steps=0,
 )  # fmt: skip
 
 
@@ -36,6 +36,14 @@ def every_precision(figures: dict) -> None:
     assert all(size > 0 for run in figures["runs"].values() for size in run.values())
 
 
+def every_signal(figures: dict) -> None:
+    """Signals are made before anything is rounded; token traces are rounded, `half` more."""
+    rounded, half = figures["precisions"]["rounded"], figures["precisions"]["half"]
+    assert figures["signals"] > 20 and (rounded["signals"], half["signals"], rounded["verdict"], half["verdict"]) == (0, 0, True, True)
+    assert rounded["questions"]["steps.step_series"]["differ"] == 0 < rounded["questions"]["lab.rollouts_of_step"]["differ"]
+    assert 0 < rounded["columns"]["entropy"]["share"] < half["columns"]["entropy"]["share"] < 2**-7
+
+
 def every_size(figures: dict) -> None:
     sizes = figures["sizes"]
     assert all(f["tokens"] >= size for size, f in sizes.items()) and list(sizes) == [1000, 2000]
@@ -50,7 +58,7 @@ def no_step_missing(figures: dict) -> None:
     assert figures["handing_over"]["missing"] == 0
 
 
-PROMISED = {"ingest": every_way, "bytes": every_precision, "growth": every_size, "fresh": every_sight, "loop": no_step_missing}
+PROMISED = {"ingest": every_way, "bytes": every_precision, "precision": every_signal, "growth": every_size, "fresh": every_sight, "loop": no_step_missing}
 
 
 def test_a_sealed_run_is_asked_the_same(store_root: Path) -> None:

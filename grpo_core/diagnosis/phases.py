@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from grpo_core.diagnosis.history import History
-from grpo_core.diagnosis.trends import trend
+from grpo_core.diagnosis.trends import slope_and_t
 
 Array = np.ndarray
 
@@ -192,4 +192,4 @@ def _reward_falls(history: History, first: int, last: int) -> bool:
     inside = (history.steps >= first) & (history.steps <= last) & ~np.isnan(history["reward_mean"])
     if inside.sum() < LEAST_POINTS:
         return False
-    return bool(trend(history.steps[inside], history["reward_mean"][inside], int(inside.sum())).t[-1] < FALLING_T)
+    return bool(slope_and_t(history.steps[inside], history["reward_mean"][inside])[1] < FALLING_T)

@@ -6,20 +6,11 @@ Windows count *measured* values, so that a figure measured every tenth step is j
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class Trend:
-    """Least-squares slope per step over a trailing window and its t statistic (S,), NaN before there are enough values."""
-
-    slope: Array
-    t: Array
 
 
 def trailing(x: Array, window: int, figure: Callable[..., Array], *, least: int) -> Array:
@@ -53,17 +44,6 @@ def carried(x: Array) -> Array:
     return np.where(last >= 0, x[last], np.nan)
 
 
-def trend(steps: Array, x: Array, window: int, *, least: int = 6) -> Trend:
-    """Slope and t over the last `window` measured values; t is slope divided by its standard error."""
-    slope, t = np.full(len(x), np.nan), np.full(len(x), np.nan)
-    known = np.flatnonzero(~np.isnan(x))
-    for k, i in enumerate(known):
-        if k + 1 >= least:
-            where = known[max(0, k + 1 - window) : k + 1]
-            slope[i], t[i] = _line(steps[where].astype("f8"), x[where])
-    return Trend(carried(slope), carried(t))
-
-
 def best_so_far(x: Array) -> Array:
     """Largest value measured up to each step (S,), NaN before the first."""
     return np.where(np.isnan(carried(x)), np.nan, np.fmax.accumulate(x)) if len(x) else x
@@ -89,7 +69,8 @@ def risen_since_start(x: Array, n: int) -> tuple[Array, Array]:
     return risen, np.sqrt((variance + first_values(variance, 1)) / n)
 
 
-def _line(steps: Array, y: Array) -> tuple[float, float]:
+def slope_and_t(steps: Array, y: Array) -> tuple[float, float]:
+    """Least-squares slope of `y` per step, and its t statistic: the slope divided by its standard error."""
     centred = steps - steps.mean()
     spread = float((centred**2).sum())
     slope = float((centred * y).sum() / spread)

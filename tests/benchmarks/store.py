@@ -1,9 +1,10 @@
-"""What the store takes and gives: how fast steps become durable and can be asked for, bytes per token, questions on growing runs, freshness, the step thread.
+"""What the store takes and gives: how fast steps become durable and can be asked for, bytes per token and what their precision changes, questions on
+growing runs, freshness, the step thread.
 
 Every ratio is measured side by side in one run: the ways to write take turns step by step, and questions take turns call by call.
 The steps are made up (store_parts/steps.py) and go through the real recorder and RunWriter. All files lie in a folder beside the runs
 and are gone afterwards. 1e8 tokens need 1 GB and some minutes; 1e9 tokens 9 GB and a quarter of an hour, most of them copied in place.
-Run: python -m grpo_core bench store --parts ingest,bytes,growth,fresh,loop --tokens 1e6,1e7
+Run: python -m grpo_core bench store --parts ingest,bytes,precision,growth,fresh,loop --tokens 1e6,1e7
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 from grpo_core.errors import ConfigError
 from grpo_core.launch.folder import default_store
 from tests.benchmarks.machine import machine_line
-from tests.benchmarks.store_parts import fresh, growth, ingest, loop, sizes
+from tests.benchmarks.store_parts import fresh, growth, ingest, loop, precision, sizes
 from tests.benchmarks.store_parts.steps import Shape
 
-PARTS = ("ingest", "bytes", "growth", "fresh", "loop")
+PARTS = ("ingest", "bytes", "precision", "growth", "fresh", "loop")
 
 
 def main(
@@ -29,6 +30,7 @@ def main(
     groups: int = 8,
     group_size: int = 8,
     every_trace: bool = False,
+    precision_steps: int = 150,
     repeats: int = 20,
     sealed: bool = False,
     written_steps: int = growth.WRITTEN_STEPS,
@@ -49,6 +51,7 @@ def main(
     work: dict[str, tuple[Callable[[Path], dict], Callable[[dict], None]]] = {
         "ingest": (lambda folder: ingest.measure(folder, tokens=totals[0], shape=shape, rounds=rounds, helper_starts_s=helper_starts_s), ingest.report),
         "bytes": (lambda folder: sizes.measure(folder, tokens=totals[0], shape=shape), sizes.report),
+        "precision": (lambda folder: precision.measure(folder, training_steps=precision_steps), precision.report),
         "growth": (lambda folder: growth.measure(folder, sizes=totals, shape=shape, repeats=repeats, sealed=sealed, written=written_steps), growth.report),
         "fresh": (lambda folder: fresh.measure(folder, steps=fresh_steps, every_s=fresh_every_s, shape=shape, writers=writers, readers=readers), fresh.report),
         "loop": (lambda folder: loop.measure(folder, steps=loop_steps, every_s=loop_every_s, training_steps=training_steps, shape=shape), loop.report),
