@@ -77,7 +77,9 @@ def test_three_writers_that_take_turns_and_are_killed_lose_and_double_nothing(pr
     try:
         for turn in range(9):
             before = len(said(log))
-            while len(said(log)) < before + chance.randint(2, 5):
+            more = chance.randint(2, 5)
+            while len(said(log)) < before + more:
+                assert all(writer.is_alive() for writer in writers.values()), "a writer died by itself"
                 time.sleep(0.005)
             time.sleep(chance.uniform(0, 0.05))
             seed = chance.choice(list(writers))
