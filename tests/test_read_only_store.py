@@ -81,8 +81,8 @@ def test_what_writes_says_that_it_cannot(mounted, tmp_path: Path, capsys) -> Non
     assert main(["export", live, "--to", str(tmp_path / "out"), "--format", "parquet", "--store", str(root)]) == 0
     capsys.readouterr()
     for command in (
-        ["seal", live], ["resume", live], ["fork", live, "--step", "0", "--lr", "1e-5"], ["import", str(tmp_path / "out"), "--as", "new"], ["train", "--steps", "3"],
-        ["launch", "--steps", "3"], ["export", live, "--to", str(root / "here.duckdb")],
+        ["seal", live], ["resume", live], ["fork", live, "--step", "0", "--lr", "1e-5"], ["import", str(tmp_path / "out"), "--as", "new"],
+        ["train", "--steps", "3"], ["launch", "--steps", "3"], ["export", live, "--to", str(root / "here.duckdb")],
     ):  # fmt: skip
         assert main([*command, "--store", str(root)]) == 1, command
         said = capsys.readouterr().err.strip().splitlines()
