@@ -5,7 +5,10 @@ A run's state is never only here: without this file every run is still readable,
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -97,11 +100,16 @@ class Nonce(Base):
 class Catalog:
     """The catalogue of a store folder, or of a team by SQLAlchemy URL; makes its own tables. Safe across threads and processes.
 
-    Every method raises StoreError, with what to do, when the catalogue is damaged, locked for over 10 s, or out of reach. No message has a password.
+    Of a folder that cannot be written, a read-only mount, it is read as it was when opened. Every method raises StoreError, with what to do,
+    when the catalogue is damaged, locked for over 10 s, out of reach, or to be written where that cannot be. No message has a password.
     """
 
     def __init__(self, root_or_url: Path | str) -> None:
         self._file = None if "://" in str(root_or_url) else Path(root_or_url) / FILE
+        if self._file and _read_only(self._file.parent):
+            self._copied = tempfile.TemporaryDirectory(prefix="groupscope-catalog-")  # SQLite wants to write beside the file it reads
+            self._engine = _sqlite(_copy(self._file, Path(self._copied.name)), writable=False)
+            return
         self._engine = _sqlite(self._file) if self._file else _by_url(str(root_or_url))
         self._create_tables()
 
@@ -211,7 +219,7 @@ class Catalog:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        if self._file and not self._file.exists():  # someone deleted a damaged file, as its message said
+        if self._file and not self._file.exists() and not _read_only(self._file.parent):  # someone deleted a damaged file, as its message said
             self._create_tables()
         with self._translated(), Session(self._engine) as session, session.begin():
             yield session
@@ -230,6 +238,8 @@ class Catalog:
         if self._engine.dialect.name != "sqlite":
             why = " ".join(str(why).split())[:300]
             return f"the catalogue {where} cannot be used ({why}); runs are untouched: check that its server is up, and its user, password and database"
+        if "readonly database" in str(why):
+            return f"the catalogue {where} cannot be written, only read; to name, tag or note runs, make its folder writable or copy the store to one that is"
         if any(sign in str(why) for sign in ("not a database", "malformed", "no such table", "no such column")):
             return f"the catalogue {where} is damaged ({why}); runs are untouched: delete {where}* and it is made anew, without names, tags and notes"
         if isinstance(error, Timeout) or "locked" in str(why):
@@ -237,14 +247,16 @@ class Catalog:
         return f"the catalogue {where} cannot be used ({why}); runs are untouched: check that its place exists, is writable and has room"
 
 
-def _sqlite(file: Path) -> Engine:
+def _sqlite(file: Path, *, writable: bool = True) -> Engine:
     """An engine that opens the file for each use, so that a deleted and remade file is noticed."""
-    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool, connect_args={"timeout": BUSY_S})
+    engine = create_engine(URL.create("sqlite", database=str(file)), poolclass=NullPool, connect_args={"timeout": BUSY_S})
 
     @event.listens_for(engine, "connect")
     def _configure(connection, _record) -> None:
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma foreign_keys = on")
+        if not writable:
+            connection.execute("pragma query_only = on")
 
     return engine
 
@@ -267,6 +279,20 @@ def shown(url: URL | str) -> str:
     """A URL without its password, wherever in it that stands."""
     rendered = url.render_as_string() if isinstance(url, URL) else re.sub(r"(?<=://).*(?=@)", HIDDEN, url)
     return re.sub(r"(?<=[?&]password=)[^&]*", HIDDEN, rendered)
+
+
+def _read_only(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.W_OK)
+
+
+def _copy(file: Path, folder: Path) -> Path:
+    """The catalogue with what its last writer left in the write-ahead log, or an empty one."""
+    for source in (file, file.with_name(f"{file.name}-wal")):
+        if source.exists():
+            shutil.copyfile(source, folder / source.name)
+    if not file.exists():
+        _create_tables(_sqlite(folder / file.name))
+    return folder / file.name
 
 
 def _create_tables(engine: Engine) -> None:

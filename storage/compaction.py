@@ -47,7 +47,10 @@ def compact(run_dir: Path, precision: str) -> int:
 
 
 def remove_covered(run_dir: Path) -> None:
-    """Deletes segments whose merged replacement has counted for long enough that no query still needs them."""
+    """Deletes segments whose replacement, merged or thinned, is whole and has counted for long enough that no query still needs them.
+
+    From the first step on, which the views of run.duckdb rely on.
+    """
     for table in TABLES:
         remove_covered_in(run_dir / table)
 
@@ -57,10 +60,19 @@ def remove_covered_in(folder: Path) -> None:
     now_ms = int(time.time() * 1000)
     segments = list_segments(folder)
     for cover in visible(segments):
-        if not now_ms - GRACE_S * 1000 < cover.since_ms < now_ms + CLOCK_SLACK_MS:
-            for segment in segments:
-                if segment is not cover and cover.merged and cover.contains(segment):
-                    segment.path.unlink()
+        covered = [s for s in segments if s is not cover and cover.merged and cover.contains(s)]
+        if covered and not now_ms - GRACE_S * 1000 < cover.since_ms < now_ms + CLOCK_SLACK_MS and _is_whole(cover):
+            for segment in covered:
+                segment.path.unlink()
+
+
+def _is_whole(cover: Segment) -> bool:
+    """A file that came here damaged, or in part, is no replacement for what it covers."""
+    try:
+        check_segment(cover)
+    except (SegmentDamaged, FileNotFoundError):
+        return False
+    return True
 
 
 def read_tables(segments: Iterable[Segment]) -> Iterator[pa.Table]:

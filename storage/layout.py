@@ -9,6 +9,7 @@
       steps/ groups/ rollouts/    s<step>-<crc>.parquet                     one step
                                   c<first>-<last>-<since>-<crc>.parquet     several steps, written together or merged; hides what it covers,
                                                                             a file of the very same steps that counts since earlier too
+                                  ….damaged                             what a writer found that DuckDB could not open
       sealed/                     instead of them once the run has ended: the same three, every file checked and as large as it may be
       retention.jsonl             whose token lists a retention policy has taken, which one and when; one line per file rewritten
       superseded/<n>/             what a resume from an older checkpoint took out of the run, or a killed writer left half done;
@@ -27,7 +28,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +48,8 @@ EMPTY_FILE = "empty.parquet"
 SUPERSEDED = "superseded"
 SEALED = "sealed"
 TEMPORARY = ".tmp-"
+DAMAGED = ".damaged"
+"""Behind the name of a file that a writer found damaged and put out of DuckDB's way."""
 LAST_IN_DATABASE = 2
 """The last schema version whose sealed runs have their tables in run.duckdb."""
 VERSION_KEY = "groupscope.schema_version"
@@ -83,29 +86,52 @@ def merged_name(first: int, last: int, since_ms: int = 0) -> Callable[[str], str
     return lambda crc: f"c{first:08d}-{last:08d}-{since_ms}-{crc}.parquet"
 
 
-def list_segments(folder: Path) -> list[Segment]:
-    """Every segment in a table's folder, widest and then newest first among those that start together; empty if there is no folder."""
+def list_segments(folder: Path, suffix: str = "") -> list[Segment]:
+    """Every segment in a table's folder, widest and then newest first among those that start together; empty if there is no folder.
+
+    With a suffix those behind whose name it stands.
+    """
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = [_segment(folder, match) for match in map(_NAME.fullmatch, sorted(names, reverse=True)) if match]
-    return sorted(found, key=lambda s: (s.first, -s.last, not s.merged, -s.since_ms))
+    matches = [_NAME.fullmatch(name, 0, len(name) - len(suffix)) for name in names if name.endswith(suffix)]
+    found = [_segment(folder, match, suffix) for match in matches if match]
+    return sorted(found, key=lambda s: (s.first, -s.last, not s.merged, -s.since_ms, s.path.name))
 
 
 def parse_segment(path: Path) -> Segment | None:
     """The segment that a file's name tells of; None if it is no segment's."""
     match = _NAME.fullmatch(path.name)
-    return _segment(path.parent, match) if match else None
+    return _segment(path.parent, match, "") if match else None
 
 
 def visible(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments that count: those not covered by a wider merged one, or by a later one of the same steps. Takes the order of `list_segments`."""
+    """The segments that count: those not covered by a wider one, and of those that hold the same steps the latest. Takes the order of `list_segments`.
+
+    Steps lie in two files of one width where one was thinned, a file was delivered twice, or a folder was copied over an older copy of itself.
+    """
     kept: list[Segment] = []
     for segment in segments:
-        if not (kept and kept[-1].merged and kept[-1].contains(segment)):
+        if not (kept and kept[-1].contains(segment)):
             kept.append(segment)
     return kept
+
+
+def rivals(segments: Sequence[Segment]) -> list[tuple[Segment, Segment]]:
+    """Pairs of a segment that counts and one of exactly its steps with other bytes, which does not and was not replaced by it either.
+
+    Takes the order of `list_segments`.
+    """
+    counting = {(s.first, s.last): s for s in visible(segments)}
+    pairs = [(counting.get((s.first, s.last)), s) for s in segments]
+    return [(kept, s) for kept, s in pairs if kept and kept.merged == s.merged and kept.since_ms == s.since_ms and kept.crc != s.crc]
+
+
+def rival(kept: Segment, left: Segment) -> SegmentDamaged:
+    return SegmentDamaged(
+        f"{left.path} holds the same steps as {kept.path.name} and other bytes; only {kept.path.name} is read: move the one that is not wanted out of the run"
+    )
 
 
 def checksum(path: Path) -> str:
@@ -129,6 +155,12 @@ def check_segment(segment: Segment) -> None:
         raise damaged(segment.path, "its bytes do not match the checksum in its name")
 
 
+def set_aside(folder: Path) -> list[Segment]:
+    """Damaged segments that a writer put out of the way, but for those whose steps are there: a good copy is back, or what a merge was made of."""
+    there = visible(list_segments(folder))
+    return [s for s in list_segments(folder, DAMAGED) if not _covered(s, there)]
+
+
 def check_vocabulary(run_dir: Path) -> None:
     """Raises SegmentDamaged if the vocabulary is there and not as it was written; its fixed name has no room for a checksum, its pages do."""
     path = run_dir / VOCABULARY_FILE
@@ -142,6 +174,10 @@ def check_vocabulary(run_dir: Path) -> None:
 
 
 def damaged(path: Path, why: str) -> SegmentDamaged:
+    """What is wrong with a segment, which a writer may have put aside since."""
+    if path.name.endswith(DAMAGED):
+        good = path.name.removesuffix(DAMAGED)
+        return SegmentDamaged(f"{path} cannot be read ({why}); put a good copy back as {good}, or move it out of the run; all other steps are untouched")
     return SegmentDamaged(
         f"{path} cannot be read ({why}); put a good copy back under this name, or move it out of the run to do without its steps; all other steps are untouched"
     )
@@ -251,10 +287,10 @@ def is_database(path: Path) -> bool:
         return file.read(12)[8:] == b"DUCK"
 
 
-def _segment(folder: Path, match: re.Match[str]) -> Segment:
+def _segment(folder: Path, match: re.Match[str], suffix: str) -> Segment:
     merged = match["step"] is None
     first, last = (int(match["first"]), int(match["last"])) if merged else (int(match["step"]), int(match["step"]))
-    return Segment(folder / match[0], first, last, merged, int(match["since"] or 0), match["crc"])
+    return Segment(folder / f"{match[0]}{suffix}", first, last, merged, int(match["since"] or 0), match["crc"])
 
 
 def _look(run_dir: Path) -> Layout:

@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 
 from storage.cached import check_local
-from storage.errors import DiskFull, RunLocked
+from storage.errors import DiskFull, RunLocked, StoreError
 from storage.layout import LOCK, MERGING, SUPERSEDED, TEMPORARY, checksum
 from storage.schema import TABLES
 
@@ -20,6 +20,7 @@ MERGE_PATIENCE_S = 600.0
 """How long merging may take that a writer had begun in another process before it was killed; a quarter of a gigabyte takes seconds."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def publish(folder: Path, name: str | Callable[[str], str], write: Callable[[Path], None]) -> Path:
@@ -84,7 +85,7 @@ def disk_full(folder: Path, why: str) -> DiskFull:
 
 
 def lock_run(run_dir: Path) -> filelock.FileLock:
-    """The run's one write lock, held until released or until the process ends. Raises RunLocked; StoreError for a run that lies elsewhere."""
+    """The run's one write lock, held until released or until the process ends. Raises RunLocked, and StoreError where nothing can be written."""
     check_local(run_dir.parent.parent)
     lock = filelock.FileLock(run_dir / LOCK, timeout=0, thread_local=False)
     try:
@@ -94,6 +95,10 @@ def lock_run(run_dir: Path) -> filelock.FileLock:
     except filelock.Timeout:
         lock.release()
         raise RunLocked(f"run {run_dir.name} is being written by another process; stop that one first, or wait until it has ended") from None
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        raise StoreError(f"{run_dir} can only be read ({error.strerror}); make it writable, or copy the run to a store that is") from error
 
 
 def merging(run_dir: Path) -> filelock.FileLock:

@@ -21,7 +21,24 @@ import pandas as pd
 
 from storage.cached import shown_root, store_folder
 from storage.errors import RunNotFound, SegmentDamaged
-from storage.layout import DATABASE, VOCABULARY_FILE, Layout, Segment, check_segment, check_vocabulary, damaged, missing, open_error, quoted, read_layout
+from storage.layout import (
+    DATABASE,
+    VOCABULARY_FILE,
+    Layout,
+    Segment,
+    check_segment,
+    check_vocabulary,
+    damaged,
+    data_dir,
+    list_segments,
+    missing,
+    open_error,
+    quoted,
+    read_layout,
+    rival,
+    rivals,
+    set_aside,
+)
 from storage.remote import remote_of
 from storage.schema import TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source, in_full
@@ -162,6 +179,7 @@ class Store:
             for gap in layout.gaps(table)
         ]
         for table, segments in layout.segments.items():
+            folder = data_dir(run_dir, layout.info) / table
             for segment in segments:
                 try:
                     self._fetch([segment.path])
@@ -170,6 +188,9 @@ class Store:
                     continue  # merged away just now
                 except SegmentDamaged as error:
                     found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
+            found += [DamagedFile(s.path, table, s.first, s.last, str(damaged(s.path, "it was set aside"))) for s in set_aside(folder)]
+            pairs = rivals(list_segments(folder))
+            found += [DamagedFile(left.path, table, left.first, left.last, str(rival(kept, left))) for kept, left in pairs]
         try:
             self._fetch([run_dir / VOCABULARY_FILE])
             check_vocabulary(run_dir)

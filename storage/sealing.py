@@ -8,7 +8,7 @@ only afterwards.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -17,18 +17,22 @@ import pyarrow.parquet as pq
 
 from storage.compaction import LARGEST_BYTES, read_tables
 from storage.encode import publish_tables
-from storage.errors import RunNotFound, StoreError
+from storage.errors import RunNotFound, SegmentDamaged, StoreError
 from storage.layout import (
+    DAMAGED,
     DATABASE,
     EMPTY_FILE,
     MARKER,
     SEALED,
     TEMPORARY,
     VOCABULARY_FILE,
+    Layout,
     Segment,
     StoreInfo,
     check_segment,
     check_vocabulary,
+    damaged,
+    list_segments,
     marker_text,
     merged_name,
     missing,
@@ -36,6 +40,9 @@ from storage.layout import (
     quoted,
     read_info,
     read_layout,
+    rival,
+    rivals,
+    set_aside,
 )
 from storage.publish import link, lock_run, publish, sweep_temporary, sync
 from storage.schema import SCHEMA_VERSION, TABLES, VOCABULARY, Table
@@ -73,6 +80,8 @@ def seal(run_dir: Path, *, progress: Progress = no_progress) -> None:
         if layout.in_database:
             unseal(run_dir)
             make_live(run_dir, precision)
+        elif not layout.sealed and (run_dir / SEALED).exists():  # of an unseal that was cut short: the views may still be on it
+            make_live(run_dir, precision)
         if layout.in_database or not layout.sealed:
             mend(run_dir, precision)
             _merge_all(run_dir, precision, progress)
@@ -81,7 +90,12 @@ def seal(run_dir: Path, *, progress: Progress = no_progress) -> None:
             except BaseException:
                 _remove(run_dir, SEALED)
                 raise
-        publish_views(run_dir, precision, sealed=True)  # also where the run was sealed before: its folder may have moved
+        try:
+            publish_views(run_dir, precision, sealed=True)  # also where the run was sealed before: its folder may have moved
+        except duckdb.Error:  # it wants to read the end of every file
+            _check(read_layout(run_dir))
+            check_vocabulary(run_dir)
+            raise
         _remove_live(run_dir)
     finally:
         lock.release()
@@ -94,6 +108,8 @@ def unseal(run_dir: Path) -> None:
     Until the marker changes, the sealed form stays the truth.
     """
     layout = read_layout(run_dir)
+    if not layout.in_database and any((run_dir / name).exists() for name in TABLES):  # of a seal that was cut short: the views may still be on them
+        publish_views(run_dir, layout.info.precision, sealed=True)
     _remove_live(run_dir)  # leftovers of a seal or of an earlier unseal that was cut short
     if layout.in_database:
         try:
@@ -114,9 +130,32 @@ def make_live(run_dir: Path, precision: str) -> None:
     """Marker, folders, empty segments (so that every glob matches) and the views, whose absolute paths may have moved."""
     publish_info(run_dir, StoreInfo(SCHEMA_VERSION, precision, False))
     _complete(run_dir, run_dir, precision)
-    publish_views(run_dir, precision, sealed=False)
+    try:
+        publish_views(run_dir, precision, sealed=False)
+    except duckdb.Error:  # it wants to read the end of every file, and one that is damaged must not cost the others
+        if not _set_damaged_aside(run_dir):
+            raise
+        _complete(run_dir, run_dir, precision)
+        publish_views(run_dir, precision, sealed=False)
     if (run_dir / SEALED).exists():
         _remove(run_dir, SEALED)
+
+
+def _set_damaged_aside(run_dir: Path) -> int:
+    """Gives damaged files a name that DuckDB passes over and `Store.damaged` tells; returns how many there were."""
+    broken = []
+    for segment in (segment for table in TABLES for segment in list_segments(run_dir / table)):
+        try:
+            check_segment(segment)
+        except SegmentDamaged:
+            broken.append(segment.path)
+    try:
+        check_vocabulary(run_dir)
+    except SegmentDamaged:
+        broken.append(run_dir / VOCABULARY_FILE)
+    for path in broken:
+        path.rename(f"{path}{DAMAGED}")
+    return len(broken)
 
 
 def write_tables(
@@ -150,22 +189,23 @@ def publish_info(run_dir: Path, info: StoreInfo) -> None:
 def _merge_all(run_dir: Path, precision: str, progress: Progress) -> None:
     """The folder `sealed`, from live ones in which nothing is damaged or missing."""
     layout = read_layout(run_dir)
-    for name in TABLES:
-        for gap in layout.gaps(name):
-            raise missing(name, gap)
-        for segment in layout.segments[name]:
-            check_segment(segment)
+    _check(layout)
+    for name in TABLES:  # the folders go
+        for segment in set_aside(run_dir / name):
+            raise damaged(segment.path, "it was set aside")
+        for kept, left in rivals(list_segments(run_dir / name)):
+            raise rival(kept, left)
     check_vocabulary(run_dir)
     draft = run_dir / f"{TEMPORARY}{SEALED}"
     done, total = 0, sum(segment.path.stat().st_size for segments in layout.segments.values() for segment in segments)
     try:
         for name, table in TABLES.items():
             (draft / name).mkdir(parents=True)
-            for parts, size in _portions(layout.segments[name]):
-                if len(parts) == 1:
+            for parts, size, last in _portions(layout.segments[name]):
+                if len(parts) == 1 and parts[0].last == last:
                     link(parts[0].path, draft / name / parts[0].path.name)
                 else:
-                    _merge(draft / name, parts, table, precision)
+                    _merge(draft / name, parts, last, table, precision)
                 progress(done := done + size, total)
             sync(draft / name)
         _complete(draft, run_dir, precision)
@@ -177,23 +217,35 @@ def _merge_all(run_dir: Path, precision: str, progress: Progress) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _portions(segments: Iterable[Segment]) -> Iterator[tuple[list[Segment], int]]:
-    """Neighbours that make a file of at most LARGEST_BYTES together, and their bytes."""
+def _check(layout: Layout) -> None:
+    for name in TABLES:
+        for gap in layout.gaps(name):
+            raise missing(name, gap)
+        for segment in layout.segments[name]:
+            check_segment(segment)
+
+
+def _portions(segments: Sequence[Segment]) -> Iterator[tuple[list[Segment], int, int]]:
+    """Neighbours that make a file of at most LARGEST_BYTES together, their bytes, and the last step of the file.
+
+    Tables are divided at different steps. So that no step between two files, which was never recorded, is taken for one that a table lacks,
+    each file reaches as far as the next one begins.
+    """
     portion: list[Segment] = []
     filled = 0
     for segment in segments:
         size = segment.path.stat().st_size
         if portion and filled + size > LARGEST_BYTES:
-            yield portion, filled
+            yield portion, filled, segment.first - 1
             portion, filled = [], 0
         portion.append(segment)
         filled += size
     if portion:
-        yield portion, filled
+        yield portion, filled, portion[-1].last
 
 
-def _merge(folder: Path, parts: Sequence[Segment], table: Table, precision: str) -> None:
-    path = publish_tables(folder, merged_name(parts[0].first, parts[-1].last), read_tables(parts), table, precision)
+def _merge(folder: Path, parts: Sequence[Segment], last: int, table: Table, precision: str) -> None:
+    path = publish_tables(folder, merged_name(parts[0].first, last), read_tables(parts), table, precision)
     with duckdb.connect() as database:
         database.from_arrow(table.arrow.empty_table()).create("empty")
         recorded, written = (
@@ -214,7 +266,10 @@ def _complete(root: Path, run_dir: Path, precision: str) -> None:
 
 
 def _has_columns(path: Path, names: Sequence[str]) -> bool:
-    return path.exists() and pq.read_schema(path).names == list(names)
+    try:
+        return pq.read_schema(path).names == list(names)
+    except (FileNotFoundError, pa.ArrowException):
+        return False
 
 
 def _remove_live(run_dir: Path) -> None:

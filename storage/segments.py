@@ -98,8 +98,8 @@ class RunWriter:
         if precision not in MANTISSA_BITS:
             raise StoreError(f"unknown precision {precision!r}; known: {', '.join(MANTISSA_BITS)}")
         run_dir = Path(run_dir)
-        if "?" in str(run_dir.resolve()):
-            raise StoreError(f"DuckDB cannot keep a database under a path with '?' in it; rename the folder: {run_dir.resolve()}")
+        if unusable := sorted(set("?\\") & set(str(run_dir.resolve()))):
+            raise StoreError(f"DuckDB cannot keep a database under a path with {unusable[0]!r} in it; rename the folder: {run_dir.resolve()}")
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = lock_run(run_dir)
         try:

@@ -20,26 +20,31 @@ STORAGE_VERSION = "v1.5.0"
 """DuckDB's file format: older than the newest, so that a DuckDB from before 2.0 opens run.duckdb too."""
 
 CLOCK_SLACK_MS = 60_000
-"""A merged file that starts to count later than this is the work of a clock that was wrong, and counts at once."""
+"""A merged file that starts to count later than this is the work of a clock that was wrong, and what it covers is removed at once."""
 
 _FILES = r"""select file, n.first::bigint as first, coalesce(nullif(n.last, ''), n.first)::bigint as last,
            n.last <> '' as merged, coalesce(try_cast(n.since as bigint), 0) as since
       from (select file, regexp_extract(file, '/[sc](\d+)(?:-(\d+)-(\d+))?-[0-9a-f]{8}\.parquet$', ['first', 'last', 'since']) as n from glob(%s))
      where n.first <> ''"""
 
+# What a file covers is removed from its first step on: where that one is there all of it is, and where it is gone the cover must count
+# whatever the clock says. Only files of this list are read, so that a merged file that comes between it and the reader's own is not.
 _VIEW = r"""create view {table} as
 with files as (
     {files}
+), covers as (
+    select c.file as cover, c.since, f.file, f.first = c.first as from_its_start
+      from files f join files c on c.first <= f.first and f.last <= c.last and c.file <> f.file
+     where c.last - c.first > f.last - f.first or (c.merged and not f.merged)
+           or (c.merged = f.merged and (c.since > f.since or (c.since = f.since and c.file < f.file)))
+), due as (
+    select * from files where file not in (select cover from covers where since > epoch_ms(now()) and from_its_start)
 ), hidden as (
-    select f.file
-      from files f join files c on c.merged and c.first <= f.first and f.last <= c.last
-                                   and (c.last - c.first > f.last - f.first or not f.merged or (c.since, c.file) > (f.since, f.file))
-     where c.since not between {early}
+    select file from covers where cover in (select file from due)
 )
 select {columns}
   from read_parquet({glob}, filename = 'segment', hive_partitioning = false, union_by_name = true)
- where segment not in (select file from hidden)
-   and coalesce(try_cast(regexp_extract(segment, '/c\d+-\d+-(\d+)-[0-9a-f]{{8}}\.parquet$', 1) as bigint), 0) not between {early}
+ where segment in (select file from due) and segment not in (select file from hidden)
    and step <= (select max(last) from ({step_files}))"""
 
 
@@ -51,7 +56,6 @@ def segment_views(run_dir: Path, info: StoreInfo) -> list[str]:
         _VIEW.format(
             table=name,
             files=_FILES % patterns[name],
-            early=f"epoch_ms(now()) + 1 and epoch_ms(now()) + {CLOCK_SLACK_MS}",
             columns=", ".join(table.arrow.names),
             glob=patterns[name],
             step_files=_FILES % patterns["steps"],

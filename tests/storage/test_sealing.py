@@ -258,3 +258,60 @@ def test_a_sealed_run_without_its_files_says_so(recorded, store):
         step_series(store, "r1")
     with pytest.raises(SegmentDamaged, match="sealed is missing"):
         RunWriter.open(recorded)
+
+
+def test_a_step_that_was_never_recorded_may_lie_between_two_files_of_a_sealed_run(run_dir, store, plain, monkeypatch):
+    """Tables are divided at different steps, by their bytes."""
+    steps = [0, 2, 4, 6, 8, 10, 12]  # the others were dropped
+    with RunWriter.open(run_dir) as writer:
+        for step in steps:
+            writer.append_step(make_step_tables(step, groups=8, group_size=8, tokens=200))
+    monkeypatch.setattr(sealing, "LARGEST_BYTES", 3 * list_segments(run_dir / "rollouts")[0].path.stat().st_size + 1000)
+    seal(run_dir)
+    divided = {table: [(s.first, s.last) for s in list_segments(run_dir / "sealed" / table)] for table in TABLES}
+    assert len(divided["rollouts"]) == 3 and divided["steps"] == [(0, 12)], divided
+    assert store.damaged("r1") == [] and store.frame("r1", "select distinct step from rollouts order by step").step.tolist() == steps
+    assert plain("select step, count(*) from rollouts group by step order by step") == [(step, 64) for step in steps]
+    with RunWriter.open(run_dir) as writer:
+        writer.append_step(make_step_tables(13))
+    assert store.damaged("r1") == [] and plain("select count(*) from rollouts") == [(7 * 64 + 8,)]
+
+
+class Killed(BaseException):
+    pass
+
+
+def die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_views_are_never_left_on_a_folder_that_goes(recorded, plain, monkeypatch):
+    """A kill in the middle of a seal or an unseal, and another one in the middle of what comes next."""
+    count = "select count(*) from rollouts"
+    with monkeypatch.context() as patch:  # sealed by the marker, the views still on the live folders
+        patch.setattr(sealing, "publish_views", die)
+        with pytest.raises(Killed):
+            seal(recorded)
+    assert is_sealed(recorded) and plain(count) == [(80,)]
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "link", die)
+        with pytest.raises(Killed):
+            RunWriter.open(recorded)
+    assert plain(count) == [(80,)]
+    with monkeypatch.context() as patch:  # live by the marker, the views still on the sealed folder
+        patch.setattr(sealing, "_complete", die)
+        with pytest.raises(Killed):
+            RunWriter.open(recorded)
+    assert not is_sealed(recorded) and plain(count) == [(80,)]
+
+    def remove_and_die(run_dir: Path, name: str, really=sealing._remove) -> None:
+        really(run_dir, name)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_remove", remove_and_die)
+        with pytest.raises(Killed):
+            seal(recorded)
+    assert plain(count) == [(80,)]
+    seal(recorded)
+    assert plain(count) == [(80,)]

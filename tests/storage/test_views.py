@@ -117,10 +117,11 @@ def test_folders_with_odd_names(tmp_path, folder):
     assert counts(root / "runs" / "r1" / "run.duckdb") == expected == {name: len(store.frame("r1", f"select * from {name}")) for name in EVERYTHING}
 
 
-def test_a_folder_that_duckdb_cannot_use_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="path with '\\?' in it; rename"):
-        RunWriter.open(tmp_path / "what?" / "r1")
-    assert not (tmp_path / "what?").exists()
+@pytest.mark.parametrize("folder", ["what?", "back\\slash"])
+def test_a_folder_that_duckdb_cannot_use_is_refused(tmp_path, folder):
+    with pytest.raises(StoreError, match=r"path with '(\?|\\\\)' in it; rename"):
+        RunWriter.open(tmp_path / folder / "r1")
+    assert not (tmp_path / folder).exists()
 
 
 def test_a_moved_store_is_read_at_once_and_its_views_heal_with_the_next_writer(writer, record, run_dir, tmp_path):

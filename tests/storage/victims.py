@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 
 from storage import compaction, retention, sealing
+from storage.errors import RunLocked
 from storage.segments import RunWriter, seal
 from storage.thinning import retain
 from tests.factories import make_step_tables
@@ -45,6 +47,30 @@ def seal_and_resume_forever(run_dir: Path, log: Path) -> None:
         with RunWriter.open(run_dir) as writer:
             writer.append_step(make_step_tables(writer.last_step + 1))
             say(log, "step", writer.last_step)
+
+
+def take_turns(run_dir: Path, log: Path, seed: int) -> None:
+    """Takes the run whenever nobody has it, for a few steps whose content tells who wrote them; names itself with each."""
+    small_and_hasty()
+    while True:
+        try:
+            writer = RunWriter.open(run_dir)
+        except RunLocked:
+            time.sleep(0.005)
+            continue
+        with writer:
+            for _ in range(3):
+                writer.append_step(make_step_tables(writer.last_step + 1, groups=1, group_size=2, tokens=3, seed=seed))
+                say(log, str(seed), writer.last_step)
+            writer.compact()
+
+
+def hold(run_dir: Path, log: Path, seed: int) -> None:
+    """Takes the run, writes a step and keeps it."""
+    with RunWriter.open(run_dir) as writer:
+        writer.append_step(make_step_tables(writer.last_step + 1, groups=1, group_size=2, tokens=3, seed=seed))
+        say(log, str(seed), writer.last_step)
+        time.sleep(600)
 
 
 def say(log: Path, what: str, step: int) -> None:
