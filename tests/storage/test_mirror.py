@@ -361,14 +361,15 @@ def upload(run_dir: Path, url: str, gap_s: float) -> None:
 def test_killing_the_uploader_anywhere_loses_nothing(run_dir: Path, url: str, record) -> None:
     """After each of 12 kills a reader sees a whole run, and the last pass brings everything."""
     chance, context = random.Random(3), multiprocessing.get_context("forkserver")
-    seen = -1
+    seen, midway = -1, 0
     for kill in range(12):
         record(3 * kill, 3 * kill + 2)
-        child = context.Process(target=upload, args=(run_dir, url, 0.02))
+        child = context.Process(target=upload, args=(run_dir, url, 0.2))
         child.start()
-        time.sleep(chance.uniform(0.5, 1.5))
-        os.kill(child.pid, signal.SIGKILL)
+        time.sleep(chance.uniform(0.2, 1.5))
+        child.kill()
         child.join()
+        midway += child.exitcode == -signal.SIGKILL
         there = Store(url)
         if there.run_ids():
             last = there.last_step("r1")
@@ -376,4 +377,5 @@ def test_killing_the_uploader_anywhere_loses_nothing(run_dir: Path, url: str, re
             assert there.frame("r1", "select step, count(*) as n from rollouts group by step order by step")["n"].tolist() == [8] * (last + 1)
             seen = last
     upload(run_dir, url, 0.0)
+    assert midway >= 3
     assert_same_answers(run_dir, url)
