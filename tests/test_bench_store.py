@@ -67,7 +67,7 @@ def test_a_sealed_run_is_asked_the_same(store_root: Path) -> None:
 
 
 def test_an_unknown_part_and_odd_sizes_are_named(store_root: Path) -> None:
-    with pytest.raises(ValueError, match="parts: unknown part 'tea'; known: ingest, bytes, growth, fresh, loop"):
+    with pytest.raises(ValueError, match="parts: unknown part 'tea'; known: ingest, bytes, precision, growth, fresh, loop"):
         store.main(parts="ingest,tea")
     with pytest.raises(ValueError, match="tokens: input should be numbers of at least 1 like 1e6,1e7, got 'tea'"):
         store.main(tokens="tea")

@@ -155,7 +155,7 @@ def test_presets_are_valid_configs(name: str) -> None:
         (["train", "--retention", "some"], 2, "error: retention: input should be 'all', 'every', 'flagged' or 'budget', got 'some'"),
         (["train", "--retention", "budget"], 2, "error: retention=budget needs a budget above 0; try retention_budget=2"),
         (["train", "--retention-every", "5"], 2, "error: retention_every is read only with retention=every; leave it at 10 or set retention=every"),
-        (["bench", "tea"], 2, "error: Invalid value for '{train|prefix|recorder|store|diagnosis|remedies|llds}': 'tea' is not one of"),
+        (["bench", "tea"], 2, "error: Invalid value for '{train|prefix|recorder|store|diagnosis|remedies|llds|soak|kills}': 'tea' is not one of"),
         (["bench", "llds", "--tea", "1"], 2, "error: bench llds has no option --tea; it has --seeds, --jobs, --store"),
         (["bench", "recorder", "--steps"], 2, "error: benchmark options come in pairs like --steps 40, got: --steps"),
     ],

@@ -105,7 +105,10 @@ def answers(store: Store, run_id: str) -> dict[str, object]:
             continue
         for name, function in vars(importlib.import_module(f"storage.queries.{module.name}")).items():
             if inspect.isfunction(function) and function.__module__.endswith(f".{module.name}") and not name.startswith("_") and name != "run_size":
-                parameters = list(inspect.signature(function).parameters.values())[2:]
+                found = list(inspect.signature(function).parameters.values())
+                if [p.name for p in found[:2]] != ["store", "run_id"]:
+                    continue
+                parameters = found[2:]
                 assert {p.name for p in parameters if p.default is p.empty} <= given.keys(), name
                 said[f"{module.name}.{name}"] = function(store, run_id, **{p.name: given[p.name] for p in parameters if p.name in given})
     return said
