@@ -12,7 +12,10 @@ from functools import cached_property
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
-"""2: conflicts, diversity, probe set, effective sample size, displacement per completion. Columns an older run lacks read as empty."""
+"""2: conflicts, diversity, probe set, effective sample size, displacement per completion. Columns an older run lacks read as empty.
+
+3: a sealed run is Parquet files in a folder of its own, no longer tables in run.duckdb; `thinned`.
+"""
 POSITION_BINS = 64
 
 F32, F64, I8, I16, I32, I64 = pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()

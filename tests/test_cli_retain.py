@@ -15,13 +15,12 @@ import pytest
 from grpo_core.cli import main
 from grpo_core.config import make_config, structural_notes
 from grpo_core.launch.retain import bytes_of, retain_command, retention_of
-from storage import compaction
 from storage.layout import list_segments
 from storage.reader import Store
 from storage.retention import Retention
-from storage.segments import RunWriter, seal
+from storage.segments import seal
 from storage.thinning import RECORD, read_record
-from tests.pages.seeded import make_run
+from tests.pages.seeded import hasten_merges, make_merged_run, make_run
 
 STEPS = 20
 ASKED = ("--keep", "every", "--every", "5", "--recent", "2")
@@ -29,20 +28,13 @@ ASKED = ("--keep", "every", "--every", "5", "--recent", "2")
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr(compaction, "SINCE_DELAY_S", 0.01)
-    monkeypatch.setattr(compaction, "GRACE_S", 0.01)
-    for place in ("storage.compaction.BLOCK", "storage.retention.BLOCK"):
-        monkeypatch.setattr(place, 8)
+    hasten_merges(monkeypatch)
 
 
 @pytest.fixture
 def run_id(store_root: Path) -> str:
     """An ended run of 20 steps in files of 8, 8 and one each."""
-    run_id = make_run(store_root, {"name": "long", "steps": STEPS}, recorded=STEPS, state="finished", sinking=True)
-    with RunWriter.open(store_root / "runs" / run_id) as writer:
-        writer.compact()
-    time.sleep(0.05)
-    return run_id
+    return make_merged_run(store_root, {"name": "long", "steps": STEPS}, recorded=STEPS)
 
 
 @pytest.fixture

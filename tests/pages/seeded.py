@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from grpo_core.config import RunConfig, make_config
 from grpo_core.diagnosis.integrity import recomputed
@@ -19,6 +20,7 @@ from grpo_core.launch.status import Word, write_word
 from grpo_core.methods import METHODS
 from grpo_core.records import Completion, EvalTrace, Group, GroupTrace, Prompt, Reward, RolloutTrace, ScoredGroup, StepTrace, Timings, UpdateTrace
 from grpo_core.trace.tables import to_tables
+from storage import compaction
 from storage.catalog import Catalog
 from storage.segments import RunWriter
 
@@ -65,6 +67,23 @@ def seed_store(root: Path, *, steps: int = 40) -> dict[str, str]:
     catalog.set_tags(runs["hostile"], [PAYLOADS[4][:60], PAYLOADS[0]])
     catalog.set_note(runs["hostile"], " ".join(PAYLOADS))
     return runs
+
+
+def hasten_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merged files hold 8 steps and count at once."""
+    monkeypatch.setattr(compaction, "SINCE_DELAY_S", 0.01)
+    monkeypatch.setattr(compaction, "GRACE_S", 0.01)
+    for place in ("storage.compaction.BLOCK", "storage.retention.BLOCK"):
+        monkeypatch.setattr(place, 8)
+
+
+def make_merged_run(root: Path, settings: dict, *, recorded: int) -> str:
+    """An ended run in files of as many steps as `hasten_merges` says and one each."""
+    run_id = make_run(root, settings, recorded=recorded, state="finished", sinking=True)
+    with RunWriter.open(root / "runs" / run_id) as writer:
+        writer.compact()
+    time.sleep(0.05)
+    return run_id
 
 
 def make_run(

@@ -13,7 +13,6 @@ from grpo_core.launch.folder import RunFolder
 from grpo_core.launch.retain import outlook
 from grpo_core.launch.status import read_word, write_word
 from pages.components.token_strip import strip_data
-from storage import compaction
 from storage.queries.groups import rollouts_of_group
 from storage.queries.retention import thinned_groups
 from storage.reader import Store
@@ -21,7 +20,7 @@ from storage.retention import Retention
 from storage.segments import RunWriter
 from storage.thinning import read_record, retain
 from tests.pages.looking import components_of, rows_of, words_of
-from tests.pages.seeded import PIECES, make_run
+from tests.pages.seeded import PIECES, hasten_merges, make_merged_run, make_run
 
 STEPS = 20
 EVERY = Retention(keep="every", every=5, recent=2)
@@ -29,20 +28,13 @@ EVERY = Retention(keep="every", every=5, recent=2)
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(compaction, "SINCE_DELAY_S", 0.01)
-    monkeypatch.setattr(compaction, "GRACE_S", 0.01)
-    for place in ("storage.compaction.BLOCK", "storage.retention.BLOCK"):
-        monkeypatch.setattr(place, 8)
+    hasten_merges(monkeypatch)
 
 
 @pytest.fixture
 def merged(store_root: Path, hasty) -> str:
     """An ended run of 20 steps in files of 8, 8 and one each."""
-    run_id = make_run(store_root, {"name": "long", "steps": STEPS, "epochs": 2}, recorded=STEPS, state="finished", sinking=True)
-    with RunWriter.open(store_root / "runs" / run_id) as writer:
-        writer.compact()
-    time.sleep(0.05)
-    return run_id
+    return make_merged_run(store_root, {"name": "long", "steps": STEPS, "epochs": 2}, recorded=STEPS)
 
 
 @pytest.fixture

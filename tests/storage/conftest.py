@@ -1,3 +1,5 @@
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -47,3 +49,14 @@ def plain(run_dir: Path):
             return database.execute(sql).fetchall()
 
     return plain
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request) -> Iterator[Path]:
+    """A file system of the size that `@pytest.mark.parametrize("small_disk", ["2m"], indirect=True)` names."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -54,28 +54,18 @@ def test_no_room_for_a_merge_leaves_every_step_and_it_is_made_later(run_dir, sto
     assert plain(counts) == [(step, 32) for step in range(8)]
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """Half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_catalogue_on_a_full_disk_keeps_what_it_took_and_says_so(disk):
-    catalog = Catalog(disk)
+@pytest.mark.parametrize("small_disk", ["512k"], indirect=True)
+def test_a_catalogue_on_a_full_disk_keeps_what_it_took_and_says_so(small_disk):
+    catalog = Catalog(small_disk)
     kept = 0
     with pytest.raises(ValueError, match="the catalogue .* cannot be used .*full.* has room") as told:
         for kept in range(10_000):
             catalog.set_note(f"run-{kept}", "n" * 4000)
     assert "\n" not in str(told.value) and kept > 3
-    for opened in (catalog, Catalog(disk)):
+    for opened in (catalog, Catalog(small_disk)):
         notes = opened.annotations()
         assert len(notes) == kept and set(notes.note.str.len()) == {4000}
-    assert Store(disk).run_ids() == []
-    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+    assert Store(small_disk).run_ids() == []
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     catalog.set_note("run-later", "there is room again")
     assert len(catalog.annotations()) == kept + 1
