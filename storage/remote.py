@@ -137,7 +137,8 @@ class Remote:
         for folder in (self._root / RUNS).glob("*"):
             if folder.name not in there and (folder / APPLIED).exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                self._versions.pop(folder.name, None)
+                for known in (self._versions, self._manifests, self._unreadable):
+                    known.pop(folder.name, None)
 
     def _follow(self, run_id: str, version: str) -> None:
         """Bring a run's cache to what its index says."""

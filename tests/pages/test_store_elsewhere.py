@@ -37,6 +37,7 @@ def test_every_page_shows_what_it_shows_of_the_store_itself(open_page, mirrored:
 
 def test_a_launch_is_refused_and_a_place_that_is_away_is_said(open_page, mirrored: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, url, run_id = mirrored
+    monkeypatch.setattr("storage.remote.FRESH_S", 0.0)
     app = open_page(url, "launch")
     next(button for button in app.button if "aunch" in button.label).click().run()
     assert not app.exception and any("only read from here" in error.value for error in app.error), shown(app)
@@ -45,6 +46,5 @@ def test_a_launch_is_refused_and_a_place_that_is_away_is_said(open_page, mirrore
         raise Unreachable(f"cannot list {self.url} (gone)")
 
     monkeypatch.setattr(Place, "names", away)
-    monkeypatch.setattr("storage.remote.FRESH_S", 0.0)
     open_page(url, "run", run=run_id)
     assert any("gone" in text and "is shown" in text for text in shown(open_page(url, "run", run=run_id)))
