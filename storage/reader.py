@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from storage.cached import shown_root, store_folder
 from storage.errors import RunNotFound, SegmentDamaged
+from storage.frames import frame_of
 from storage.layout import (
     DATABASE,
     VOCABULARY_FILE,
@@ -137,8 +138,12 @@ class Store:
         Raises SegmentDamaged if a needed file is missing or damaged, unless `skip_damaged` leaves out what it holds;
         RunNotFound, NewerStore, RunLocked.
         """
+        return frame_of(self.table(run_id, sql, params, steps=steps, skip_damaged=skip_damaged))
+
+    def table(self, run_id: str, sql: str, params: Sequence[object] = (), *, steps: Bounds = (None, None), skip_damaged: bool = False) -> pa.Table:
+        """The same rows as Arrow."""
         scope = _Scope(self._tables_in(sql), steps, skip_damaged)
-        return self._read(run_id, scope, lambda cursor: _plain(cursor.execute(sql, list(params)).df()))
+        return self._read(run_id, scope, lambda cursor: cursor.sql(sql, params=list(params)).to_arrow_table())
 
     def read(self, run_id: str, action: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
         """What `action` makes of a connection that has all tables and views of the run under their plain names.
@@ -324,24 +329,3 @@ def _within(steps: Bounds) -> str:
     bounds = [f"step >= {int(first)}"] if first is not None else []
     bounds += [f"step <= {int(last)}"] if last is not None else []
     return f" where {' and '.join(bounds)}" if bounds else ""
-
-
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with numpy arrays, None and NaN in place of pandas' and numpy's own marks for missing values."""
-    return pd.DataFrame({name: _plain_column(column) for name, column in frame.items()}, index=frame.index)
-
-
-def _plain_column(column: pd.Series) -> pd.Series:
-    if column.dtype == object or column.dtype == "boolean" or isinstance(column.dtype, pd.StringDtype):
-        return pd.Series([_plain_cell(cell) for cell in column], dtype=object, index=column.index)
-    return column.astype("float64") if pd.api.types.is_extension_array_dtype(column.dtype) else column
-
-
-def _plain_cell(cell: object) -> object:
-    if isinstance(cell, np.ma.MaskedArray):
-        return cell.astype("f8").filled(np.nan)
-    if isinstance(cell, np.ndarray | list | dict | str):
-        return cell
-    if cell is None or cell is pd.NA or cell != cell:
-        return None
-    return bool(cell) if isinstance(cell, np.bool_) else cell

@@ -13,7 +13,7 @@ from grpo_core.measures.variance import half_of, mean_pass_at_k
 
 Array = np.ndarray
 
-PARTS = ("reward_parts", "reward_part_stds")
+PARTS, STDS = "reward_parts.", "reward_part_stds."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +62,13 @@ class History:
 def history_of(table: Mapping[str, Sequence[object]], facts: Facts = Facts(), outcomes: Mapping[str, Sequence[object]] | None = None) -> History:
     """From columns by name, a DataFrame of storage.queries.steps.step_series or a mapping of lists; `step` must be among them.
 
-    Columns that are neither numbers nor reward parts are left out. `outcomes` has the columns of storage.queries.variance.outcome_counts;
+    Columns that are no numbers are left out. `outcomes` has the columns of storage.queries.variance.outcome_counts;
     without it nothing is known of pass@k.
     """
     steps = np.asarray(table["step"], "i8")
-    numbers = {name: _numbers(table[name]) for name in table if name not in ("step", *PARTS)}
-    return History(
-        steps=steps,
-        columns={name: values for name, values in numbers.items() if values is not None} | pass_rates(steps, outcomes, facts.group_size),
-        parts=_parts(table.get("reward_parts", ())),
-        part_stds=_parts(table.get("reward_part_stds", ())),
-        facts=facts,
-    )
+    columns = {name: values for name in table if name != "step" and (values := _numbers(table[name])) is not None}
+    parts, stds = ({name.removeprefix(prefix): columns.pop(name) for name in list(columns) if name.startswith(prefix)} for prefix in (PARTS, STDS))
+    return History(steps=steps, columns=columns | pass_rates(steps, outcomes, facts.group_size), parts=parts, part_stds=stds, facts=facts)
 
 
 def facts_of(config: RunConfig) -> Facts:
@@ -121,13 +116,6 @@ def pass_rates(steps: Array, outcomes: Mapping[str, Sequence[object]] | None, gr
 
 def _numbers(values: Sequence[object]) -> Array | None:
     try:
-        return np.array([np.nan if v is None else v for v in values], "f8")
+        return np.asarray(values, "f8")  # None becomes NaN
     except (TypeError, ValueError):
         return None
-
-
-def _parts(rows: Sequence[object]) -> dict[str, Array]:
-    """Part name → its value at every step, NaN where it was not."""
-    named = [dict(row) if row is not None else {} for row in rows]
-    names = dict.fromkeys(name for row in named for name in row)
-    return {name: np.array([np.nan if row.get(name) is None else row[name] for row in named], "f8") for name in names}

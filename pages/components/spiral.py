@@ -17,7 +17,6 @@ from pages.components.data import Run
 from pages.components.live_plot import live_plot
 from pages.components.text import counted, escape, fixed, number
 
-QUANTILES = ("delta_q05", "delta_q25", "delta_q50", "delta_q75", "delta_q95")
 NUMERALS = {1: "I", 2: "II", 3: "III"}
 TONES = {1: "gray", 2: "orange", 3: "red"}
 LABELS = 22
@@ -85,12 +84,9 @@ CHANGE = Card(
 
 
 def with_changes(steps: pd.DataFrame) -> pd.DataFrame:
-    """The steps table with the paired changes added up over the steps, and the quantiles of delta_sum_quantiles as columns."""
+    """The steps table with the paired changes added up over the steps."""
     totals = {f"{name}_total": _added_up(series.column(steps, name)) for name in ("delta_correct", "delta_wrong")}
-    lists = steps["delta_sum_quantiles"] if "delta_sum_quantiles" in steps else [None] * len(steps)
-    rows = [list(row) if isinstance(row, list | np.ndarray) and len(row) == len(QUANTILES) else [np.nan] * len(QUANTILES) for row in lists]
-    quantiles = dict(zip(QUANTILES, np.array(rows, "f8").reshape(-1, len(QUANTILES)).T, strict=True))
-    return steps.assign(**totals, **quantiles)
+    return steps.assign(**totals)
 
 
 def draw(card: Card, run: Run, figure: dict, steps: pd.DataFrame, *, reveal: str) -> None:

@@ -243,9 +243,9 @@ def test_every_signature_reads_signals_that_exist():
 
 
 def test_a_history_is_made_of_columns_with_gaps():
-    history = history_of({"step": [0, 1], "entropy": [0.5, None], "text": ["a", "b"], "reward_parts": [{"exact": 1.0}, [("format", 0.5)]]})
+    history = history_of({"step": [0, 1], "entropy": [0.5, None], "text": ["a", "b"], "reward_parts.exact": [1.0, None], "reward_part_stds.exact": [0.5, 0.25]})
     assert history["entropy"].tolist()[0] == 0.5 and np.isnan(history["entropy"][1]) and np.isnan(history["nothing"]).all()
-    assert "text" not in history.columns and history.parts["exact"][0] == 1.0 and np.isnan(history.parts["format"][0])
+    assert set(history.columns) == {"entropy"} and history.parts["exact"][0] == 1.0 and history.part_stds["exact"].tolist() == [0.5, 0.25]
     assert len(history.until(0)) == 1
 
 

@@ -16,7 +16,7 @@ from grpo_core.launch.start import create_run, resume_run
 from grpo_core.launch.status import RunStatus, log_tail, run_status
 from grpo_core.running import run_training
 from storage.catalog import Catalog
-from storage.queries.steps import step_series, update_series
+from storage.queries.steps import step_series
 from storage.reader import Store
 from tests.collapsing import recorded
 from tests.launch.conftest import wait_for
@@ -72,7 +72,7 @@ def test_changed_settings_take_effect_and_are_said(parent: RunFolder, capsys) ->
     folder = RunFolder.open(parent.store_root, max(p.name for p in parent.path.parent.iterdir() if read_fork(RunFolder(parent.store_root, p.name))))
     fork = read_fork(folder)
     assert fork == Fork(parent.run_id, 4, {"name": "calm", "steps": 5, "method": "grpo_llds", "llds_coef": 0.2, "lr": 1e-5})
-    updates = update_series(Store(parent.store_root), folder.run_id)
+    updates = Store(parent.store_root).frame(folder.run_id, "select step, lr from updates order by step, update")
     assert updates["step"].tolist() == [4, 4] and updates["lr"].tolist() == [1e-5, 1e-5]
     capsys.readouterr()
     assert main(["runs", *store]) == 0

@@ -8,11 +8,12 @@ from grpo_core.config import make_config
 from grpo_core.diagnosis.phases import Phase, Phases
 from pages.components import spiral
 from pages.components.cards import missing_columns
+from storage.queries.steps import QUANTILES
 from storage.schema import STEPS
 from tests.pages.looking import rows_of, words_of
 from tests.pages.seeded import PAYLOADS
 
-DERIVED = {*spiral.QUANTILES, "delta_correct_total", "delta_wrong_total"}
+DERIVED = {*QUANTILES, "delta_correct_total", "delta_wrong_total"}
 SINKING = Phases(
     (Phase(1, 0, 10, 0.001, 0, 0), Phase(2, 10, 25, -0.02, 8, 12), Phase(3, 25, 29, -0.2, 24, 27)),
     "delta_correct", "nats/token", "", np.arange(30.0), np.linspace(0, -1, 30),
@@ -29,9 +30,8 @@ def test_every_line_is_a_column_with_a_meaning() -> None:
 
 
 def test_changes_add_up_over_the_measured_steps() -> None:
-    steps = frame(4, delta_correct=[0.5, np.nan, -1.0, -0.25], delta_sum_quantiles=[[1, 2, 3, 4, 5], None, np.array([0.0] * 5), [1]])
+    steps = frame(4, delta_correct=[0.5, np.nan, -1.0, -0.25])
     np.testing.assert_allclose(steps["delta_correct_total"], [0.5, np.nan, -0.5, -0.75])
-    np.testing.assert_allclose(steps["delta_q50"], [3, np.nan, 0, np.nan])
     assert missing_columns(spiral.SPIRAL, steps) == ["probe_logp", "delta_wrong_total", "reward_mean", "entropy"]
 
 

@@ -11,7 +11,7 @@ from storage.errors import RunNotFound, SegmentDamaged
 from storage.layout import list_segments
 from storage.queries.groups import groups_of_step, prompt_history, rollouts_of_group, vocabulary
 from storage.queries.runs import last_step, reward_curve, run_size
-from storage.queries.steps import step_series, update_series
+from storage.queries.steps import step_series
 from storage.reader import Store
 from storage.segments import RunWriter, seal
 from tests.factories import make_step_tables
@@ -158,7 +158,6 @@ def test_a_damaged_steps_segment_is_a_gap_in_the_series(store, record, run_dir):
     good = harmed.read_bytes()
     flip_a_bit(harmed)
     assert step_series(store, "r1")["step"].tolist() == [0, 1, 2, 4, 5]
-    assert update_series(store, "r1", after=1)["step"].tolist() == [2, 2, 4, 4, 5, 5]
     assert len(reward_curve(store, "r1", points=100)) == 5
     assert len(groups_of_step(store, "r1", 3)) == 2
     assert [found.path for found in store.damaged("r1")] == [harmed]

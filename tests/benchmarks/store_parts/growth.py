@@ -38,7 +38,6 @@ def questions(store: Store, run_id: str, last: int, prompt_hash: str) -> dict[st
     whole_run = {
         "steps.step_series": q(steps.step_series, store, run_id),
         "steps.step_series, new steps": q(steps.step_series, store, run_id, last - 1),
-        "steps.update_series": q(steps.update_series, store, run_id),
         "steps.course": q(steps.course, store, run_id),
         "runs.last_step": q(runs.last_step, store, run_id),
         "runs.reward_curve": q(runs.reward_curve, store, run_id),
