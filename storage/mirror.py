@@ -36,6 +36,7 @@ from storage.layout import (
 )
 from storage.places import Place, each
 from storage.schema import TABLES
+from storage.transfer import Progress, no_progress
 
 INDEX = "index"
 RUNS = "runs"
@@ -89,10 +90,13 @@ class Pushed:
 
 
 class Mirror:
-    """One run on its way to a place. `again` uploads what is there already, too: what lies there may be damaged."""
+    """One run on its way to a place. `again` uploads what is there already, too: what lies there may be damaged.
 
-    def __init__(self, run_dir: Path, place: Place, *, again: bool = False) -> None:
-        self._run_dir, self._place = Path(run_dir), place
+    `progress` is told the bytes of the segments that are there, and of all, after each that it uploads.
+    """
+
+    def __init__(self, run_dir: Path, place: Place, *, again: bool = False, progress: Progress = no_progress) -> None:
+        self._run_dir, self._place, self._progress = Path(run_dir), place, progress
         self._home = f"{RUNS}/{self._run_dir.name}"
         self._again = again
         self._there: dict[str, int] | None = None  # bytes of every segment in the place
@@ -145,6 +149,10 @@ class Mirror:
         """Every segment that counts or was superseded, by its path from the run's folder; and what is wrong with those left out."""
         files: dict[str, tuple[int, str]] = {}
         damaged: list[str] = []
+        shelves = [shelf for shelf in sorted((self._run_dir / SUPERSEDED).glob("*")) if shelf.name.isdecimal()]
+        waves = [[segment for shelf in shelves for segment in list_segments(shelf / name)] for name in reversed(TABLES)]
+        waves += [layout.segments[name] for name in reversed(TABLES)]
+        total = sum(segment.path.stat().st_size for wave in waves for segment in wave)
 
         def upload(segment: Segment) -> None:
             path = segment.path.relative_to(self._run_dir).as_posix()
@@ -160,13 +168,12 @@ class Mirror:
                     return
                 self._place.upload(segment.path, f"{self._home}/{path}")
                 self._there[path] = size
+                files[path] = (size, segment.crc)
+                self._progress(sum(size for size, _ in list(files.values())), total)
             files[path] = (size, segment.crc)
 
-        for name in reversed(TABLES):
-            shelves = sorted((self._run_dir / SUPERSEDED).glob(f"*/{name}"))
-            each(upload, [segment for shelf in shelves if shelf.parent.name.isdecimal() for segment in list_segments(shelf)])
-        for name in reversed(TABLES):
-            each(upload, layout.segments[name])
+        for wave in waves:
+            each(upload, wave)
         return dict(sorted(files.items())), damaged
 
     def _upload_changing(self, name: str) -> tuple[int, str] | None:

@@ -20,7 +20,7 @@ DOC = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-
 WORDS = " ".join(DOC.split())
 
 TOKENS, RUNS, STEP, PACE = 1e12, 1000, 262_144, 10_000
-BYTES_PER_TOKEN, STEP_ROW_BYTES, GROUPS_SHARE = 8.5, 2_600, 0.09
+BYTES_PER_TOKEN, STEP_ROW_BYTES, GROUPS_SHARE = 7.9, 2_600, 0.09
 GB_MONTH, PUT, GET = 0.023, 5e-6, 0.4e-6
 
 run_tokens = TOKENS / RUNS

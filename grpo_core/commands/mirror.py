@@ -11,7 +11,7 @@ import click
 
 from grpo_core.commands.finding import find_run
 from grpo_core.commands.options import json_option, run_argument, store_option
-from grpo_core.commands.printing import answer, exit_with
+from grpo_core.commands.printing import answer, exit_with, progress_bar
 from grpo_core.launch.folder import MIRROR_VARIABLE, RunFolder
 from storage.cached import check_local
 
@@ -37,7 +37,8 @@ def mirror(run: str, url: str | None, again: bool, store: Path, as_json: bool) -
         raise click.UsageError(f"where to? give a URL, like s3://bucket/runs or file:///mnt/shared/runs, or set {MIRROR_VARIABLE}")
     check_local(store)
     folder = RunFolder.open(store, find_run(store, run))
-    done = Mirror(folder.path, open_place(url), again=again).push(time.monotonic(), final=True)
+    with progress_bar("mirroring", "B") as progress:
+        done = Mirror(folder.path, open_place(url), again=again, progress=progress).push(time.monotonic(), final=True)
     folder.mirror.unlink(missing_ok=True)
     for sentence in done.damaged:
         click.echo(f"note: {sentence}", err=True)

@@ -91,6 +91,17 @@ def test_a_store_elsewhere_answers_as_the_one_here(run_dir: Path, url: str, mirr
     assert Store(url).last_step("r1") == 6 and not Store(url).damaged("r1")
 
 
+def test_progress_counts_the_bytes_of_all_segments_up_to_the_last(run_dir: Path, tmp_path: Path, record) -> None:
+    record(0, 3)
+    told: list[tuple[int, int]] = []
+    mirror = Mirror(run_dir, open_place(f"file://{tmp_path / 'there'}"), progress=lambda *one: told.append(one))
+    push(mirror)
+    size = sum(s.path.stat().st_size for segments in read_layout(run_dir).segments.values() for s in segments)
+    assert len(told) == 3 * 4 and {total for _, total in told} == {size} and max(told)[0] == size
+    push(mirror)
+    assert len(told) == 3 * 4
+
+
 def test_merging_sealing_resuming_and_superseding_are_followed(run_dir: Path, url: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.compaction.SINCE_DELAY_S", 0.0)
     monkeypatch.setattr("storage.compaction.GRACE_S", 0.0)
