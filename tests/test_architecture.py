@@ -29,6 +29,7 @@ UPSTREAM: dict[str, set[str]] = {
     "measures": set(),
     "streams": set(),
     "config": {"errors", "method_row", "rules", "methods"},
+    "notes": {"rules", "config"},
     "equation_pieces": set(),
     "equations": {"method_row", "equation_pieces"},
     "trained": set(),
@@ -55,7 +56,7 @@ PAGES_MAY_IMPORT = {
     "diagnosis", "lab", "study",
 }  # fmt: skip
 TORCH_FREE = (
-    "config", "records", "method_row", "own_methods", "rules", "off_policy", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
+    "config", "notes", "records", "method_row", "own_methods", "rules", "off_policy", "methods", "equation_pieces", "equations", "trained", "errors", "beside",
     "presets", "demo", "cli", "commands", "running", "launch", "watch", "measures", "streams", "diagnosis", "study", "lab/batch", "lab/figures",
     "lab/shaped", "lab/process",
 )  # fmt: skip

@@ -13,8 +13,9 @@ import duckdb
 import pytest
 
 from grpo_core.cli import main
-from grpo_core.config import make_config, structural_notes
+from grpo_core.config import make_config
 from grpo_core.launch.retain import bytes_of, retain_command, retention_of
+from grpo_core.notes import structural_notes
 from storage.layout import list_segments
 from storage.reader import Store
 from storage.retention import Retention

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import click
 
-from grpo_core.config import RunConfig, make_config, structural_notes
+from grpo_core.config import RunConfig, make_config
+from grpo_core.notes import structural_notes
 
 
 def exit_with(code: int) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_core.config import RunConfig, make_config, structural_notes
+from grpo_core.config import RunConfig, make_config
 from grpo_core.errors import ConfigError, TaskError
+from grpo_core.notes import structural_notes
 from grpo_core.records import Completion, Group, Prompt, ScoredGroup
 from grpo_core.rules import GROUP_REWARDS, OPTIONS
 from grpo_core.tasks import shaping

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grpo_core.config import make_config, structural_notes
+from grpo_core.config import make_config
 from grpo_core.errors import ConfigError
+from grpo_core.notes import structural_notes
 from grpo_core.records import Completion, Group, Prompt, Reward, ScoredGroup
 from grpo_core.tasks.hints import WINDOW, RecentRewards, hint_length
 from grpo_core.tasks.prompt_memory import build_memories

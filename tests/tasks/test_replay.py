@@ -8,9 +8,10 @@ import torch
 
 from grpo_core.algorithms.credit import credit
 from grpo_core.algorithms.values import Facts
-from grpo_core.config import make_config, structural_notes
+from grpo_core.config import make_config
 from grpo_core.errors import ConfigError, TaskError
 from grpo_core.methods import METHODS
+from grpo_core.notes import structural_notes
 from grpo_core.records import POLICY, REPLAY, Reward, ScoredGroup
 from grpo_core.tasks.build import build_sampler, build_task
 from grpo_core.tasks.prompt_memory import Memories

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from grpo_core.algorithms.nthr import TokenFacts, gwhes, nthr, prediction_errors
-from grpo_core.config import make_config, structural_notes
+from grpo_core.config import make_config
 from grpo_core.errors import ConfigError
+from grpo_core.notes import structural_notes
 from grpo_core.objectives import objective_of
 from grpo_core.records import Completion
 from grpo_core.trainer.answers import answer_mask

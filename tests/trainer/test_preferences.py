@@ -10,8 +10,8 @@ import torch
 
 from grpo_core.algorithms.group_objectives import Scores
 from grpo_core.algorithms.penalties import prefer_winners
-from grpo_core.config import structural_notes
 from grpo_core.errors import ConfigError, TaskError
+from grpo_core.notes import structural_notes
 from grpo_core.objectives import objective_of
 from grpo_core.rollout.batch import rows_of
 from grpo_core.trainer.batch import score_quietly
