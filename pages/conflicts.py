@@ -36,7 +36,7 @@ def body() -> None:
             st.markdown("**One step**", help="Click a point of any chart above to come here.", width="content")
             step_groups.step_picker(steps, step)
         if groups.empty:
-            empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
+            step_groups.nothing_of(run, step, steps)
             return
         contested = conflict_view.contested_groups(groups)
         group = chosen(contested)

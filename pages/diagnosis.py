@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import data, diagnosing, pick, timeline, verdict
+from pages.components import data, diagnosing, pick, timeline, unreadable, verdict
 from pages.components.frames import LIVE_S, part
 from pages.components.heading import heading
 from pages.components.signal_cards import signal_cards
@@ -19,6 +19,7 @@ def body() -> None:
         st.rerun()
     report, steps = diagnosing.report(now), diagnosing.steps(now)
     verdict.headline(now, report)
+    unreadable.show(now)
     reasons, remedy = st.columns(2, gap="small")
     with reasons, st.container(border=True, height="stretch"):
         verdict.why(report)

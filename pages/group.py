@@ -20,7 +20,7 @@ step = step_groups.chosen_step(steps)
 groups = data.groups(run, step)
 if groups.empty:
     step_groups.step_picker(steps, step)
-    empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
+    step_groups.nothing_of(run, step, steps)
     st.stop()
 
 group = chosen_group(groups)

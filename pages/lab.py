@@ -25,7 +25,7 @@ def body() -> None:
     groups = data.groups(run, step)
     if groups.empty:
         step_groups.step_picker(steps, step)
-        empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
+        step_groups.nothing_of(run, step, steps)
         return
     gone = data.thinned(run, step)
     whole = groups[~groups["group_index"].isin(gone)]

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from pages.components import data, diagnosing, empty, pick, spiral, step_groups, url, verdict
+from pages.components import data, diagnosing, empty, pick, spiral, step_groups, unreadable, url, verdict
 from pages.components.frames import LIVE_S, part
 from pages.components.heading import heading
 from pages.components.spiral import CHANGE, SPIRAL
@@ -31,6 +31,7 @@ def body() -> None:
     known, marked = spiral.with_changes(steps), url.whole("step")
     st.markdown(f"### {escape(spiral.headline(report.phases))}")
     verdict.line(now, report)
+    unreadable.show(now)
     with st.container(border=True, gap="xsmall"):
         spiral.draw(SPIRAL, now, spiral.spiral(known, report.phases, marked), steps=known, reveal=STEP)
         for line in spiral.in_words(report.phases, now.config):
@@ -51,7 +52,7 @@ def one_step(now: data.Run, steps: pd.DataFrame) -> None:
             st.markdown(f"**Where step {step} lost likelihood**", help="Click a point of a chart, or choose a step.", width="content")
             step_groups.step_picker(steps, step)
         if step not in steps["step"].to_numpy():
-            empty.nothing(f"Step {step} is not recorded", step_groups.why_not(step, steps))
+            step_groups.nothing_of(now, step, steps)
             return
         with st.grid(2, min_column_width=420, gap="medium") as grid:
             with grid.cell():

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import actions, data, diagnosing, empty, panels, pick, states, step_groups, url, verdict
+from pages.components import actions, data, diagnosing, empty, panels, pick, states, step_groups, unreadable, url, verdict
 from pages.components.frames import LIVE_S, part
 from pages.components.nav import LAUNCH, goto
 from pages.components.run_details import details, ending, facts
@@ -39,6 +39,7 @@ def overview() -> None:
     if now.status.state != run.status.state and not actions.asking():
         st.rerun()
     steps = data.steps(now)
+    unreadable.show(now)
     first, *others = run_sentences(now.status, steps)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
     st.caption(f"{facts(now)} · updated {ago(now.status.updated_at)}")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import data, empty, panels, pick, prompts_view, variance_view
+from pages.components import data, empty, panels, pick, prompts_view, unreadable, variance_view
 from pages.components.frames import part
 from pages.components.heading import heading
 from pages.components.nav import RUN, goto
@@ -30,6 +30,7 @@ def body() -> None:
     curves = variance_view.per_step(now, steps)
     first, *others = variance_view.sentences(now, curves)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
+    unreadable.show(now)
     last = int(steps["step"].iloc[-1])
     prompts = prompts_view.prompts(now, last)
     drawn = [lambda: prompts_view.prompt_map(now, prompts)]

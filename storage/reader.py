@@ -9,7 +9,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from storage.layout import (
     set_aside,
 )
 from storage.remote import remote_of
-from storage.schema import TABLES, VIEWS, VOCABULARY
+from storage.schema import STEPS, TABLES, VIEWS, VOCABULARY
 from storage.views import empty_tables, files_source, in_full
 
 Bounds = tuple[int | None, int | None]
@@ -185,15 +185,7 @@ class Store:
         ]
         for table, segments in layout.segments.items():
             folder = data_dir(run_dir, layout.info) / table
-            for segment in segments:
-                try:
-                    self._fetch([segment.path])
-                    check_segment(segment)
-                except FileNotFoundError:
-                    continue  # merged away just now
-                except SegmentDamaged as error:
-                    found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
-            found += [DamagedFile(s.path, table, s.first, s.last, str(damaged(s.path, "it was set aside"))) for s in set_aside(folder)]
+            found += self._damaged_segments(table, segments, set_aside(folder))
             pairs = rivals(list_segments(folder))
             found += [DamagedFile(left.path, table, left.first, left.last, str(rival(kept, left))) for kept, left in pairs]
         try:
@@ -202,6 +194,30 @@ class Store:
         except SegmentDamaged as error:
             found.append(DamagedFile(run_dir / VOCABULARY_FILE, VOCABULARY.name, *_EVERY_STEP, str(error)))
         return found
+
+    def unreadable(self, run_id: str, read: Collection[int]) -> list[DamagedFile]:
+        """The files of `steps` that cannot be read, given the steps that could: a look at names, and at files none of whose steps are among them.
+
+        Nothing for a run that an earlier version sealed, of which all or nothing can be read.
+        """
+        run_dir = self.run_dir(run_id)
+        layout = read_layout(run_dir)
+        aside = [] if layout.in_database else set_aside(data_dir(run_dir, layout.info) / STEPS.name)
+        unread = ([segment for segment in segments if segment.first not in read] for segments in (layout.segments[STEPS.name], aside))
+        return self._damaged_segments(STEPS.name, *unread)
+
+    def _damaged_segments(self, table: str, segments: Iterable[Segment], aside: Iterable[Segment]) -> list[DamagedFile]:
+        """Those of the segments that are not as they were written, and those that a writer set aside."""
+        found = []
+        for segment in segments:
+            try:
+                self._fetch([segment.path])
+                check_segment(segment)
+            except FileNotFoundError:
+                continue  # merged away just now
+            except SegmentDamaged as error:
+                found.append(DamagedFile(segment.path, table, segment.first, segment.last, str(error)))
+        return found + [DamagedFile(s.path, table, s.first, s.last, str(damaged(s.path, "it was set aside"))) for s in aside]
 
     def _read(self, run_id: str, scope: _Scope, action: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
         run_dir = self.run_dir(run_id)

@@ -30,7 +30,7 @@ from storage.queries import retention as retention_queries
 from storage.queries import runs as run_queries
 from storage.queries import steps as step_queries
 from storage.queries import variance as variance_queries
-from storage.reader import Store
+from storage.reader import DamagedFile, Store
 from storage.retention import Plan, Retention
 from storage.thinning import RECORD, Thinning, read_record
 
@@ -194,6 +194,17 @@ def _outcome_cache() -> SeriesCache:
 def steps(run: Run) -> pd.DataFrame:
     """All recorded steps of a run; columns of storage.schema.STEPS and series.with_shares."""
     return _step_cache().rows(store(), run.run_id, run.status.attempt)
+
+
+def unreadable(run: Run) -> list[DamagedFile]:
+    """The files whose steps are missing from `steps` as they cannot be read."""
+    recorded = steps(run)["step"]
+    return _unreadable(root(), run.run_id, run.status.attempt, len(recorded), frozenset(recorded))
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _unreadable(path: Path, run_id: str, attempt: int, count: int, _read: frozenset[int]) -> list[DamagedFile]:
+    return _store(path).unreadable(run_id, _read)
 
 
 def outcome_counts(run: Run) -> pd.DataFrame:

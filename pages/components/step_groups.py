@@ -13,7 +13,7 @@ from pages.components.data import Run
 from pages.components.group_list import OUTCOMES, SHOWN, group_list
 from pages.components.nav import GROUP, goto
 from pages.components.summary import step_sentence
-from pages.components.text import escape
+from pages.components.text import escape, listed
 
 
 def chosen_step(steps: pd.DataFrame, telling: pd.Series | None = None) -> int:
@@ -70,7 +70,7 @@ def groups_of_step(run: Run, steps: pd.DataFrame, step: int) -> None:
     """The groups of the step, filtered by outcome. A click opens the group at once: to draw the page again first would take longer than to open it."""
     groups = data.groups(run, step) if step in steps["step"].to_numpy() else pd.DataFrame()
     if groups.empty:
-        empty.nothing(f"Step {step} is not recorded", why_not(step, steps))
+        nothing_of(run, step, steps)
         return
     st.markdown(escape(step_sentence(step, groups)))
     present = [outcome for outcome in OUTCOMES if (groups["outcome"] == outcome).any()]
@@ -97,13 +97,18 @@ def _href(run_id: str, step: int, group: int) -> str:
     return url.link("group", run=run_id, step=step, group=group)
 
 
-def why_not(step: int, steps: pd.DataFrame) -> str:
+def nothing_of(run: Run, step: int, steps: pd.DataFrame) -> None:
     """Why a step has no groups, and which ones near it do."""
     before, after = neighbours(step, steps["step"].to_numpy())
-    if after is None:
-        return f"The newest recorded step is {before}."
-    nearest = f"{after}" if before is None else f"{before} and {after}"
-    return f"It was trained but not recorded, because the recorder had to keep up with training. The nearest recorded steps are {nearest}."
+    near = listed([str(one) for one in (before, after) if one is not None])
+    damaged = next((one for one in data.unreadable(run) if one.first_step <= step <= one.last_step), None)
+    if damaged:
+        empty.nothing(f"Step {step} cannot be read", f"{damaged.why}. The nearest steps that can: {near}.")
+    elif after is None:
+        empty.nothing(f"Step {step} is not recorded", f"The newest recorded step is {before}.")
+    else:
+        why = "It was trained but not recorded, because the recorder had to keep up with training."
+        empty.nothing(f"Step {step} is not recorded", f"{why} The nearest recorded steps: {near}.")
 
 
 def _go(step: int | None) -> None:

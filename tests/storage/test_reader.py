@@ -159,6 +159,7 @@ def test_a_damaged_steps_segment_is_a_gap_in_the_series(store, record, run_dir):
     flip_a_bit(harmed)
     assert step_series(store, "r1")["step"].tolist() == [0, 1, 2, 4, 5]
     assert len(reward_curve(store, "r1", points=100)) == 5
+    assert [found.path for found in store.unreadable("r1", {0, 1, 2, 4, 5})] == [harmed] and store.unreadable("r1", range(6)) == []
     assert len(groups_of_step(store, "r1", 3)) == 2
     assert [found.path for found in store.damaged("r1")] == [harmed]
     harmed.write_bytes(good)
