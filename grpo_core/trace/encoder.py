@@ -128,4 +128,6 @@ class _Gathering:
 
 
 if __name__ == "__main__":
+    import pandas  # noqa: F401  pyarrow does so at its first array, and a step would wait for it
+
     answer_questions(_Gathering())

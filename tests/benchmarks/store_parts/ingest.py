@@ -15,7 +15,7 @@ from tqdm import tqdm
 from grpo_core.records import StepTrace
 from grpo_core.trace.flat import flatten
 from grpo_core.trace.groups import group_figures
-from grpo_core.trace.recorder import Recorder
+from grpo_core.trace.recorder import COMPACT_EVERY, Recorder
 from grpo_core.trace.tables import flat_tables, to_tables
 from storage.encode import rounded
 from storage.publish import publish
@@ -70,14 +70,16 @@ def measure(folder: Path, *, tokens: int, shape: Shape, rounds: int = 3, helper_
                 way.write_s.append(_timed(way.write, step))
                 if way.read:
                     way.read_s.append(_timed(way.read, step))
+    burst = steps[: COMPACT_EVERY - WARM_UP - 1]  # fewer than are merged
     pairs_s = [
-        (_timed(lambda: [write_raw(folder / RAW, s.step, raw[s.step]) for s in steps]), recorder_s(folder / f"recorder-{n}", steps, helper_starts_s))
+        (_timed(lambda: [write_raw(folder / RAW, s.step, raw[s.step]) for s in burst]), recorder_s(folder / f"recorder-{n}", burst, helper_starts_s))
         for n in tqdm(range(rounds), desc="ingest: recorder", leave=False)
     ]
     figures = {way.name: _figures(way, ways[0], tokens_S) for way in ways}
     alone_s, handed_s = np.array(pairs_s).T
-    figures[RECORDER] = {"write": float(np.median(tokens_S.sum() / handed_s)), "times_raw": float(np.median(handed_s / alone_s))}
-    return {"tokens": int(tokens_S.sum()), "steps": len(steps), "rounds": rounds, "ways": figures, "stages_ms": _stages(folder / "stages", steps)}
+    figures[RECORDER] = {"write": float(np.median(tokens_S[: len(burst)].sum() / handed_s)), "times_raw": float(np.median(handed_s / alone_s))}
+    counts = {"tokens": int(tokens_S.sum()), "steps": len(steps), "burst": len(burst), "rounds": rounds}
+    return counts | {"ways": figures, "stages_ms": _stages(folder / "stages", steps)}
 
 
 def report(figures: dict[str, object]) -> None:
@@ -90,7 +92,8 @@ def report(figures: dict[str, object]) -> None:
         print(f"{name:>34} {f['write']:12,.0f} {f['times_raw']:7.1f} {read} {size}")
     print(f"{RAW}: the same rounded bytes, split as in a segment, through the same zstd into one file per step, written, fsynced and renamed")
     print(f"{SEGMENT}: RunWriter.append_step, read back with every trace; {WHOLE}: with the figures of each group and step, read back token ids only")
-    print(f"{RECORDER}: from the first record() to the end of flush(), a burst of all steps, in {figures['rounds']} rounds each beside the raw limit")
+    rounds = f"in {figures['rounds']} rounds each beside the raw limit"
+    print(f"{RECORDER}: from the first record() to the end of flush(), a burst of {figures['burst']} steps, {rounds}")
     print("a step's way in ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in figures["stages_ms"].items()))
     print("reading a step back out of JSONL takes reading all lines before it; all other ways have a file or a listing to go by")
     others = {n: f["times_raw"] for n, f in ways.items() if n not in (RAW, SEGMENT, WHOLE, RECORDER)}
