@@ -21,6 +21,7 @@ from storage.encode import rounded
 from storage.publish import publish
 from storage.queries.conflicts import pushed_rollouts
 from storage.queries.lab import rollouts_of_step
+from storage.queries.runs import run_size
 from storage.reader import Store
 from storage.schema import TABLES
 from storage.segments import RunWriter, encode_steps
@@ -28,6 +29,9 @@ from tests.benchmarks.store_parts import rows
 from tests.benchmarks.store_parts.steps import Maker, Shape, tokens_of
 
 RAW, SEGMENT, WHOLE, RECORDER = "raw limit", "tables to segment", "step to segment", "recorder"
+TOGETHER = 8
+"""Steps written together, as the recorder does with those that come within two seconds."""
+SEGMENTS = f"tables to segment, {TOGETHER} steps together"
 SLOWEST = 2.0
 """Times the raw limit that storing may take."""
 WARM_UP = 6
@@ -75,29 +79,49 @@ def measure(folder: Path, *, tokens: int, shape: Shape, rounds: int = 3, helper_
         (_timed(lambda: [write_raw(folder / RAW, s.step, raw[s.step]) for s in burst]), recorder_s(folder / f"recorder-{n}", burst, helper_starts_s))
         for n in tqdm(range(rounds), desc="ingest: recorder", leave=False)
     ]
-    figures = {way.name: _figures(way, ways[0], tokens_S) for way in ways}
+    figures = {way.name: _figures(way, ways[0], tokens_S) for way in ways} | {SEGMENTS: _together(store, folder / RAW, tables, raw, tokens_S)}
     alone_s, handed_s = np.array(pairs_s).T
     figures[RECORDER] = {"write": float(np.median(tokens_S[: len(burst)].sum() / handed_s)), "times_raw": float(np.median(handed_s / alone_s))}
     counts = {"tokens": int(tokens_S.sum()), "steps": len(steps), "burst": len(burst), "rounds": rounds}
     return counts | {"ways": figures, "stages_ms": _stages(folder / "stages", steps)}
 
 
+def _together(store: Store, raw_folder: Path, tables: Sequence[dict[str, pa.Table]], raw: Sequence[list[bytes]], tokens_S: np.ndarray) -> dict[str, float]:
+    """The figures of several steps a segment, each time beside the raw limit of the same steps, a file each."""
+    blocks = [range(first, min(first + TOGETHER, len(tables))) for first in range(0, len(tables), TOGETHER)]
+    alone_s, together_s = [], []
+    with RunWriter.open(store.root / "runs" / "together") as writer:
+        for block in tqdm(blocks, desc="ingest: several steps together", leave=False):
+            alone_s.append(_timed(lambda: [write_raw(raw_folder, n, raw[n]) for n in block]))  # noqa: B023
+            together_s.append(_timed(lambda: writer.append_steps([tables[n] for n in block])))  # noqa: B023
+    read_s = [_timed(rollouts_of_step, store, "together", n) for n in range(len(tables))]
+    tokens_B = np.array([tokens_S[list(block)].sum() for block in blocks])
+    return {
+        "write": float(np.median(tokens_B / together_s)),
+        "times_raw": float(np.median(np.array(together_s) / alone_s)),
+        "bytes_per_token": run_size(store, "together") / int(tokens_S.sum()),
+        "read": float(np.median(tokens_S / read_s)),
+    }
+
+
 def report(figures: dict[str, object]) -> None:
     """Print the table and whether the aim is met."""
     ways = figures["ways"]
     print(f"ingest: {figures['tokens']:,} tokens in {figures['steps']} steps; each step durable (fsync) before the next; medians over steps")
-    print(f"{'':>34} {'written':>12} {'× raw':>7} {'read back':>12} {'bytes':>7}\n{'':>34} {'tokens/s':>12} {'time':>7} {'tokens/s':>12} {'/token':>7}")
+    print(f"{'':>38} {'written':>12} {'× raw':>7} {'read back':>12} {'bytes':>7}\n{'':>38} {'tokens/s':>12} {'time':>7} {'tokens/s':>12} {'/token':>7}")
     for name, f in ways.items():
         read, size = (f"{f['read']:12,.0f}", f"{f['bytes_per_token']:7.1f}") if "read" in f else ("", "")
-        print(f"{name:>34} {f['write']:12,.0f} {f['times_raw']:7.1f} {read} {size}")
+        print(f"{name:>38} {f['write']:12,.0f} {f['times_raw']:7.1f} {read} {size}")
     print(f"{RAW}: the same rounded bytes, split as in a segment, through the same zstd into one file per step, written, fsynced and renamed")
+    print(f"{SEGMENTS}: RunWriter.append_steps, beside the raw limit of the same steps, a file each")
     print(f"{SEGMENT}: RunWriter.append_step, read back with every trace; {WHOLE}: with the figures of each group and step, read back token ids only")
     rounds = f"in {figures['rounds']} rounds each beside the raw limit"
     print(f"{RECORDER}: from the first record() to the end of flush(), a burst of {figures['burst']} steps, {rounds}")
     print("a step's way in ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in figures["stages_ms"].items()))
     print("reading a step back out of JSONL takes reading all lines before it; all other ways have a file or a listing to go by")
-    others = {n: f["times_raw"] for n, f in ways.items() if n not in (RAW, SEGMENT, WHOLE, RECORDER)}
-    for name in (SEGMENT, WHOLE, RECORDER):
+    ours = (SEGMENT, SEGMENTS, WHOLE, RECORDER)
+    others = {n: f["times_raw"] for n, f in ways.items() if n not in (RAW, *ours)}
+    for name in ours:
         ahead = [n for n, times in others.items() if times < ways[name]["times_raw"]]
         met = ways[name]["times_raw"] <= SLOWEST
         behind = f"slower than {', '.join(ahead)}" if ahead else "ahead of every other"
