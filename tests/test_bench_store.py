@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import store
+from tests.benchmarks.store_parts import opening
 from tests.benchmarks.store_parts.steps import Maker, Shape, tokens_of
 
 TINY = dict(
@@ -61,9 +62,12 @@ def no_step_missing(figures: dict) -> None:
 PROMISED = {"ingest": every_way, "bytes": every_precision, "precision": every_signal, "growth": every_size, "fresh": every_sight, "loop": no_step_missing}
 
 
-def test_a_sealed_run_is_asked_the_same(store_root: Path) -> None:
-    figures = store.main(parts="growth", **TINY | {"tokens": 1000, "sealed": True})["growth"]
+def test_a_sealed_run_is_asked_the_same_and_its_pages_open(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "PAGES", ("run", "variance"))
+    monkeypatch.setattr(opening, "TIMES", 1)
+    figures = store.main(parts="growth", **TINY | {"tokens": 1000, "sealed": True, "open_pages": True})["growth"]
     assert figures["sealed"] and len(figures["sizes"][1000]["ms"]) > 20 and figures["ratios"] == {}
+    assert all(found["first"] > 0 < found["again"] for found in figures["pages"][1000].values()) and len(figures["pages"][1000]) == 2
 
 
 def test_an_unknown_part_and_odd_sizes_are_named(store_root: Path) -> None:

@@ -34,6 +34,7 @@ def main(
     repeats: int = 20,
     sealed: bool = False,
     written_steps: int = growth.WRITTEN_STEPS,
+    open_pages: bool = False,
     rounds: int = 3,
     writers: int = 4,
     readers: int = 3,
@@ -44,7 +45,10 @@ def main(
     training_steps: int = 48,
     helper_starts_s: float = ingest.HELPER_STARTS_S,
 ) -> dict[str, dict]:
-    """Print the figures of the chosen parts and return them. `growth` takes all of `tokens`, `ingest` and `bytes` the first."""
+    """Print the figures of the chosen parts and return them. `growth` takes all of `tokens`, `ingest` and `bytes` the first.
+
+    With `open_pages`, `growth` also opens pages on its runs.
+    """
     chosen = [part.strip() for part in str(parts).split(",")]
     totals = _totals(str(tokens))
     shape = Shape(groups=groups, group_size=group_size, tokens=completion, every_trace=every_trace)
@@ -52,7 +56,10 @@ def main(
         "ingest": (lambda folder: ingest.measure(folder, tokens=totals[0], shape=shape, rounds=rounds, helper_starts_s=helper_starts_s), ingest.report),
         "bytes": (lambda folder: sizes.measure(folder, tokens=totals[0], shape=shape), sizes.report),
         "precision": (lambda folder: precision.measure(folder, training_steps=precision_steps), precision.report),
-        "growth": (lambda folder: growth.measure(folder, sizes=totals, shape=shape, repeats=repeats, sealed=sealed, written=written_steps), growth.report),
+        "growth": (
+            lambda folder: growth.measure(folder, sizes=totals, shape=shape, repeats=repeats, sealed=sealed, written=written_steps, pages=open_pages),
+            growth.report,
+        ),
         "fresh": (lambda folder: fresh.measure(folder, steps=fresh_steps, every_s=fresh_every_s, shape=shape, writers=writers, readers=readers), fresh.report),
         "loop": (lambda folder: loop.measure(folder, steps=loop_steps, every_s=loop_every_s, training_steps=training_steps, shape=shape), loop.report),
     }

@@ -19,6 +19,7 @@ from storage.queries import conflicts, evidence, groups, integrity, lab, likelih
 from storage.reader import Store
 from storage.schema import TABLES
 from storage.segments import RunWriter, seal
+from tests.benchmarks.store_parts import opening
 from tests.benchmarks.store_parts.steps import Maker, Shape, later, renumbered
 
 DISTINCT = 64
@@ -74,8 +75,13 @@ def questions(store: Store, run_id: str, last: int, prompt_hash: str) -> dict[st
     }
 
 
-def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, sealed: bool = False, written: int = WRITTEN_STEPS) -> dict[str, object]:
-    """Every question `repeats` times on segments, or on sealed tables; runs of all sizes answer it in turn, so that a slow moment slows all."""
+def measure(
+    folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, sealed: bool = False, written: int = WRITTEN_STEPS, pages: bool = False
+) -> dict[str, object]:
+    """Every question `repeats` times on segments, or on sealed tables; runs of all sizes answer it in turn, so that a slow moment slows all.
+
+    With `pages`, also how long pages take to open.
+    """
     made = Maker(shape)
     tables = [to_tables(step) for step in tqdm(made.steps(DISTINCT), desc="growth: making steps", total=DISTINCT, leave=False)]
     tokens = [int(table["rollouts"]["length"].to_numpy().sum()) for table in tables]
@@ -99,7 +105,11 @@ def measure(folder: Path, *, sizes: Sequence[int], shape: Shape, repeats: int, s
         }
     ms = _asked(asked, {size: run["steps"] for size, run in runs_built.items()}, shape.groups, repeats)
     figures = {size: run | {"ms": {name: _quantiles(found) for name, found in ms[size].items()}} for size, run in runs_built.items()}
-    return {"repeats": repeats, "sealed": sealed, "written": written, "sizes": figures, "ratios": _ratios(figures, ms)}
+    found = {"repeats": repeats, "sealed": sealed, "written": written, "sizes": figures, "ratios": _ratios(figures, ms)}
+    if not pages:
+        return found
+    opened = opening.measure(store.root, {size: run["steps"] for size, run in runs_built.items()}, {size: f"tokens-{size}" for size in sizes})
+    return found | {"pages": opened}
 
 
 def report(figures: dict[str, object]) -> None:
@@ -117,6 +127,10 @@ def report(figures: dict[str, object]) -> None:
         cells = " ".join(f"{f['ms'][name]['p50']:7.1f} / {f['ms'][name]['p95']:6.1f} {f['ms'][name]['first']:7.0f}" for f in sizes.values())
         ratios = figures["ratios"].get(name)
         print(f"{name:>34} {cells} {' '.join(f'{r:.1f}' for r in ratios):>10}" if ratios else f"{name:>34} {cells}")
+    if opened := figures.get("pages"):
+        print(f"\na page's script from end to end, p50 in ms of {opening.TIMES}: in an app that knows nothing of the run yet / in one that has shown it")
+        for page in opening.PAGES:
+            print(f"{page:>34} " + " ".join(f"{opened[size][page]['first']:7.0f} / {opened[size][page]['again']:6.0f} {'':>7}" for size in sizes))
 
 
 def _build(run_dir: Path, tables: Sequence[dict], tokens: Sequence[int], size: int, pieces: Sequence[str], written: int) -> int:
