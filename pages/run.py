@@ -39,12 +39,12 @@ def overview() -> None:
     if now.status.state != run.status.state and not actions.asking():
         st.rerun()
     steps = data.steps(now)
-    unreadable.show(now)
     first, *others = run_sentences(now.status, steps)
     st.markdown(f"**{escape(first)}** {escape(' '.join(others))}")
     st.caption(f"{facts(now)} · updated {ago(now.status.updated_at)}")
     if len(steps):
         verdict.line(now, diagnosing.report(now))
+    unreadable.show(now)
     tiles(now.status, steps)
 
 
