@@ -30,6 +30,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -95,15 +96,13 @@ def list_segments(folder: Path, suffix: str = "") -> list[Segment]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    matches = [_NAME.fullmatch(name, 0, len(name) - len(suffix)) for name in names if name.endswith(suffix)]
-    found = [_segment(folder, match, suffix) for match in matches if match]
+    found = [segment for name in names if name.endswith(suffix) and (segment := _parsed(folder, name, len(suffix)))]
     return sorted(found, key=lambda s: (s.first, -s.last, not s.merged, -s.since_ms, s.path.name))
 
 
 def parse_segment(path: Path) -> Segment | None:
     """The segment that a file's name tells of; None if it is no segment's."""
-    match = _NAME.fullmatch(path.name)
-    return _segment(path.parent, match, "") if match else None
+    return _parsed(path.parent, path.name, 0)
 
 
 def visible(segments: Iterable[Segment]) -> list[Segment]:
@@ -287,10 +286,14 @@ def is_database(path: Path) -> bool:
         return file.read(12)[8:] == b"DUCK"
 
 
-def _segment(folder: Path, match: re.Match[str], suffix: str) -> Segment:
+@lru_cache(1 << 16)  # every query lists a run's files twice
+def _parsed(folder: Path, name: str, suffix: int) -> Segment | None:
+    match = _NAME.fullmatch(name, 0, len(name) - suffix)
+    if match is None:
+        return None
     merged = match["step"] is None
     first, last = (int(match["first"]), int(match["last"])) if merged else (int(match["step"]), int(match["step"]))
-    return Segment(folder / f"{match[0]}{suffix}", first, last, merged, int(match["since"] or 0), match["crc"])
+    return Segment(folder / name, first, last, merged, int(match["since"] or 0), match["crc"])
 
 
 def _look(run_dir: Path) -> Layout:

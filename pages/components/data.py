@@ -199,12 +199,12 @@ def steps(run: Run) -> pd.DataFrame:
 def unreadable(run: Run) -> list[DamagedFile]:
     """The files whose steps are missing from `steps` as they cannot be read."""
     recorded = steps(run)["step"]
-    return _unreadable(root(), run.run_id, run.status.attempt, len(recorded), frozenset(recorded))
+    return _unreadable(root(), run.run_id, run.status.attempt, len(recorded), recorded)
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
-def _unreadable(path: Path, run_id: str, attempt: int, count: int, _read: frozenset[int]) -> list[DamagedFile]:
-    return _store(path).unreadable(run_id, _read)
+def _unreadable(path: Path, run_id: str, attempt: int, count: int, _recorded: pd.Series) -> list[DamagedFile]:
+    return _store(path).unreadable(run_id, frozenset(_recorded))
 
 
 def outcome_counts(run: Run) -> pd.DataFrame:

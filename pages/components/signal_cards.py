@@ -25,6 +25,8 @@ from storage.schema import STEPS
 Array = np.ndarray
 
 POINTS = 90
+CELLS = 400
+"""Pieces of a card's strip of levels at most; it is about as many pixels wide."""
 REACH = 1.5
 """A threshold is drawn where it is at most so many heights of the curve away from it; further off it would flatten the curve."""
 SHARES = {"groups_all_fail": "share_all_fail", "groups_all_pass": "share_all_pass"}
@@ -174,11 +176,14 @@ def bounds_on(name: str, values: Array, drawn: Sequence[float]) -> list[dict]:
 
 
 def _stretches(levels_: Array, width: int) -> list[list[float]]:
-    """Runs of equal level as [from, to, level], from 0 to 1."""
-    edges = np.flatnonzero(np.diff(levels_, prepend=levels_[:1] + 1))
-    ends = np.append(edges[1:], len(levels_))
+    """Runs of equal level as [from, to, level], from 0 to 1; where there are more steps than CELLS, of the worst level in each of so many."""
+    starts = np.linspace(0, len(levels_), min(len(levels_), CELLS), endpoint=False).astype("i8")
+    worst = np.maximum.reduceat(levels_, starts)
+    edges = np.flatnonzero(np.diff(worst, prepend=worst[:1] + 1))
+    firsts, ends = starts[edges], np.append(starts[edges[1:]], len(levels_))
     return [
-        [round(max(first - 0.5, 0) / width, 4), round(min(end - 0.5, width) / width, 4), int(levels_[first])] for first, end in zip(edges, ends, strict=True)
+        [round(max(first - 0.5, 0) / width, 4), round(min(end - 0.5, width) / width, 4), level]
+        for first, end, level in zip(firsts.tolist(), ends.tolist(), worst[edges].tolist(), strict=True)
     ]
 
 

@@ -203,3 +203,14 @@ def test_hostile_names_stay_text(seeded, open_page) -> None:
         app = open_page(root, page, run=runs["hostile"])
         assert all(PAYLOADS[1] not in element.value for element in app.markdown)
     assert url.link("run", run="a&b", step=3) == "run?run=a%26b&step=3"
+
+
+@pytest.mark.parametrize("steps", [3, signal_cards.CELLS, 61_287])
+def test_a_long_runs_strip_shows_the_worst_of_each_piece(steps: int) -> None:
+    levels = np.zeros(steps, int)
+    levels[0], levels[steps // 2] = -1, 3  # a single step, which must not vanish between its neighbours
+    found = signal_cards._stretches(levels, steps - 1)
+    assert [level for *_, level in found if level] == ([3] if steps > signal_cards.CELLS else [-1, 3]) and len(found) <= signal_cards.CELLS
+    assert found[0][0] == 0 and found[-1][1] == 1 and all(left[1] == right[0] for left, right in zip(found, found[1:]))
+    first, end, _ = next(stretch for stretch in found if stretch[2] == 3)
+    assert first <= (steps // 2) / (steps - 1) <= end
