@@ -42,7 +42,7 @@ def main(
     fresh_every_s: float = 2.0,
     loop_steps: int = 40,
     loop_every_s: float = 0.5,
-    training_steps: int = 48,
+    training_steps: int = 160,
     helper_starts_s: float = ingest.HELPER_STARTS_S,
 ) -> dict[str, dict]:
     """Print the figures of the chosen parts and return them. `growth` takes all of `tokens`, `ingest` and `bytes` the first.
