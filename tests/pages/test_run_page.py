@@ -89,7 +89,7 @@ def test_step_in_the_address_shows_that_steps_groups(seeded, open_page) -> None:
 def test_a_step_that_was_not_recorded(seeded, open_page) -> None:
     root, runs = seeded
     said = words_of(open_page(root, "run", run=runs["healthy"], step=20))
-    assert "Step 20 is not recorded" in said and "The nearest recorded steps are 19 and 22." in said
+    assert "Step 20 is not recorded" in said and "The nearest recorded steps: 19 and 22." in said
     assert "The newest recorded step is 39." in words_of(open_page(root, "run", run=runs["healthy"], step=4000))
 
 
