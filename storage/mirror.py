@@ -157,7 +157,8 @@ class Mirror:
         def upload(segment: Segment) -> None:
             path = segment.path.relative_to(self._run_dir).as_posix()
             size = segment.path.stat().st_size
-            if self._there.get(path) != size:
+            fresh = self._there.get(path) != size
+            if fresh:
                 try:
                     check_segment(segment)
                 except SegmentDamaged as error:
@@ -168,9 +169,9 @@ class Mirror:
                     return
                 self._place.upload(segment.path, f"{self._home}/{path}")
                 self._there[path] = size
-                files[path] = (size, segment.crc)
-                self._progress(sum(size for size, _ in list(files.values())), total)
             files[path] = (size, segment.crc)
+            if fresh:
+                self._progress(sum(size for size, _ in list(files.values())), total)
 
         for wave in waves:
             each(upload, wave)

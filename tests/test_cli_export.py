@@ -28,7 +28,8 @@ def said(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]
 
 def answers(capsys: pytest.CaptureFixture, store: Path, run_id: str) -> dict[str, object]:
     """Every table in full, and the diagnosis."""
-    rows = Store(store).read(run_id, lambda run: {name: repr(run.execute(f"select * from {name} order by all").fetchall()) for name in TABLES})
+    ask = "select * from {} order by all".format
+    rows = Store(store).read(run_id, lambda run: {name: [repr(row) for row in run.execute(ask(name)).fetchall()] for name in TABLES})
     code, report, _ = said(capsys, "diagnose", run_id, "--json", "--store", str(store))
     return rows | {"diagnose": (code, json.loads(report))}
 
@@ -39,8 +40,7 @@ def test_a_run_that_moves_answers_as_before(store_root: Path, model_cache: Path,
     write_word(folder, replace(read_word(folder), state="finished", step=STEPS, ended_at=time.time()))
     run_id = folder.run_id
     before = answers(capsys, store_root, run_id)
-    assert Store(store_root).last_step(run_id) == STEPS - 1 and len(before["tokens"]) > 10_000
-    assert before["diagnose"][0] == 3 and before["diagnose"][1]["level"] == "collapsed"
+    assert len(before["steps"]) == STEPS and before["diagnose"][0] == 3 and before["diagnose"][1]["level"] == "collapsed"
     target = tmp_path / "out" / ("run.duckdb" if form == "duckdb" else "run")
     code, out, err = said(capsys, "export", "too fast", "--to", str(target), "--format", form)
     assert code == 0 and err == "" and [line.split()[:2] for line in out.splitlines()[1:2]] == [["steps", str(STEPS)]]

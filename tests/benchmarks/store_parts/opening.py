@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import streamlit as st
@@ -31,20 +32,14 @@ def measure(root: Path, steps: Mapping[int, int], run_ids: Mapping[int, str]) ->
         folder.write_config(config)
         say(folder, config, steps[size], "finished")
     logging.getLogger("streamlit").setLevel(logging.ERROR)  # it misses a browser
-    before = os.environ.get(STORE_VARIABLE)
-    os.environ[STORE_VARIABLE] = str(root)
-    try:
-        ms: dict[int, dict[str, dict[str, list[float]]]] = {size: {page: {"first": [], "again": []} for page in PAGES} for size in run_ids}
+    ms: dict[int, dict[str, dict[str, list[float]]]] = {size: {page: {"first": [], "again": []} for page in PAGES} for size in run_ids}
+    with patch.dict(os.environ, {STORE_VARIABLE: str(root)}):
         for _ in tqdm(range(TIMES), desc="growth: opening pages", leave=False):
             for page in PAGES:
                 for size, run_id in run_ids.items():
                     first, again = _open(page, run_id, steps[size] // 2)
                     ms[size][page]["first"].append(first)
                     ms[size][page]["again"].append(again)
-    finally:
-        os.environ.pop(STORE_VARIABLE)
-        if before is not None:
-            os.environ[STORE_VARIABLE] = before
     return {size: {page: {when: float(np.median(found)) for when, found in both.items()} for page, both in pages.items()} for size, pages in ms.items()}
 
 
