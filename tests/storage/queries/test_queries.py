@@ -104,3 +104,15 @@ def test_reward_curve_by_hand(tmp_path):
     assert whole[:2] == [1.0, 3.0] and math.isnan(whole[2]) and whole[3] == 5.0 and math.isnan(whole[4]) and whole[5:] == [7.0, 8.0]
     assert reward_curve(store, "r1", points=2) == [3.0, 7.5]  # 1, 3, none, 5 | none, 7, 8
     assert reward_curve(store, "r1", points=1) == [24 / 5]
+
+
+def test_quantiles_are_columns_and_missing_where_a_step_had_none(tmp_path):
+    with RunWriter.open(tmp_path / "runs" / "r1") as writer:
+        for step, quantiles in enumerate(([1.0, 2.0, 3.0, 4.0, 5.0], None, [0.0] * 5)):
+            tables = make_step_tables(step)
+            at = tables["steps"].schema.get_field_index("delta_sum_quantiles")
+            column = pa.array([quantiles], tables["steps"].schema.field(at).type)
+            writer.append_step({**tables, "steps": tables["steps"].set_column(at, tables["steps"].schema.field(at), column)})
+    series = step_series(Store(tmp_path), "r1")
+    np.testing.assert_array_equal(series["delta_q50"], [3, np.nan, 0])
+    np.testing.assert_array_equal(series["delta_q95"], [5, np.nan, 0])
