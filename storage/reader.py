@@ -18,6 +18,7 @@ from typing import TypeVar
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage.cached import shown_root, store_folder
 from storage.errors import RunNotFound, SegmentDamaged
@@ -41,7 +42,7 @@ from storage.layout import (
     set_aside,
 )
 from storage.remote import remote_of
-from storage.schema import STEPS, TABLES, VIEWS, VOCABULARY
+from storage.schema import STEPS, TABLES, VIEWS, VOCABULARY, Table
 from storage.views import empty_tables, files_source, in_full
 
 Bounds = tuple[int | None, int | None]
@@ -110,6 +111,7 @@ class Store:
         self._cursors = threading.Lock()
         self._aliases = itertools.count()
         self._intact: dict[Path, tuple[int, ...]] = {}
+        self._columns: dict[tuple[Path, tuple[int, ...]], bool] = {}
         self._named: dict[str, frozenset[str]] = {}
 
     @property
@@ -296,7 +298,8 @@ class Store:
         if gaps:
             raise missing(name, gaps[0])
         intact = self._checked([s for s in layout.segments[name] if s.overlaps(first, last)], scope.skip_damaged)
-        return files_source(s.path for s in intact) if intact else f"empty_{name}", (first, last)
+        alike = all(self._up_to_date(segment.path, TABLES[name]) for segment in intact)
+        return files_source((s.path for s in intact), alike=alike) if intact else f"empty_{name}", (first, last)
 
     def _checked(self, segments: Iterable[Segment], skip_damaged: bool) -> list[Segment]:
         """The segments whose bytes are as written; each file is checked once per process and again if it changed."""
@@ -316,6 +319,13 @@ class Store:
                 if not skip_damaged:
                     raise
         return intact
+
+    def _up_to_date(self, path: Path, table: Table) -> bool:
+        """Whether a file that was checked has exactly the columns of the schema; each is asked once per process."""
+        known = path, self._intact[path]
+        if known not in self._columns:
+            self._columns[known] = pq.read_schema(path).equals(table.arrow)
+        return self._columns[known]
 
     def _refresh(self) -> None:
         if self._remote:

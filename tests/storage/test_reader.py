@@ -4,11 +4,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from storage import compaction
 from storage.errors import RunNotFound, SegmentDamaged
-from storage.layout import list_segments
+from storage.layout import list_segments, step_name
+from storage.publish import publish
 from storage.queries.groups import groups_of_step, prompt_history, rollouts_of_group, vocabulary
 from storage.queries.runs import last_step, reward_curve, run_size
 from storage.queries.steps import step_series
@@ -291,3 +293,15 @@ def test_two_stores_read_one_sealed_run_in_one_process(store, record, writer, ru
     seal(run_dir)
     other = Store(store.root)
     assert len(step_series(store, "r1")) == len(step_series(other, "r1")) == 2
+
+
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_a_column_that_only_some_files_have_is_empty_in_the_others(run_dir, record, store, fewer):
+    """As in a run that another Groupscope went on with, whose schema is younger or older than that of the one that began it."""
+    record(0, 1)
+    (segment,) = [s for s in list_segments(run_dir / "groups") if s.first == fewer]
+    rows = pq.read_table(segment.path).drop_columns(["prompt"])
+    segment.path.unlink()
+    publish(run_dir / "groups", step_name(fewer), lambda path: pq.write_table(rows, path))
+    found = store.frame("r1", "select step, prompt from groups")
+    assert len(found) == 4 and found["prompt"].isna().tolist() == (found["step"] == fewer).tolist()
